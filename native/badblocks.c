@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The library keeps the number of a descriptor, so a bad-block context owns one. */
+
+struct guarded_badblocks {
+    struct pmem2_badblock_context *context;
+    int fd;
+    int finished;
+};
+
+static int guarded_badblocks_new(struct guarded_badblocks *b, struct guarded_source *s, char *message)
+{
+    int rc = source_enter(s);
+    if (rc)
+        return rc;
+    struct pmem2_source *own = NULL;
+    b->fd = -1;
+    if (s->dax_size)
+        rc = PMEM2_E_NOSUPP;
+    else if (s->fd >= 0) {
+        b->fd = duplicate(s->fd);
+        rc = b->fd < 0 ? b->fd : told(pmem2_source_from_fd(&own, b->fd), message);
+    }
+    lock(&library_lock);
+    if (!rc)
+        rc = told(pmem2_badblock_context_new(&b->context, own ? own : s->source), message);
+    unlock(&library_lock);
+    pmem2_source_delete(&own);
+    if (rc && b->fd >= 0)
+        close(b->fd);
+    return source_leave(s, rc);
+}
+
+static int guarded_badblocks_next(struct guarded_badblocks *b, struct pmem2_badblock *block, char *message)
+{
+    lock(&library_lock);
+    int rc = GUARD_CLOSED;
+    if (b->context) {
+        rc = b->finished ? PMEM2_E_NO_BAD_BLOCK_FOUND : told(pmem2_badblock_next(b->context, block), message);
+        b->finished = rc == PMEM2_E_NO_BAD_BLOCK_FOUND;
+    }
+    unlock(&library_lock);
+    return rc;
+}
+
+static int guarded_badblocks_clear(struct guarded_badblocks *b, const struct pmem2_badblock *block, char *message)
+{
+    lock(&library_lock);
+    int rc = b->context ? told(pmem2_badblock_clear(b->context, block), message) : GUARD_CLOSED;
+    unlock(&library_lock);
+    return rc;
+}
+
+static void guarded_badblocks_close(struct guarded_badblocks *b)
+{
+    lock(&library_lock);
+    if (b->context) {
+        pmem2_badblock_context_delete(&b->context);
+        b->context = NULL;
+        if (b->fd >= 0)
+            close(b->fd);
+    }
+    unlock(&library_lock);
+}
+
+static int guarded_badblocks_closed(struct guarded_badblocks *b)
+{
+    return __atomic_load_n(&b->context, __ATOMIC_ACQUIRE) == NULL;
+}

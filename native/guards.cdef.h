@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* verdicts of the guards; 0 is success, a negative number is libpmem2's own code or -errno */
+#define GUARD_CLOSED ...
+#define GUARD_RANGE ...
+#define GUARD_UNREADABLE ...
+#define GUARD_UNWRITABLE ...
+#define GUARD_INACCESSIBLE ...
+#define GUARD_UNALIGNED ...
+#define GUARD_BUSY ...
+#define GUARD_VIEWED ...
+#define GUARD_FOREIGN ...
+#define GUARD_MESSAGE_SIZE ...
+#define GUARD_GRANULARITY_UNSET ...
+
+struct guarded_source { size_t dax_size; size_t dax_alignment; int writable; ...; };
+int guarded_source_from_fd(struct guarded_source *s, int fd, char *message);
+int guarded_source_from_anon(struct guarded_source *s, size_t size, char *message);
+void guarded_source_close(struct guarded_source *s);
+void guarded_source_drop(struct guarded_source *s);
+int guarded_source_closed(struct guarded_source *s);
+int guarded_source_get_fd(struct guarded_source *s, int *fd, char *message);
+int guarded_source_size(struct guarded_source *s, size_t *size, char *message);
+int guarded_source_alignment(struct guarded_source *s, size_t *alignment, char *message);
+int guarded_source_device_id(struct guarded_source *s, char *id, size_t *length, char *message);
+int guarded_source_device_usc(struct guarded_source *s, uint64_t *usc, char *message);
+int guarded_source_numa_node(struct guarded_source *s, int *node, char *message);
+int guarded_source_pread_mcsafe(struct guarded_source *s, char *buffer, size_t length, size_t offset, char *message);
+int guarded_source_pwrite_mcsafe(struct guarded_source *s, char *data, size_t length, size_t offset, char *message);
+
+struct guarded_reservation;
+struct guarded_reservation *guarded_reservation_alloc(void);
+int guarded_reservation_new(struct guarded_reservation *r, uintptr_t address, size_t size, char *message);
+int guarded_reservation_close(struct guarded_reservation *r, char *message);
+void guarded_reservation_drop(struct guarded_reservation *r);
+int guarded_reservation_closed(struct guarded_reservation *r);
+int guarded_reservation_extent(struct guarded_reservation *r, uintptr_t *address, size_t *size);
+int guarded_reservation_extend(struct guarded_reservation *r, size_t size, char *message);
+int guarded_reservation_shrink(struct guarded_reservation *r, size_t offset, size_t size, char *message);
+
+struct guarded_map { uintptr_t address; size_t size; unsigned protection; enum pmem2_granularity granularity;
+                     uint64_t serial; ...; };
+struct guarded_map *guarded_map_alloc(void);
+int guarded_map_new(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset, size_t length,
+                    enum pmem2_sharing_type sharing, unsigned protection,
+                    struct guarded_reservation *r, size_t reservation_offset, char *message);
+int guarded_map_from_existing(struct guarded_map *m, struct guarded_source *s, uintptr_t address, size_t length,
+                              enum pmem2_granularity granularity, unsigned protection, char *message);
+int guarded_map_close(struct guarded_map *m, char *message);
+void guarded_map_drop(struct guarded_map *m);
+int guarded_map_closed(struct guarded_map *m);
+#define LOOK_FIND ...
+#define LOOK_FIRST ...
+#define LOOK_LAST ...
+#define LOOK_NEXT ...
+#define LOOK_PREV ...
+int guarded_reservation_look(struct guarded_reservation *r, int how, size_t offset, size_t length,
+                             struct guarded_map *from, uint64_t *found, char *message);
+
+struct guarded_pin { ...; };
+int guarded_pin_operation(struct guarded_pin *pin, struct guarded_map *m, unsigned need, size_t offset, size_t length);
+int guarded_pin_view(struct guarded_pin *pin, struct guarded_map *m, size_t offset, size_t length);
+void guarded_unpin(struct guarded_pin *pin);
+
+struct guarded_piece { size_t offset; const char *data; size_t length; };
+int guarded_persist(struct guarded_map *m, size_t offset, size_t length);
+int guarded_flush(struct guarded_map *m, size_t offset, size_t length);
+int guarded_drain(struct guarded_map *m);
+int guarded_deep_flush(struct guarded_map *m, size_t offset, size_t length, char *message);
+int guarded_flush_many(struct guarded_map *m, const uint64_t *ranges, size_t count, int drain);
+int guarded_copy(struct guarded_map *m, size_t offset, const char *data, size_t length, unsigned flags);
+int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count);
+int guarded_set(struct guarded_map *m, size_t offset, int value, size_t length, unsigned flags);
+int guarded_get_byte(struct guarded_map *m, size_t offset);
+int guarded_store(struct guarded_map *m, size_t offset, const char *data, size_t length);
+int guarded_load_u64(struct guarded_map *m, size_t offset, uint64_t *value);
+int guarded_store_u64(struct guarded_map *m, size_t offset, uint64_t value, int persist);
+int guarded_compare_exchange_u64(struct guarded_map *m, size_t offset, uint64_t *expected, uint64_t desired,
+                                 int persist);
+int guarded_fetch_add_u64(struct guarded_map *m, size_t offset, uint64_t delta, int persist, uint64_t *previous);
+
+struct guarded_badblocks { ...; };
+int guarded_badblocks_new(struct guarded_badblocks *b, struct guarded_source *s, char *message);
+int guarded_badblocks_next(struct guarded_badblocks *b, struct pmem2_badblock *block, char *message);
+int guarded_badblocks_clear(struct guarded_badblocks *b, const struct pmem2_badblock *block, char *message);
+void guarded_badblocks_close(struct guarded_badblocks *b);
+int guarded_badblocks_closed(struct guarded_badblocks *b);

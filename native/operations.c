@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What is done to a map: enter, check, act, leave, in one call. */
+
+#define DURABILITY 0u  /* needs READ or WRITE, whichever */
+
+static int map_enter(struct guarded_map *m, uint64_t unit, unsigned need, size_t offset, size_t length)
+{
+    int rc = gate_enter(&m->gate, unit);
+    if (rc)
+        return rc;
+    if (need & PMEM2_PROT_WRITE & ~m->protection)
+        rc = GUARD_UNWRITABLE;
+    else if (need & PMEM2_PROT_READ & ~m->protection)
+        rc = GUARD_UNREADABLE;
+    else if (!(m->protection & (PMEM2_PROT_READ | PMEM2_PROT_WRITE)))
+        rc = GUARD_INACCESSIBLE;
+    else if (offset > m->size || length > m->size - offset)
+        rc = GUARD_RANGE;
+    if (rc)
+        gate_leave(&m->gate, unit);
+    return rc;
+}
+
+static int map_leave(struct guarded_map *m, int rc)
+{
+    gate_leave(&m->gate, OPERATION);
+    return rc;
+}
+
+static char *at(const struct guarded_map *m, size_t offset)
+{
+    return (char *)(m->address + offset);
+}
+
+/* A pin is an operation or a view that lasts longer than one call. */
+struct guarded_pin {
+    struct guarded_map *map;
+    uint64_t unit;
+    uint64_t generation;
+};
+
+static int pin(struct guarded_pin *pin, struct guarded_map *m, uint64_t unit, unsigned need, size_t offset,
+               size_t length)
+{
+    int rc = map_enter(m, unit, need, offset, length);
+    if (!rc)
+        *pin = (struct guarded_pin){m, unit, generation};
+    return rc;
+}
+
+static int guarded_pin_operation(struct guarded_pin *p, struct guarded_map *m, unsigned need, size_t offset,
+                                 size_t length)
+{
+    return pin(p, m, OPERATION, need, offset, length);
+}
+
+static int guarded_pin_view(struct guarded_pin *p, struct guarded_map *m, size_t offset, size_t length)
+{
+    return pin(p, m, VIEW, PMEM2_PROT_READ, offset, length);
+}
+
+static void guarded_unpin(struct guarded_pin *p)
+{
+    struct guarded_map *m = __atomic_exchange_n(&p->map, NULL, __ATOMIC_ACQ_REL);
+    if (!m || (p->unit == OPERATION && p->generation != generation))
+        return;
+    uint64_t word = gate_now(gate_leave(&m->gate, p->unit));
+    if (word & DROPPED && !(word & (VIEWS | OPERATIONS)))
+        map_free(m);
+}
+
+static int make_durable(const struct guarded_map *m, size_t offset, size_t length)
+{
+    if (m->granularity == PMEM2_GRANULARITY_PAGE)
+        return length ? write_back(m->address + offset, length) : 0;
+    m->persist(at(m, offset), length);
+    return 0;
+}
+
+static int guarded_persist(struct guarded_map *m, size_t offset, size_t length)
+{
+    int rc = map_enter(m, OPERATION, DURABILITY, offset, length);
+    return rc ? rc : map_leave(m, make_durable(m, offset, length));
+}
+
+static int guarded_flush(struct guarded_map *m, size_t offset, size_t length)
+{
+    int rc = map_enter(m, OPERATION, DURABILITY, offset, length);
+    if (rc)
+        return rc;
+    if (m->granularity == PMEM2_GRANULARITY_PAGE)
+        rc = make_durable(m, offset, length);
+    else
+        m->flush(at(m, offset), length);
+    return map_leave(m, rc);
+}
+
+static int guarded_drain(struct guarded_map *m)
+{
+    int rc = map_enter(m, OPERATION, DURABILITY, 0, 0);
+    if (rc)
+        return rc;
+    m->drain();
+    return map_leave(m, 0);
+}
+
+/* On PAGE libpmem2's deep flush does nothing at all, so write back first. */
+static int guarded_deep_flush(struct guarded_map *m, size_t offset, size_t length, char *message)
+{
+    int rc = map_enter(m, OPERATION, DURABILITY, offset, length);
+    if (rc)
+        return rc;
+    if (m->granularity == PMEM2_GRANULARITY_PAGE)
+        rc = make_durable(m, offset, length);
+    if (!rc)
+        rc = told(pmem2_deep_flush(m->map, at(m, offset), length), message);
+    return map_leave(m, rc);
+}
+
+/* Make a run of whole cache lines or pages durable; it may reach a little past a map that ends inside one. */
+static int flush_run(const struct guarded_map *m, uintptr_t low, uintptr_t high)
+{
+    if (m->granularity == PMEM2_GRANULARITY_PAGE)
+        return write_back(low, high - low);
+    m->flush((void *)low, high - low);
+    return 0;
+}
+
+/*
+ * Flush what neighbouring ranges share (a cache line, a page) once: hold a run of whole units back until a range
+ * does not touch it. Each range is read once and checked as it is used: another thread may change the buffer.
+ */
+static int guarded_flush_many(struct guarded_map *m, const uint64_t *ranges, size_t count, int drain)
+{
+    int rc = map_enter(m, OPERATION, DURABILITY, 0, 0);
+    if (rc)
+        return rc;
+    const uintptr_t mask = (m->granularity == PMEM2_GRANULARITY_PAGE ? page_size() : 64) - 1;
+    uintptr_t low = 0, high = 0;
+    for (size_t i = 0; i < count && !rc; i++)
+        if (ranges[2 * i] > m->size || ranges[2 * i + 1] > m->size - ranges[2 * i])
+            rc = GUARD_RANGE;
+    for (size_t i = 0; i < count && !rc; i++) {
+        const uint64_t offset = __atomic_load_n(&ranges[2 * i], __ATOMIC_RELAXED);
+        const uint64_t length = __atomic_load_n(&ranges[2 * i + 1], __ATOMIC_RELAXED);
+        if (!length || offset > m->size || length > m->size - offset)
+            continue;
+        const uintptr_t start = (m->address + offset) & ~mask;
+        const uintptr_t end = (m->address + offset + length + mask) & ~mask;
+        if (start <= high && end >= low) {
+            low = start < low ? start : low;
+            high = end > high ? end : high;
+        } else {
+            if (high)
+                rc = flush_run(m, low, high);
+            low = start;
+            high = end;
+        }
+    }
+    if (high && !rc)
+        rc = flush_run(m, low, high);
+    if (drain && !rc)
+        m->drain();
+    return map_leave(m, rc);
+}
+
+static int copy(const struct guarded_map *m, size_t offset, const void *data, size_t length, unsigned flags)
+{
+    if (m->granularity != PMEM2_GRANULARITY_PAGE) {
+        m->copy(at(m, offset), data, length, flags);
+        return 0;
+    }
+    m->copy(at(m, offset), data, length, PMEM2_F_MEM_NOFLUSH);
+    return flags & PMEM2_F_MEM_NOFLUSH ? 0 : make_durable(m, offset, length);
+}
+
+static int guarded_copy(struct guarded_map *m, size_t offset, const char *data, size_t length, unsigned flags)
+{
+    int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, offset, length);
+    return rc ? rc : map_leave(m, copy(m, offset, data, length, flags));
+}
+
+struct guarded_piece {
+    size_t offset;
+    const char *data;
+    size_t length;
+};
+
+static int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
+{
+    int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, 0, 0);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < count && !rc; i++)
+        if (pieces[i].offset > m->size || pieces[i].length > m->size - pieces[i].offset)
+            rc = GUARD_RANGE;
+    for (size_t i = 0; i < count && !rc; i++)
+        rc = copy(m, pieces[i].offset, pieces[i].data, pieces[i].length, PMEM2_F_MEM_NODRAIN);
+    if (!rc)
+        m->drain();
+    return map_leave(m, rc);
+}
+
+static int guarded_set(struct guarded_map *m, size_t offset, int value, size_t length, unsigned flags)
+{
+    int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, offset, length);
+    if (rc)
+        return rc;
+    if (m->granularity != PMEM2_GRANULARITY_PAGE)
+        m->set(at(m, offset), value, length, flags);
+    else {
+        m->set(at(m, offset), value, length, PMEM2_F_MEM_NOFLUSH);
+        if (!(flags & PMEM2_F_MEM_NOFLUSH))
+            rc = make_durable(m, offset, length);
+    }
+    return map_leave(m, rc);
+}
+
+/* a byte, or a verdict with its sign changed */
+static int guarded_get_byte(struct guarded_map *m, size_t offset)
+{
+    int rc = map_enter(m, OPERATION, PMEM2_PROT_READ, offset, 1);
+    return rc ? -rc : map_leave(m, *(const unsigned char *)at(m, offset));
+}
+
+/* A plain store. 1, 2, 4 or 8 naturally aligned bytes are one instruction, so that they never tear. */
+static int guarded_store(struct guarded_map *m, size_t offset, const char *data, size_t length)
+{
+    int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, offset, length);
+    if (rc)
+        return rc;
+    char *target = at(m, offset);
+    const int aligned = length && (uintptr_t)target % length == 0;
+    if (aligned && length == 8) {
+        uint64_t word;
+        memcpy(&word, data, sizeof word);
+        __atomic_store_n((uint64_t *)target, word, __ATOMIC_RELAXED);
+    } else if (aligned && length == 4) {
+        uint32_t word;
+        memcpy(&word, data, sizeof word);
+        __atomic_store_n((uint32_t *)target, word, __ATOMIC_RELAXED);
+    } else if (aligned && length == 2) {
+        uint16_t word;
+        memcpy(&word, data, sizeof word);
+        __atomic_store_n((uint16_t *)target, word, __ATOMIC_RELAXED);
+    } else
+        memmove(target, data, length);
+    return map_leave(m, 0);
+}
+
+static int enter_u64(struct guarded_map *m, unsigned need, size_t offset)
+{
+    int rc = map_enter(m, OPERATION, need, offset, sizeof(uint64_t));
+    if (!rc && (m->address + offset) % sizeof(uint64_t))
+        rc = map_leave(m, GUARD_UNALIGNED);
+    return rc;
+}
+
+static int leave_u64(struct guarded_map *m, size_t offset, int persist)
+{
+    return map_leave(m, persist ? make_durable(m, offset, sizeof(uint64_t)) : 0);
+}
+
+static int guarded_load_u64(struct guarded_map *m, size_t offset, uint64_t *value)
+{
+    int rc = enter_u64(m, PMEM2_PROT_READ, offset);
+    if (rc)
+        return rc;
+    *value = __atomic_load_n((uint64_t *)at(m, offset), __ATOMIC_SEQ_CST);
+    return map_leave(m, 0);
+}
+
+static int guarded_store_u64(struct guarded_map *m, size_t offset, uint64_t value, int persist)
+{
+    int rc = enter_u64(m, PMEM2_PROT_WRITE, offset);
+    if (rc)
+        return rc;
+    __atomic_store_n((uint64_t *)at(m, offset), value, __ATOMIC_SEQ_CST);
+    return leave_u64(m, offset, persist);
+}
+
+static int guarded_compare_exchange_u64(struct guarded_map *m, size_t offset, uint64_t *expected, uint64_t desired,
+                                        int persist)
+{
+    int rc = enter_u64(m, PMEM2_PROT_READ | PMEM2_PROT_WRITE, offset);
+    if (rc)
+        return rc;
+    __atomic_compare_exchange_n((uint64_t *)at(m, offset), expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return leave_u64(m, offset, persist);
+}
+
+static int guarded_fetch_add_u64(struct guarded_map *m, size_t offset, uint64_t delta, int persist, uint64_t *previous)
+{
+    int rc = enter_u64(m, PMEM2_PROT_READ | PMEM2_PROT_WRITE, offset);
+    if (rc)
+        return rc;
+    *previous = __atomic_fetch_add((uint64_t *)at(m, offset), delta, __ATOMIC_SEQ_CST);
+    return leave_u64(m, offset, persist);
+}

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Persistent memory for Python: map a file or a DAX device, write to it, make what was written durable.
+
+A `Source` is what is mapped, a `Config` says how, a `Map` is the result; `pmem2.open` takes all three steps at once:
+
+    with pmem2.open("counter", "w+", size=4096) as m:
+        m.store_u64(0, 42, persist=True)
+
+The binding of PMDK's libpmem2; see libpmem2(7).
+"""
+
+from pmem2._badblocks import BadBlock, BadBlockContext
+from pmem2._config import Config
+from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
+from pmem2._map import Map
+from pmem2._open import open
+from pmem2._reservation import VMReservation
+from pmem2._source import Source
+from pmem2._version import __version__
+from pmem2.errors import (
+    AddressNullError,
+    AddressUnalignedError,
+    BufferTooSmallError,
+    CannotReadBoundsError,
+    DaxRegionNotFoundError,
+    DeepFlushRangeError,
+    FileDescriptorNotSetError,
+    FileHandleNotSetError,
+    GranularityNotSetError,
+    GranularityNotSupportedError,
+    InvalidAddressRequestTypeError,
+    InvalidAlignmentFormatError,
+    InvalidAlignmentValueError,
+    InvalidDevFormatError,
+    InvalidFileHandleError,
+    InvalidFileTypeError,
+    InvalidProtFlagError,
+    InvalidRegionFormatError,
+    InvalidSharingValueError,
+    InvalidSizeFormatError,
+    IoFailError,
+    LengthOutOfRangeError,
+    LengthUnalignedError,
+    MapExistsError,
+    MapRangeError,
+    MappingExistsError,
+    MappingNotFoundError,
+    NoAccessError,
+    NoBadBlockFoundError,
+    NosuppError,
+    OffsetOutOfRangeError,
+    OffsetUnalignedError,
+    Pmem2Error,
+    SourceEmptyError,
+    SourceTypeNotSupportedError,
+    SrcDevdaxPrivateError,
+    UnknownError,
+    VmReservationNotEmptyError,
+)
+
+__all__ = [
+    "AddressNullError",
+    "AddressUnalignedError",
+    "BadBlock",
+    "BadBlockContext",
+    "BufferTooSmallError",
+    "CannotReadBoundsError",
+    "Config",
+    "DaxRegionNotFoundError",
+    "DeepFlushRangeError",
+    "ErrorCode",
+    "FileDescriptorNotSetError",
+    "FileHandleNotSetError",
+    "Granularity",
+    "GranularityNotSetError",
+    "GranularityNotSupportedError",
+    "InvalidAddressRequestTypeError",
+    "InvalidAlignmentFormatError",
+    "InvalidAlignmentValueError",
+    "InvalidDevFormatError",
+    "InvalidFileHandleError",
+    "InvalidFileTypeError",
+    "InvalidProtFlagError",
+    "InvalidRegionFormatError",
+    "InvalidSharingValueError",
+    "InvalidSizeFormatError",
+    "IoFailError",
+    "LengthOutOfRangeError",
+    "LengthUnalignedError",
+    "Map",
+    "MapExistsError",
+    "MapRangeError",
+    "MappingExistsError",
+    "MappingNotFoundError",
+    "MemFlag",
+    "NoAccessError",
+    "NoBadBlockFoundError",
+    "NosuppError",
+    "OffsetOutOfRangeError",
+    "OffsetUnalignedError",
+    "Pmem2Error",
+    "Protection",
+    "Sharing",
+    "Source",
+    "SourceEmptyError",
+    "SourceTypeNotSupportedError",
+    "SrcDevdaxPrivateError",
+    "UnknownError",
+    "VMReservation",
+    "VmReservationNotEmptyError",
+    "__version__",
+    "open",
+]

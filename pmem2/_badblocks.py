@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""BadBlockContext: what the system knows to be unreadable in a source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn, final
+
+import attrs
+from _pmem2 import ffi, lib
+
+from pmem2._enums import ErrorCode
+from pmem2._failure import failure, new_message
+from pmem2._handle import Handle
+
+if TYPE_CHECKING:
+    from _pmem2 import BadBlocksHandle
+    from typing_extensions import Self
+
+    from pmem2._source import Source
+
+
+@final
+@attrs.frozen
+class BadBlock:
+    """A part of a source that cannot be read.
+
+    Attributes:
+        offset: Where it begins in the source, in bytes.
+        length: How long it is, in bytes.
+    """
+
+    offset: int
+    length: int
+
+
+@final
+@attrs.define(eq=False, init=False, repr=False)
+class BadBlockContext(Handle):
+    """The bad blocks of a source, one after the other; made by `Source.bad_blocks`.
+
+    Owns a descriptor of its own and may outlive its source. See pmem2_badblock_context_new(3).
+    """
+
+    _handle: BadBlocksHandle
+    _produced: set[BadBlock]
+
+    def __init__(self) -> NoReturn:
+        """Refuse: a context belongs to a source.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("make a BadBlockContext with Source.bad_blocks()")
+
+    @classmethod
+    def _of(cls, source: Source) -> BadBlockContext:
+        self = cls.__new__(cls)
+        message = new_message()
+        handle = ffi.gc(ffi.new("struct guarded_badblocks *"), lib.guarded_badblocks_close)
+        rc = lib.guarded_badblocks_new(handle, source._handle, message)
+        if rc:
+            asked = f"cannot look for bad blocks in {source!r}"
+            raise failure(rc, "pmem2_badblock_context_new", asked, message)
+        self._handle = handle
+        self._produced = set()
+        return self
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called."""
+        return lib.guarded_badblocks_closed(self._handle) != 0
+
+    def __iter__(self) -> Self:
+        """Return the context itself: it goes over the bad blocks once."""
+        return self
+
+    def __next__(self) -> BadBlock:
+        """Return the next bad block; see pmem2_badblock_next(3).
+
+        Raises:
+            StopIteration: There are no more.
+            OSError: libndctl failed.
+            ValueError: The context is closed.
+        """
+        message, found = new_message(), ffi.new("struct pmem2_badblock *")
+        rc = lib.guarded_badblocks_next(self._handle, found, message)
+        if rc == ErrorCode.NO_BAD_BLOCK_FOUND:
+            raise StopIteration
+        if rc:
+            raise failure(rc, "pmem2_badblock_next", "cannot tell the next bad block", message)
+        block = BadBlock(found.offset, found.length)
+        self._produced.add(block)
+        return block
+
+    def clear(self, block: BadBlock) -> None:
+        """Mend a bad block: what was in it is lost, and it reads as zeros. See pmem2_badblock_clear(3).
+
+        Args:
+            block: One that this context has produced: on an ordinary file libpmem2 would clear good data as well.
+
+        Raises:
+            TypeError: *block* is no BadBlock.
+            ValueError: This context has not produced it, or is closed.
+            OSError: The source is read-only (EBADF), or the system refused.
+        """
+        if not isinstance(block, BadBlock):
+            raise TypeError(f"a BadBlock is needed, not {type(block).__name__}")
+        if self.closed:
+            raise ValueError("cannot clear a bad block: the context is closed")
+        if block not in self._produced:
+            raise ValueError(f"{block} was not produced by this context, and clearing it would destroy good data")
+        message = new_message()
+        lent = ffi.new("struct pmem2_badblock *", (block.offset, block.length))
+        rc = lib.guarded_badblocks_clear(self._handle, lent, message)
+        if rc:
+            raise failure(rc, "pmem2_badblock_clear", f"cannot clear {block}", message)
+
+    def close(self) -> None:
+        """Free the context and its descriptor; see pmem2_badblock_context_delete(3)."""
+        lib.guarded_badblocks_close(self._handle)
+
+    def __repr__(self) -> str:
+        """Return whether it is open."""
+        return f"<pmem2.BadBlockContext{', closed' if self.closed else ''}>"

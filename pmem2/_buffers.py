@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Memory of the caller, lent to C for the length of one call, without a copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from _pmem2 import ffi
+
+if TYPE_CHECKING:
+    from _pmem2 import Borrowed
+    from typing_extensions import Buffer
+
+
+def lend(data: Buffer, *, writable: bool = False) -> Borrowed:
+    """Return the bytes of *data* for a `with` block: leaving it gives them back, whatever happened inside.
+
+    (A borrowed buffer that is left to the garbage collector can crash CPython.)
+
+    Raises:
+        TypeError: *data* has no buffer, or a read-only one and it is to be *writable*.
+        BufferError: *data* is not C-contiguous.
+    """
+    with memoryview(data) as view:
+        if not view.c_contiguous:
+            raise BufferError("the data must be C-contiguous; make a copy of it first")
+        if writable and view.readonly:
+            raise TypeError("the buffer is read-only, and it is to be written")
+    return ffi.from_buffer("char[]", data, require_writable=writable)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Why a source does not give the granularity that a Config requires: the error that most newcomers meet first."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from pmem2._enums import ErrorCode, Granularity
+from pmem2._failure import library_error
+
+VARIABLE = "PMEM2_FORCE_GRANULARITY"
+FORCED = {
+    "BYTE": Granularity.BYTE,
+    "CACHE_LINE": Granularity.CACHE_LINE,
+    "CACHELINE": Granularity.CACHE_LINE,
+    "PAGE": Granularity.PAGE,
+}
+
+
+def forced() -> Granularity | None:
+    """Return the granularity that the environment claims, `None` for none.
+
+    Warns:
+        RuntimeWarning: The variable is set to what libpmem2 silently ignores.
+    """
+    text = os.environ.get(VARIABLE)
+    if text is None:
+        return None
+    claim = FORCED.get(text.upper())
+    if claim is None:
+        names = ", ".join(FORCED)
+        warnings.warn(
+            f"{VARIABLE}={text!r} is ignored by libpmem2, which knows {names}", RuntimeWarning, stacklevel=4
+        )
+    return claim
+
+
+def not_supported(asked: str, required: Granularity, available: Granularity) -> Exception:
+    """Return the exception for a source that gives only *available* where *required* was asked for."""
+    if forced() is not None:
+        reason = f"{VARIABLE} forces it"
+        advice = "unset it"
+    elif available is Granularity.CACHE_LINE:
+        reason = "it is on DAX, but the platform does not flush its caches on power failure (no eADR)"
+        advice = "require Granularity.CACHE_LINE and persist() what must survive"
+    else:
+        reason = (
+            "it is not on a file system mounted with DAX, or the kernel refuses MAP_SYNC, "
+            "so that stores go through the page cache"
+        )
+        advice = (
+            "require Granularity.PAGE, which works on every file (persist() then writes pages back), or put the file "
+            "on persistent memory mounted with -o dax"
+        )
+    found = f"{required.name} granularity is required, but it gives {available.name}: {reason}"
+    return library_error(ErrorCode.GRANULARITY_NOT_SUPPORTED, "pmem2_map_new", asked, found, advice)

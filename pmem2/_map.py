@@ -1,0 +1,729 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Map: the result of mapping a source; memory that can be written and made durable."""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Iterable, Iterator, SupportsIndex, Union, final, overload
+
+import attrs
+from _pmem2 import ffi, lib
+
+from pmem2._buffers import lend
+from pmem2._config import Config
+from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
+from pmem2._failure import failure, new_message
+from pmem2._granularity import forced, not_supported
+from pmem2._handle import Handle
+from pmem2._numbers import SIZE_MAX, integer, size
+from pmem2._ranges import Ranges, lend_ranges
+from pmem2._source import Source
+
+if TYPE_CHECKING:
+    import numpy
+    from _pmem2 import CharArray, CharPointer, MapHandle, Pin
+    from numpy.typing import DTypeLike, NDArray
+    from typing_extensions import Buffer
+
+    Data = Union[Buffer, "Map"]
+
+READ_WRITE = Protection.READ | Protection.WRITE
+EXCLUSIVE = (
+    MemFlag.NONTEMPORAL | MemFlag.TEMPORAL,
+    MemFlag.WC | MemFlag.WB,
+    MemFlag.NONTEMPORAL | MemFlag.NOFLUSH,
+    MemFlag.WC | MemFlag.NOFLUSH,
+)
+VALID_FLAGS = {
+    flags
+    for flags in range(lib.PMEM2_F_MEM_VALID_FLAGS + 1)
+    if not any(flags & int(both) == int(both) for both in EXCLUSIVE)
+}
+
+
+class Exporter:
+    """What a view keeps alive: its Map, and the pin that keeps the Map from being closed."""
+
+    __slots__ = ("map", "pin")
+
+    def __init__(self, map: Map, pin: Pin) -> None:
+        """Hold *map* and *pin* for one view."""
+        self.map = map
+        self.pin = pin
+
+    def __call__(self, _address: CharPointer) -> None:
+        """Unpin, when the last slice of the view is gone: called by `ffi.gc`."""
+        try:
+            lib.guarded_unpin(self.pin)
+        except AttributeError:
+            pass  # emptied by CPython's collector, together with the view; the pin has let go of itself
+
+
+@final
+@attrs.define(eq=False, init=False, repr=False)
+class Map(Handle):
+    """A mapped source: memory to be read, written, and made durable.
+
+    Offsets and lengths are in bytes, relative to the beginning of the map. `m[i]` and `m[a:b]` are those of a
+    bytearray of fixed size, `view()` and `as_array()` are the memory itself without a copy. What is stored is durable
+    after `persist`, or after a copy without flags that say otherwise. See pmem2_map_new(3).
+    """
+
+    _handle: MapHandle
+    _address: int
+    _size: int
+    _config: Config
+    _buffer: memoryview | None
+
+    def __init__(self, source: Source, config: Config = Config()) -> None:
+        """Map *source* as *config* says.
+
+        The descriptor, the source and the config are not needed afterwards.
+
+        Raises:
+            TypeError: *source* is no Source, or *config* no Config.
+            ValueError: One of them, or the reservation, is closed; or *reservation_offset* is past its end.
+            GranularityNotSetError: The config requires none.
+            GranularityNotSupportedError: The source gives only a coarser one; the text says why.
+            OffsetUnalignedError, LengthUnalignedError: Not a multiple of the alignment of the source.
+            SourceEmptyError: There is nothing to map.
+            MapRangeError: The range does not lie inside the source.
+            NoAccessError: The descriptor does not allow the protection.
+            SrcDevdaxPrivateError: A DAX device cannot be mapped PRIVATE.
+            LengthOutOfRangeError, AddressUnalignedError, MappingExistsError: The place in the reservation is too
+                small, not aligned as the device needs it, or taken.
+            OSError: The system refused; EAGAIN when the process has no pthread keys left for one more map.
+
+        See pmem2_map_new(3).
+        """
+        if not isinstance(source, Source):
+            raise TypeError(f"a Source is needed, not {type(source).__name__}")
+        if not isinstance(config, Config):
+            raise TypeError(f"a Config is needed, not {type(config).__name__}")
+        self._buffer = None
+        self._config = config
+        forced()
+        handle = new_handle()
+        message = new_message()
+        rc = map_new(handle, source, config, config.required_granularity, message)
+        if rc:
+            raise map_failure(rc, source, config, message)
+        self._opened(handle)
+        if config.reservation is not None:
+            config.reservation._maps[handle.serial] = self
+
+    @classmethod
+    def from_existing(cls, source: Source, buffer: Buffer, granularity: SupportsIndex) -> Map:
+        """Make a Map of memory that is mapped already, and of which the caller knows the granularity.
+
+        Args:
+            source: What the memory is a mapping of.
+            buffer: The memory: an mmap, or any C-contiguous buffer. It is kept alive and exported until the map is
+                closed. (PyPy lets an mmap be closed and a bytearray be resized all the same: do not.)
+            granularity: What the caller claims; a claim that is too fine loses data on power failure.
+
+        Raises:
+            TypeError: An argument of a wrong type.
+            ValueError: *buffer* is empty, *granularity* is unknown, or *source* is closed.
+            BufferError: *buffer* is not C-contiguous.
+            MapExistsError: The memory is part of another Map.
+            OSError: EAGAIN when the process has no pthread keys left for one more map.
+
+        See pmem2_map_from_existing(3).
+        """
+        if not isinstance(source, Source):
+            raise TypeError(f"a Source is needed, not {type(source).__name__}")
+        claim = Granularity(integer(granularity, "granularity"))
+        view = memoryview(buffer)
+        with lend(view) as lent:
+            address, length = int(ffi.cast("uintptr_t", lent)), len(lent)
+        if length == 0:
+            raise ValueError("the buffer is empty")
+        protection = Protection.READ if view.readonly else READ_WRITE
+        self = cls.__new__(cls)
+        self._buffer = view
+        self._config = Config(required_granularity=claim)
+        handle = new_handle()
+        message = new_message()
+        rc = lib.guarded_map_from_existing(handle, source._handle, address, length, claim, protection, message)
+        if rc:
+            asked = f"cannot make a Map of {length} bytes at {address:#x}"
+            raise failure(rc, "pmem2_map_from_existing", asked, message)
+        self._opened(handle)
+        return self
+
+    def _opened(self, handle: MapHandle) -> None:
+        self._handle = handle
+        self._address = handle.address
+        self._size = handle.size
+
+    # ---- properties
+
+    @property
+    def address(self) -> int:
+        """Where the map begins in memory; see pmem2_map_get_address(3).
+
+        Raises:
+            ValueError: The map is closed.
+        """
+        self._check_open()
+        return self._address
+
+    @property
+    def size(self) -> int:
+        """How many bytes are mapped; see pmem2_map_get_size(3).
+
+        Raises:
+            ValueError: The map is closed.
+        """
+        self._check_open()
+        return self._size
+
+    @property
+    def granularity(self) -> Granularity:
+        """The granularity that the map has; see pmem2_map_get_store_granularity(3)."""
+        return Granularity(self._handle.granularity)
+
+    @property
+    def protection(self) -> Protection:
+        """What the map may be used for."""
+        return Protection(self._handle.protection)
+
+    @property
+    def sharing(self) -> Sharing:
+        """Whether stores reach the source."""
+        return self._config.sharing
+
+    @property
+    def config(self) -> Config:
+        """What the map was made with."""
+        return self._config
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has succeeded."""
+        return lib.guarded_map_closed(self._handle) != 0
+
+    def __len__(self) -> int:
+        """Return `size`."""
+        return self.size
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise self._fails(lib.GUARD_CLOSED, "pmem2_map_get_address", "use")
+
+    def _fails(self, code: int, function: str, what: str) -> Exception:
+        return failure(code, function, f"cannot {what} {self!r}")
+
+    def _range(self, offset: SupportsIndex, length: SupportsIndex | None) -> tuple[int, int]:
+        """Return a range as C takes it; whether it lies inside is checked there."""
+        start = size(offset, "offset")
+        return start, max(self._size - start, 0) if length is None else size(length, "length")
+
+    # ---- as a bytearray of fixed size
+
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> bytes: ...
+    def __getitem__(self, key: SupportsIndex | slice, /) -> int | bytes:
+        """Return a byte as an int, or a slice as bytes: a copy.
+
+        Raises:
+            IndexError: The index is outside.
+            TypeError: *key* is neither, or the map was made without READ.
+            ValueError: The map is closed.
+        """
+        if isinstance(key, slice):
+            return self._read(key)
+        byte = lib.guarded_get_byte(self._handle, self._index(key))
+        if byte < 0:
+            raise self._fails(-byte, "pmem2_map_get_address", "read")
+        return byte
+
+    def __setitem__(self, key: SupportsIndex | slice, value: SupportsIndex | Data, /) -> None:
+        """Store a byte, or a slice of the same length: a plain store, which nothing has flushed yet.
+
+        Raises:
+            IndexError: The index is outside.
+            TypeError: *key* or *value* is of a wrong type, or the map was made without WRITE.
+            ValueError: The byte is not in 0..255, the slice is of another length, or the map is closed.
+            BufferError: *value* is not C-contiguous.
+        """
+        if isinstance(key, slice):
+            if isinstance(value, SupportsIndex):
+                raise TypeError(f"a slice needs bytes, not {type(value).__name__}")
+            self._write(key, value)
+            return
+        if not isinstance(value, SupportsIndex):
+            raise TypeError(f"an item needs an integer, not {type(value).__name__}")
+        byte = bytes((integer(value, "the byte"),))
+        rc = lib.guarded_store(self._handle, self._index(key), byte, 1)
+        if rc:
+            raise self._fails(rc, "pmem2_map_get_address", "write to")
+
+    def _index(self, key: SupportsIndex) -> int:
+        index = key.__index__() if isinstance(key, SupportsIndex) else integer(key, "the index")
+        if index < 0:
+            index += self._size
+        if not 0 <= index < self._size:
+            self._check_open()
+            raise IndexError(f"index {key!r} is outside {self!r}")
+        return index
+
+    def _read(self, key: slice) -> bytes:
+        low, length, places = self._places(key)
+        with self._operation(Protection.READ, low, length) as memory:
+            bytes_ = ffi.buffer(memory, length)
+            return bytes_[:] if places is None else bytes(memoryview(bytes_)[places])
+
+    def _write(self, key: slice, data: Data) -> None:
+        low, length, places = self._places(key)
+        with lent(data) as (source, given):
+            expected = length if places is None else len(range(*places.indices(length)))
+            if given != expected:
+                self._check_open()
+                raise ValueError(f"{given} bytes cannot be stored in a slice of {expected}")
+            if places is None:
+                rc = lib.guarded_store(self._handle, low, source, length)
+                if rc:
+                    raise self._fails(rc, "pmem2_map_get_address", "write to")
+                return
+            with self._operation(Protection.WRITE, low, length) as memory:
+                memoryview(ffi.buffer(memory, length))[places] = ffi.buffer(source, given)[:]
+
+    def _places(self, key: slice) -> tuple[int, int, slice | None]:
+        """Return the range that a slice lies in, and the slice within it where it has gaps or runs backwards."""
+        places = range(*key.indices(self._size))
+        if not places:
+            return 0, 0, None
+        low = min(places[0], places[-1])
+        length = max(places[0], places[-1]) - low + 1
+        if places.step == 1:
+            return low, length, None
+        return low, length, slice(None, None, places.step)
+
+    @contextmanager
+    def _operation(self, need: Protection, offset: int, length: int) -> Iterator[CharPointer]:
+        """Keep the map from being closed for as long as the block uses its memory."""
+        pin = new_pin()
+        rc = lib.guarded_pin_operation(pin, self._handle, need, offset, length)
+        if rc:
+            raise self._fails(rc, "pmem2_map_get_address", "read" if need is Protection.READ else "write to")
+        try:
+            yield ffi.cast("char *", self._address + offset)
+        finally:
+            lib.guarded_unpin(pin)
+
+    # ---- views
+
+    def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> memoryview:
+        """Return the memory itself; read-only if the map was made without WRITE.
+
+        A view, and every slice of it, keeps the map alive and open.
+
+        Args:
+            offset: Where it begins, in bytes.
+            length: Bytes; `None` is to the end of the map.
+
+        Raises:
+            TypeError: A number is of a wrong type, or the map was made without READ.
+            ValueError: The range does not lie inside the map, or the map is closed.
+        """
+        start, count = self._range(offset, length)
+        pin = new_pin()
+        rc = lib.guarded_pin_view(pin, self._handle, start, count)
+        if rc:
+            raise self._fails(rc, "pmem2_map_get_address", f"view {count} bytes at {start} of")
+        memory = ffi.gc(ffi.cast("char *", self._address + start), Exporter(self, pin))
+        view = memoryview(ffi.buffer(memory, count))
+        return view if self._handle.protection & Protection.WRITE else view.toreadonly()
+
+    if sys.version_info >= (3, 12):
+
+        def __buffer__(self, flags: int, /) -> memoryview:
+            """Return `view()`: what `memoryview(m)` and C functions see."""
+            return self.view()
+
+    def as_array(
+        self, dtype: DTypeLike, shape: SupportsIndex | tuple[SupportsIndex, ...] | None = None, offset: SupportsIndex = 0
+    ) -> NDArray[numpy.generic]:
+        """Return the memory as a NumPy array, without a copy; read-only if the map was made without WRITE.
+
+        Args:
+            dtype: The type of the items.
+            shape: A number, or a tuple of numbers; `None` is one dimension of all whole items.
+            offset: Where the first item is, in bytes.
+
+        Raises:
+            ImportError: NumPy is not installed (`pip install pmem2[numpy]`).
+            TypeError: The items hold Python objects, an argument is of a wrong type, or the map was made without READ.
+            ValueError: The array does not fit the map, the items have no size, or the map is closed.
+        """
+        import numpy
+
+        kind = numpy.dtype(dtype)
+        if kind.hasobject:
+            raise TypeError(f"{kind!r} holds Python objects, which cannot live in a map")
+        if kind.itemsize == 0:
+            raise ValueError(f"{kind!r} has no size")
+        start = size(offset, "offset")
+        if shape is None:
+            dimensions: tuple[int, ...] = (max(self.size - start, 0) // kind.itemsize,)
+        elif isinstance(shape, tuple):
+            dimensions = tuple(size(n, "shape") for n in shape)
+        else:
+            dimensions = (size(shape, "shape"),)
+        view = self.view(start, math.prod(dimensions) * kind.itemsize)
+        array: NDArray[numpy.generic] = numpy.ndarray(dimensions, kind, buffer=view)
+        return array
+
+    # ---- durability
+
+    def persist(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+        """Make what was stored in a range durable: `flush` and `drain`. See pmem2_get_persist_fn(3).
+
+        Args:
+            offset: Where the range begins, in bytes.
+            length: Bytes; `None` is to the end of the map.
+
+        Raises:
+            TypeError: A number is of a wrong type, or the map was made with neither READ nor WRITE.
+            ValueError: The range does not lie inside the map, or the map is closed.
+            OSError: On a PAGE map, writing back failed.
+        """
+        start, count = self._range(offset, length)
+        rc = lib.guarded_persist(self._handle, start, count)
+        if rc:
+            raise self._fails(rc, "pmem2_get_persist_fn", f"persist {count} bytes at {start} of")
+
+    def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+        """Begin to make what was stored in a range durable; `drain` completes it. See pmem2_get_flush_fn(3).
+
+        Args:
+            offset: Where the range begins, in bytes.
+            length: Bytes; `None` is to the end of the map.
+
+        Raises:
+            TypeError, ValueError, OSError: As `persist`.
+        """
+        start, count = self._range(offset, length)
+        rc = lib.guarded_flush(self._handle, start, count)
+        if rc:
+            raise self._fails(rc, "pmem2_get_flush_fn", f"flush {count} bytes at {start} of")
+
+    def drain(self) -> None:
+        """Wait until everything flushed before is durable. See pmem2_get_drain_fn(3).
+
+        Raises:
+            TypeError: The map was made with neither READ nor WRITE.
+            ValueError: The map is closed.
+        """
+        rc = lib.guarded_drain(self._handle)
+        if rc:
+            raise self._fails(rc, "pmem2_get_drain_fn", "drain")
+
+    def deep_flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+        """Persist a range past the memory controller too, where the platform can; on PAGE it is `persist`.
+
+        See pmem2_deep_flush(3).
+
+        Args:
+            offset: Where the range begins, in bytes.
+            length: Bytes; `None` is to the end of the map.
+
+        Raises:
+            NosuppError: The source is anonymous.
+            DaxRegionNotFoundError: No region of persistent memory backs the device.
+            TypeError, ValueError, OSError: As `persist`.
+        """
+        start, count = self._range(offset, length)
+        message = new_message()
+        rc = lib.guarded_deep_flush(self._handle, start, count, message)
+        if rc:
+            asked = f"cannot deep-flush {count} bytes at {start} of {self!r}"
+            raise failure(rc, "pmem2_deep_flush", asked, message)
+
+    def persist_many(self, ranges: Ranges) -> None:
+        """Persist many ranges with one drain: all of them are checked before the first is flushed.
+
+        Args:
+            ranges: Pairs of offset and length; or a C-contiguous buffer of unsigned 64-bit integers, of the shape
+                (n, 2) or (2n,), which is not copied.
+
+        Raises:
+            TypeError, ValueError, OSError: As `persist`.
+        """
+        self._flush_many(ranges, 1, "pmem2_get_persist_fn", "persist")
+
+    def flush_many(self, ranges: Ranges) -> None:
+        """Flush many ranges, as `persist_many` does but without the drain.
+
+        Raises:
+            TypeError, ValueError, OSError: As `persist`.
+        """
+        self._flush_many(ranges, 0, "pmem2_get_flush_fn", "flush")
+
+    def _flush_many(self, ranges: Ranges, drain: int, function: str, what: str) -> None:
+        with lend_ranges(ranges) as numbers:
+            count = len(numbers) // 2
+            rc = lib.guarded_flush_many(self._handle, numbers, count, drain)
+        if rc:
+            raise self._fails(rc, function, f"{what} {count} ranges of")
+
+    # ---- copies
+
+    def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = MemFlag(0)) -> None:
+        """Copy *data* into the map; durable at return unless *flags* say otherwise. See pmem2_get_memcpy_fn(3).
+
+        Args:
+            offset: Where to, in bytes.
+            data: Any C-contiguous buffer, or a Map.
+            flags: `MemFlag`s.
+
+        Raises:
+            TypeError: An argument is of a wrong type, or the map was made without WRITE.
+            ValueError: The data does not fit, the flags exclude each other or are unknown, or a map is closed.
+            BufferError: *data* is not C-contiguous.
+            OSError: On a PAGE map, writing back failed.
+        """
+        self._copy("pmem2_get_memcpy_fn", offset, data, flags)
+
+    def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = MemFlag(0)) -> None:
+        """Copy as `memcpy` does; *data* may be a view of this very map and overlap. See pmem2_get_memmove_fn(3).
+
+        Raises:
+            TypeError, ValueError, BufferError, OSError: As `memcpy`.
+        """
+        self._copy("pmem2_get_memmove_fn", offset, data, flags)
+
+    def _copy(self, function: str, offset: SupportsIndex, data: Data, flags: SupportsIndex) -> None:
+        start, checked = size(offset, "offset"), mem_flags(flags)
+        with lent(data) as (source, length):
+            rc = lib.guarded_copy(self._handle, start, source, length, checked)
+        if rc:
+            raise self._fails(rc, function, f"copy {length} bytes to {start} of")
+
+    def memset(
+        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = MemFlag(0)
+    ) -> None:
+        """Fill a range with one byte; durable at return unless *flags* say otherwise. See pmem2_get_memset_fn(3).
+
+        Args:
+            offset: Where the range begins, in bytes.
+            value: The byte, 0 to 255.
+            length: Bytes.
+            flags: `MemFlag`s.
+
+        Raises:
+            TypeError, ValueError, OSError: As `memcpy`.
+        """
+        start, count = size(offset, "offset"), size(length, "length")
+        byte, checked = size(value, "value", 255), mem_flags(flags)
+        rc = lib.guarded_set(self._handle, start, byte, count, checked)
+        if rc:
+            raise self._fails(rc, "pmem2_get_memset_fn", f"set {count} bytes at {start} of")
+
+    def memcpy_many(self, pieces: Iterable[tuple[SupportsIndex, Data]]) -> None:
+        """Copy many pieces with one drain: all of them are checked before the first is copied.
+
+        Args:
+            pieces: Pairs of an offset and data as `memcpy` takes them.
+
+        Raises:
+            TypeError, ValueError, BufferError, OSError: As `memcpy`.
+        """
+        with ExitStack() as stack:
+            table = [(size(offset, "offset"), *stack.enter_context(lent(data))) for offset, data in pieces]
+            rc = lib.guarded_copy_many(self._handle, ffi.new("struct guarded_piece[]", table), len(table))
+        if rc:
+            raise self._fails(rc, "pmem2_get_memcpy_fn", f"copy {len(table)} pieces to")
+
+    # ---- 8-byte atomics
+
+    def load_u64(self, offset: SupportsIndex) -> int:
+        """Return the 8 bytes at *offset*, whose address must be a multiple of 8, as an unsigned integer.
+
+        Raises:
+            TypeError: *offset* is not an integer, or the map was made without READ.
+            ValueError: The address is unaligned or outside, or the map is closed.
+        """
+        start, value = size(offset, "offset"), ffi.new("uint64_t *")
+        rc = lib.guarded_load_u64(self._handle, start, value)
+        if rc:
+            raise self._fails(rc, "pmem2_map_get_address", f"load 8 bytes at {start} of")
+        return value[0]
+
+    def store_u64(self, offset: SupportsIndex, value: SupportsIndex, persist: bool = False) -> None:
+        """Store 8 bytes at once: after a power failure they are the old ones or the new ones, never torn.
+
+        Args:
+            offset: Where, in bytes; the address must be a multiple of 8.
+            value: An unsigned 64-bit integer.
+            persist: Whether to persist them too.
+
+        Raises:
+            TypeError: A number is of a wrong type, or the map was made without WRITE.
+            ValueError: The address is unaligned or outside, the value negative or too large, or the map closed.
+            OSError: On a PAGE map, writing back failed.
+        """
+        start, number = size(offset, "offset"), size(value, "value")
+        rc = lib.guarded_store_u64(self._handle, start, number, bool(persist))
+        if rc:
+            raise self._fails(rc, "pmem2_get_persist_fn", f"store 8 bytes at {start} of")
+
+    def compare_exchange_u64(
+        self, offset: SupportsIndex, expected: SupportsIndex, desired: SupportsIndex, persist: bool = False
+    ) -> tuple[bool, int]:
+        """Store *desired* if the 8 bytes at *offset* are *expected*, in one step for all threads and processes.
+
+        Args:
+            offset: Where, in bytes; the address must be a multiple of 8.
+            expected: What must be there.
+            desired: What to store.
+            persist: Whether to persist what is there then, swapped or not.
+
+        Returns:
+            Whether it was stored, and what was there before.
+
+        Raises:
+            TypeError: A number is of a wrong type, or the map was made without READ or without WRITE.
+            ValueError, OSError: As `store_u64`.
+        """
+        start, number = size(offset, "offset"), size(desired, "desired")
+        wanted = size(expected, "expected")
+        previous = ffi.new("uint64_t *", wanted)
+        rc = lib.guarded_compare_exchange_u64(self._handle, start, previous, number, bool(persist))
+        if rc:
+            raise self._fails(rc, "pmem2_get_persist_fn", f"exchange 8 bytes at {start} of")
+        return previous[0] == wanted, previous[0]
+
+    def fetch_add_u64(self, offset: SupportsIndex, delta: SupportsIndex, persist: bool = False) -> int:
+        """Add to the 8 bytes at *offset*, in one step for all threads and processes; wraps at 2**64.
+
+        Args:
+            offset: Where, in bytes; the address must be a multiple of 8.
+            delta: What to add, from -2**63 to 2**64 - 1.
+            persist: Whether to persist the sum too.
+
+        Returns:
+            What was there before.
+
+        Raises:
+            TypeError: A number is of a wrong type, or the map was made without READ or without WRITE.
+            ValueError, OSError: As `store_u64`.
+        """
+        start, number = size(offset, "offset"), integer(delta, "delta")
+        if not -(2**63) <= number <= SIZE_MAX:
+            raise ValueError(f"delta must be from -2**63 to 2**64 - 1, and {number} is not")
+        previous = ffi.new("uint64_t *")
+        rc = lib.guarded_fetch_add_u64(self._handle, start, number & SIZE_MAX, bool(persist), previous)
+        if rc:
+            raise self._fails(rc, "pmem2_get_persist_fn", f"add to 8 bytes at {start} of")
+        return previous[0]
+
+    # ---- end of life
+
+    def close(self) -> None:
+        """Unmap; a closed map is left alone. Does not flush. See pmem2_map_delete(3).
+
+        Raises:
+            BufferError: Views or arrays of the map are alive, or another thread is inside an operation of it; it
+                stays open.
+            OSError: The system refused; it stays open.
+        """
+        message = new_message()
+        rc = lib.guarded_map_close(self._handle, message)
+        if rc in (lib.GUARD_VIEWED, lib.GUARD_BUSY):
+            gc.collect()  # a view in a garbage cycle, or on PyPy any dead view
+            rc = lib.guarded_map_close(self._handle, message)
+        if rc and rc != lib.GUARD_CLOSED:
+            raise failure(rc, "pmem2_map_delete", f"cannot close {self!r}", message)
+        if self._buffer is not None:
+            self._buffer.release()
+
+    def __del__(self) -> None:
+        """Warn of a map that nobody closed, and let go of existing memory before its owner does."""
+        Handle.__del__(self)
+        try:
+            if self._buffer is not None:
+                lib.guarded_map_close(self._handle, new_message())
+        except AttributeError:
+            pass  # __init__ has raised before there was a handle
+
+    def __repr__(self) -> str:
+        """Return where it is."""
+        if self.closed:
+            return "<pmem2.Map, closed>"
+        return f"<pmem2.Map of {self._size} bytes at {self._address:#x}, {self.granularity.name} granularity>"
+
+
+def new_handle() -> MapHandle:
+    """Return room for a map; `ffi.gc` unmaps it at the latest when it is collected."""
+    handle = lib.guarded_map_alloc()
+    if handle == ffi.NULL:
+        raise MemoryError
+    return ffi.gc(handle, lib.guarded_map_drop)
+
+
+def new_pin() -> Pin:
+    """Return a pin that pins nothing yet; `ffi.gc` unpins it at the latest when it is collected."""
+    return ffi.gc(ffi.new("struct guarded_pin *"), lib.guarded_unpin)
+
+
+def mem_flags(value: SupportsIndex) -> int:
+    """Return *value* as flags of a copy.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: The flags exclude each other, or are unknown.
+    """
+    flags = integer(value, "flags")
+    if flags not in VALID_FLAGS:
+        raise ValueError(f"flags {flags:#x} exclude each other, or are unknown; combine MemFlag")
+    return flags
+
+
+@contextmanager
+def lent(data: Data) -> Iterator[tuple[CharPointer, int]]:
+    """Yield address and length of what is to be copied, which stays where it is for as long as the block runs."""
+    if isinstance(data, Map):
+        with data._operation(Protection.READ, 0, data._size) as memory:
+            yield memory, data._size
+    else:
+        with lend(data) as memory:
+            yield memory, len(memory)
+
+
+def map_new(handle: MapHandle, source: Source, config: Config, required: Granularity | None, message: CharArray) -> int:
+    """Map *source* as *config* says, but for the granularity; return what C returned."""
+    protection = config.protection
+    if protection is None:
+        read_only = config.sharing is Sharing.SHARED and not source._handle.writable
+        protection = Protection.READ if read_only else READ_WRITE
+    return lib.guarded_map_new(
+        handle,
+        source._handle,
+        lib.GUARD_GRANULARITY_UNSET if required is None else required,
+        config.offset,
+        config.length or 0,
+        config.sharing,
+        protection,
+        ffi.NULL if config.reservation is None else config.reservation._handle,
+        config.reservation_offset,
+        message,
+    )
+
+
+def map_failure(code: int, source: Source, config: Config, message: CharArray) -> Exception:
+    """Return why *source* cannot be mapped as *config* says."""
+    length = "everything" if config.length is None else f"{config.length} bytes"
+    asked = f"cannot map {length} at {config.offset} of {source!r}"
+    if code == ErrorCode.GRANULARITY_NOT_SUPPORTED and config.required_granularity is not None:
+        probe = new_handle()
+        if map_new(probe, source, config, Granularity.PAGE, message) == 0:
+            return not_supported(asked, config.required_granularity, Granularity(probe.granularity))
+    return failure(code, "pmem2_map_new", asked, message)

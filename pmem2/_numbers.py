@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Numbers as C takes them: no bool, no float, nothing negative, nothing too large."""
+
+from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
+
+SIZE_MAX = 2**64 - 1
+FILE_SIZE_MAX = 2**63 - 1
+
+
+def integer(value: SupportsIndex, name: str) -> int:
+    """Return *value* as an int.
+
+    Raises:
+        TypeError: *value* is a bool or not an integer.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not bool")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
+
+
+def size(value: SupportsIndex, name: str, maximum: int = SIZE_MAX) -> int:
+    """Return *value* as an int from 0 to *maximum*.
+
+    Raises:
+        TypeError: *value* is a bool or not an integer.
+        ValueError: *value* is negative or too large.
+    """
+    number = integer(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must not be negative, and {number} is")
+    if number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, and {number} is not")
+    return number

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Many ranges at once: pairs of offset and length, as C reads them."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Iterable, SupportsIndex, Union
+
+from _pmem2 import ffi
+
+from pmem2._numbers import size
+
+if TYPE_CHECKING:
+    from _pmem2 import Uint64Array
+    from typing_extensions import Buffer
+
+Range = tuple[SupportsIndex, SupportsIndex]
+Ranges = Union[Iterable[Range], "Buffer"]
+
+
+def lend_ranges(ranges: Ranges) -> Uint64Array:
+    """Return offset, length, offset, length, ... for a `with` block.
+
+    A C-contiguous buffer of unsigned 64-bit integers, of the shape (n, 2) or (2n,), is lent without a copy.
+
+    Raises:
+        TypeError: *ranges* is not iterable, or a number is not an integer.
+        ValueError: A number is negative or too large, or there is one without its partner.
+    """
+    if is_packed(ranges):
+        return ffi.from_buffer("uint64_t[]", ranges)
+    numbers = array("Q")
+    for offset, length in ranges:
+        numbers.append(size(offset, "offset"))
+        numbers.append(size(length, "length"))
+    return ffi.from_buffer("uint64_t[]", numbers)
+
+
+def is_packed(ranges: Ranges) -> bool:
+    """Return whether *ranges* is a buffer that C can read as it is."""
+    try:
+        view = memoryview(ranges)  # type: ignore[arg-type] # that is the question
+    except TypeError:
+        return False
+    with view:
+        if view.itemsize != 8 or view.format.lstrip("@=<") not in ("Q", "L") or not view.c_contiguous:
+            return False
+        if view.ndim == 1 and view.nbytes % 16:
+            raise ValueError(f"{view.nbytes // 8} numbers are no pairs of offset and length")
+        return view.ndim == 1 or (view.ndim == 2 and view.shape is not None and view.shape[1] == 2)

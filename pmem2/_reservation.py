@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""VMReservation: where in memory to map."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Iterator, SupportsIndex, final
+
+import attrs
+from _pmem2 import ffi, lib
+
+from pmem2._enums import ErrorCode
+from pmem2._failure import failure, new_message
+from pmem2._handle import Handle
+from pmem2._numbers import size
+
+if TYPE_CHECKING:
+    from _pmem2 import MapHandle, ReservationHandle
+
+    from pmem2._map import Map
+
+ADDRESS_SPACE = 2**63 - 1
+
+
+@final
+@attrs.define(eq=False, init=False, repr=False)
+class VMReservation(Handle):
+    """A range of addresses, kept free so that maps can be placed in it side by side.
+
+    A Config with a `reservation` and a `reservation_offset` maps into it. A reservation outlives its maps.
+    See pmem2_vm_reservation_new(3).
+    """
+
+    _handle: ReservationHandle
+    _maps: weakref.WeakValueDictionary[int, Map]
+
+    def __init__(self, size: SupportsIndex, address: SupportsIndex | None = None) -> None:
+        """Reserve *size* bytes of addresses, at *address* or wherever there is room.
+
+        Args:
+            size: Bytes, a multiple of the page size.
+            address: A multiple of the page size. libpmem2 keeps some more addresses behind the range for itself.
+
+        Raises:
+            LengthUnalignedError: *size* is not a multiple of the page size.
+            AddressUnalignedError: *address* is not.
+            MappingExistsError: Something is mapped there.
+            OSError: There are not that many addresses.
+            TypeError, ValueError: A number is of a wrong type, negative, 0 or too large.
+
+        See pmem2_vm_reservation_new(3).
+        """
+        number = positive(size, "size")
+        place = 0 if address is None else sized(address, "address")
+        if place + number > ADDRESS_SPACE:
+            raise ValueError(f"size {number} at the address {place:#x} does not fit the address space")
+        handle = lib.guarded_reservation_alloc()
+        if handle == ffi.NULL:
+            raise MemoryError
+        self._handle = ffi.gc(handle, lib.guarded_reservation_drop)
+        self._maps = weakref.WeakValueDictionary()
+        message = new_message()
+        rc = lib.guarded_reservation_new(self._handle, place, number, message)
+        if rc:
+            where = f" at {place:#x}" if place else ""
+            raise failure(rc, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message)
+
+    def _extent(self) -> tuple[int, int]:
+        address, size = ffi.new("uintptr_t *"), ffi.new("size_t *")
+        rc = lib.guarded_reservation_extent(self._handle, address, size)
+        if rc:
+            raise failure(rc, "pmem2_vm_reservation_get_address", "cannot look at the reservation")
+        return address[0], size[0]
+
+    @property
+    def address(self) -> int:
+        """Where it begins; see pmem2_vm_reservation_get_address(3).
+
+        Raises:
+            ValueError: It is closed.
+        """
+        return self._extent()[0]
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has; see pmem2_vm_reservation_get_size(3).
+
+        Raises:
+            ValueError: It is closed.
+        """
+        return self._extent()[1]
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has succeeded."""
+        return lib.guarded_reservation_closed(self._handle) != 0
+
+    def extend(self, n: SupportsIndex) -> None:
+        """Grow at the end by *n* bytes; the address stays. See pmem2_vm_reservation_extend(3).
+
+        Raises:
+            LengthUnalignedError: *n* is not a multiple of the page size.
+            MappingExistsError: Something is mapped behind it; nothing has changed.
+            OSError: There are not that many addresses.
+            TypeError, ValueError: *n* is of a wrong type, negative, 0 or too large; or the reservation is closed.
+        """
+        number = positive(n, "n")
+        message = new_message()
+        rc = lib.guarded_reservation_extend(self._handle, number, message)
+        if rc:
+            asked = f"cannot extend the reservation by {number} bytes"
+            raise failure(rc, "pmem2_vm_reservation_extend", asked, message)
+
+    def shrink(self, offset: SupportsIndex, size: SupportsIndex) -> None:
+        """Give *size* bytes at *offset* back: a free part at the beginning or at the end, not the whole.
+
+        Shrinking at the beginning moves `address` up; maps stay where they are. See pmem2_vm_reservation_shrink(3).
+
+        Raises:
+            OffsetUnalignedError, LengthUnalignedError: Not a multiple of the page size.
+            OffsetOutOfRangeError, LengthOutOfRangeError: Not inside the reservation.
+            NosuppError: The middle, or the whole.
+            VmReservationNotEmptyError: A map lies there.
+            TypeError, ValueError: A number is of a wrong type, negative, 0 or too large, *offset* is past the end, or
+                the reservation is closed.
+        """
+        start, number = sized(offset, "offset"), positive(size, "size")
+        message = new_message()
+        rc = lib.guarded_reservation_shrink(self._handle, start, number, message)
+        if rc:
+            asked = f"cannot shrink the reservation by {number} bytes at {start}"
+            raise failure(rc, "pmem2_vm_reservation_shrink", asked, message)
+
+    def find(self, offset: SupportsIndex, length: SupportsIndex) -> Map:
+        """Return the first Map that overlaps *length* bytes at *offset*; see pmem2_vm_reservation_map_find(3).
+
+        Raises:
+            MappingNotFoundError: Nothing is mapped there.
+            TypeError, ValueError: A number is of a wrong type, negative or too large, *offset* is past the end, or the
+                reservation is closed.
+        """
+        start, number = sized(offset, "offset"), sized(length, "length")
+        return self._look("pmem2_vm_reservation_map_find", lib.LOOK_FIND, start, number)
+
+    def first(self) -> Map:
+        """Return the Map at the lowest address; see pmem2_vm_reservation_map_find_first(3).
+
+        Raises:
+            MappingNotFoundError: There is none.
+            ValueError: The reservation is closed.
+        """
+        return self._look("pmem2_vm_reservation_map_find_first", lib.LOOK_FIRST)
+
+    def last(self) -> Map:
+        """Return the Map at the highest address; see pmem2_vm_reservation_map_find_last(3).
+
+        Raises:
+            MappingNotFoundError: There is none.
+            ValueError: The reservation is closed.
+        """
+        return self._look("pmem2_vm_reservation_map_find_last", lib.LOOK_LAST)
+
+    def next(self, map: Map) -> Map:
+        """Return the Map that follows *map*; see pmem2_vm_reservation_map_find_next(3).
+
+        Raises:
+            MappingNotFoundError: *map* is the last.
+            TypeError: *map* is no Map.
+            ValueError: *map* is closed or lies elsewhere, or the reservation is closed.
+        """
+        return self._look("pmem2_vm_reservation_map_find_next", lib.LOOK_NEXT, origin=handle_of(map))
+
+    def prev(self, map: Map) -> Map:
+        """Return the Map before *map*; see pmem2_vm_reservation_map_find_prev(3).
+
+        Raises:
+            MappingNotFoundError: *map* is the first.
+            TypeError: *map* is no Map.
+            ValueError: *map* is closed or lies elsewhere, or the reservation is closed.
+        """
+        return self._look("pmem2_vm_reservation_map_find_prev", lib.LOOK_PREV, origin=handle_of(map))
+
+    def _look(
+        self, function: str, how: int, offset: int = 0, length: int = 0, origin: MapHandle | None = None
+    ) -> Map:
+        place = ffi.NULL if origin is None else origin
+        serial = ffi.new("uint64_t *")
+        for attempt in (1, 2):
+            message = new_message()
+            rc = lib.guarded_reservation_look(self._handle, how, offset, length, place, serial, message)
+            if rc:
+                raise failure(rc, function, "cannot find a map in the reservation", message)
+            found = self._maps.get(serial[0])
+            if found is not None:
+                return found
+            gc.collect()  # a Map that was dropped and, on PyPy, is not yet collected
+        raise failure(ErrorCode.MAPPING_NOT_FOUND, function, "cannot find a map in the reservation")
+
+    def __iter__(self) -> Iterator[Map]:
+        """Return the maps that lie in it now, in the order of their addresses.
+
+        Raises:
+            ValueError: The reservation is closed.
+        """
+        if self.closed:
+            raise ValueError("cannot iterate over the reservation: it is closed")
+        return iter(sorted((map for map in self._maps.values() if not map.closed), key=lambda map: map._address))
+
+    def close(self) -> None:
+        """Give the addresses back; see pmem2_vm_reservation_delete(3).
+
+        Raises:
+            VmReservationNotEmptyError: There are still maps in it; it stays open.
+            OSError: The system refused.
+        """
+        message = new_message()
+        rc = lib.guarded_reservation_close(self._handle, message)
+        if rc == ErrorCode.VM_RESERVATION_NOT_EMPTY:
+            gc.collect()  # a Map that was dropped and, on PyPy, is not yet collected
+            rc = lib.guarded_reservation_close(self._handle, message)
+        if rc and rc != lib.GUARD_CLOSED:
+            raise failure(rc, "pmem2_vm_reservation_delete", "cannot close the reservation", message)
+
+    def __repr__(self) -> str:
+        """Return where it is."""
+        if self.closed:
+            return "<pmem2.VMReservation, closed>"
+        address, size = self._extent()
+        return f"<pmem2.VMReservation of {size} bytes at {address:#x}>"
+
+
+sized = size  # the methods above have a parameter of that name
+
+
+def positive(value: SupportsIndex, name: str) -> int:
+    """Return *value* as an int greater than 0."""
+    number = sized(value, name)
+    if number == 0:
+        raise ValueError(f"{name} must not be 0")
+    return number
+
+
+def handle_of(map: Map) -> MapHandle:
+    """Return the C handle of what ought to be a Map."""
+    from pmem2._map import Map as MapType
+
+    if not isinstance(map, MapType):
+        raise TypeError(f"a Map is needed, not {type(map).__name__}")
+    return map._handle

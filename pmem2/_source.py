@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Source: what is mapped."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, Union, final
+
+import attrs
+from _pmem2 import ffi, lib
+
+from pmem2._buffers import lend
+from pmem2._devdax import DaxDevice, unbacked_dax
+from pmem2._enums import ErrorCode
+from pmem2._failure import ADVICE, failure, library_error, new_message
+from pmem2._handle import Handle
+from pmem2._numbers import integer, size
+
+if TYPE_CHECKING:
+    from _pmem2 import CharArray, SourceHandle
+    from typing_extensions import Buffer
+
+    from pmem2._badblocks import BadBlockContext
+    from pmem2._config import Config
+    from pmem2._map import Map
+
+StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+
+
+class HasFileno(Protocol):
+    """A file, a socket, or anything else with a descriptor."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+
+@final
+@attrs.define(eq=False, init=False, repr=False)
+class Source(Handle):
+    """What is mapped: a file, a DAX device, or anonymous memory.
+
+    Made by `Source.from_path`, `Source.from_fd` or `Source.from_anon`. Owns a duplicate of the descriptor, so that
+    closing or reusing the caller's changes nothing. Maps do not need their source any more. See pmem2_source_from_fd(3).
+    """
+
+    _handle: SourceHandle
+    _name: str
+    _dax: DaxDevice | None
+
+    def __init__(self) -> NoReturn:
+        """Refuse: there are three kinds of source.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("make a Source with Source.from_path, Source.from_fd or Source.from_anon")
+
+    @classmethod
+    def _new(cls, name: str) -> Source:
+        self = cls.__new__(cls)
+        self._name = name
+        self._dax = None
+        return self
+
+    @classmethod
+    def from_fd(cls, fd: SupportsIndex | HasFileno) -> Source:
+        """Make a source from a descriptor that is open for reading, or for reading and writing.
+
+        Args:
+            fd: A descriptor, or an object with `fileno()`. It may be closed afterwards.
+
+        Raises:
+            TypeError: *fd* is neither.
+            InvalidFileHandleError: It is negative, too large, closed, or open for writing only.
+            InvalidFileTypeError: It is neither a regular file nor a DAX device.
+            OSError: There are no descriptors left.
+
+        See pmem2_source_from_fd(3).
+        """
+        number = integer(fd if isinstance(fd, SupportsIndex) else descriptor_of(fd), "fd")
+        return cls._from_fd(number, f"descriptor {number}")
+
+    @classmethod
+    def _from_fd(cls, fd: int, name: str) -> Source:
+        self = cls._new(name)
+        message = new_message()
+        handle = ffi.gc(ffi.new("struct guarded_source *"), lib.guarded_source_drop)
+        known = 0 <= fd < 2**31
+        rc = lib.guarded_source_from_fd(handle, fd, message) if known else ErrorCode.INVALID_FILE_HANDLE
+        if rc:
+            raise failure(rc, "pmem2_source_from_fd", f"cannot make a source from {name}", message)
+        self._handle = handle
+        self._dax = unbacked_dax(fd)
+        if self._dax is not None:
+            handle.dax_size, handle.dax_alignment, _ = self._dax
+        return self
+
+    @classmethod
+    def from_path(cls, path: StrOrBytesPath, *, writable: bool = True) -> Source:
+        """Make a source from the path of a regular file or of a DAX device.
+
+        Opening never blocks, and children do not inherit the descriptor.
+
+        Args:
+            path: An existing file.
+            writable: Whether to open it for writing too.
+
+        Raises:
+            InvalidFileTypeError: *path* is neither a regular file nor a DAX device.
+            OSError: It cannot be opened.
+        """
+        name = repr(os.fspath(path))
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+            code = ErrorCode.INVALID_FILE_TYPE
+            asked = f"cannot make a source from {name}"
+            found = "it is neither a regular file nor a DAX device"
+            raise library_error(code, "pmem2_source_from_fd", asked, found, ADVICE[code])
+        fd = os.open(path, os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY))
+        try:
+            return cls._from_fd(fd, name)
+        finally:
+            os.close(fd)
+
+    @classmethod
+    def from_anon(cls, size: SupportsIndex) -> Source:
+        """Make a source of zeros that every map of it gets anew; nothing of it is ever durable.
+
+        Args:
+            size: Bytes.
+
+        Raises:
+            TypeError: *size* is not an integer.
+            ValueError: *size* is negative or too large.
+
+        See pmem2_source_from_anon(3).
+        """
+        number = sized(size, "size")
+        self = cls._new(f"{number} bytes of anonymous memory")
+        message = new_message()
+        handle = ffi.gc(ffi.new("struct guarded_source *"), lib.guarded_source_drop)
+        rc = lib.guarded_source_from_anon(handle, number, message)
+        if rc:
+            raise failure(rc, "pmem2_source_from_anon", f"cannot make a source of {self._name}", message)
+        self._handle = handle
+        return self
+
+    @classmethod
+    def from_handle(cls, handle: SupportsIndex) -> Source:
+        """Make a source from a Windows file handle.
+
+        Raises:
+            NosuppError: This is not Windows.
+        """
+        raise library_error(
+            ErrorCode.NOSUPP,
+            "pmem2_source_from_handle",
+            f"cannot make a source from the handle {handle!r}",
+            f"{sys.platform} has no Windows handles",
+            "use Source.from_fd",
+        )
+
+    def _fails(self, code: int, function: str, what: str, message: CharArray) -> Exception:
+        return failure(code, function, f"cannot {what} the source {self._name}", message)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that this source owns; see pmem2_source_get_fd(3).
+
+        Raises:
+            FileDescriptorNotSetError: The source is anonymous.
+            ValueError: It is closed.
+        """
+        message, value = new_message(), ffi.new("int *")
+        rc = lib.guarded_source_get_fd(self._handle, value, message)
+        if rc:
+            raise self._fails(rc, "pmem2_source_get_fd", "give the descriptor of", message)
+        return value[0]
+
+    @property
+    def size(self) -> int:
+        """The size in bytes, of a file as it is now; see pmem2_source_size(3).
+
+        Raises:
+            Pmem2Error: The size cannot be had.
+            ValueError: The source is closed.
+        """
+        message, value = new_message(), ffi.new("size_t *")
+        rc = lib.guarded_source_size(self._handle, value, message)
+        if rc:
+            raise self._fails(rc, "pmem2_source_size", "tell the size of", message)
+        return value[0]
+
+    @property
+    def alignment(self) -> int:
+        """What the offset and the length of a map must be multiples of, in bytes; see pmem2_source_alignment(3).
+
+        Raises:
+            Pmem2Error: The alignment cannot be had.
+            ValueError: The source is closed.
+        """
+        message, value = new_message(), ffi.new("size_t *")
+        rc = lib.guarded_source_alignment(self._handle, value, message)
+        if rc:
+            raise self._fails(rc, "pmem2_source_alignment", "tell the alignment of", message)
+        return value[0]
+
+    @property
+    def device_id(self) -> str:
+        """The ids of the NVDIMMs behind the source, as one string; see pmem2_source_device_id(3).
+
+        Raises:
+            NosuppError: There is no NVDIMM behind it.
+            OSError: libndctl failed.
+            ValueError: The source is closed.
+        """
+        message, length = new_message(), ffi.new("size_t *")
+        rc = lib.guarded_source_device_id(self._handle, ffi.NULL, length, message)
+        text = ffi.new("char[]", length[0] + 1)  # zeroed: libpmem2 appends to what is there
+        if not rc:
+            rc = lib.guarded_source_device_id(self._handle, text, length, message)
+        if rc:
+            raise self._fails(rc, "pmem2_source_device_id", "tell the device id of", message)
+        return ffi.string(text).decode("ascii", "backslashreplace")
+
+    @property
+    def device_usc(self) -> int:
+        """How often the NVDIMMs behind the source lost power unsafely; see pmem2_source_device_usc(3).
+
+        Raises:
+            NosuppError: There is no NVDIMM behind it, or it does not count.
+            OSError: libndctl failed.
+            ValueError: The source is closed.
+        """
+        message, value = new_message(), ffi.new("uint64_t *")
+        rc = lib.guarded_source_device_usc(self._handle, value, message)
+        if rc:
+            raise self._fails(rc, "pmem2_source_device_usc", "tell the unsafe shutdown count of", message)
+        return value[0]
+
+    @property
+    def numa_node(self) -> int:
+        """The NUMA node of the medium, -1 for none; see pmem2_source_numa_node(3).
+
+        Raises:
+            DaxRegionNotFoundError: The source is an ordinary file.
+            NosuppError: The source is anonymous.
+            OSError: libndctl failed.
+            ValueError: The source is closed.
+        """
+        message, value = new_message(), ffi.new("int *")
+        rc = lib.guarded_source_numa_node(self._handle, value, message)
+        if rc == ErrorCode.NOSUPP and self._dax is not None:
+            return self._dax.numa_node
+        if rc:
+            raise self._fails(rc, "pmem2_source_numa_node", "tell the NUMA node of", message)
+        return value[0]
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called."""
+        return lib.guarded_source_closed(self._handle) != 0
+
+    def pread_mcsafe(self, size: SupportsIndex, offset: SupportsIndex = 0) -> bytes:
+        """Read past bad blocks: a bad one raises instead of killing the process.
+
+        Args:
+            size: Bytes to read.
+            offset: Where in the source.
+
+        Raises:
+            IoFailError: The medium has a bad block there.
+            LengthOutOfRangeError: The range does not lie inside the source.
+            SourceTypeNotSupportedError: The source is anonymous.
+            OSError: Reading failed otherwise.
+            TypeError, ValueError: A number is of a wrong type, negative or too large; or the source is closed.
+
+        See pmem2_source_pread_mcsafe(3).
+        """
+        length, start = sized(size, "size"), sized(offset, "offset")
+        # the range is checked before so much memory is asked for
+        buffer = ffi.new("char[]", length if start + length <= self.size else 0)
+        self._pread(buffer, length, start)
+        return ffi.buffer(buffer, length)[:]
+
+    def pread_mcsafe_into(self, buffer: Buffer, offset: SupportsIndex = 0) -> None:
+        """Read as `pread_mcsafe` does, into the whole of a writable *buffer*; after an error its bytes are undefined.
+
+        Raises:
+            TypeError: *buffer* is read-only, or no buffer; or *offset* is not an integer.
+            BufferError: *buffer* is not C-contiguous.
+            OSError, ValueError: As `pread_mcsafe`.
+        """
+        start = sized(offset, "offset")
+        with lend(buffer, writable=True) as target:
+            self._pread(target, len(target), start)
+
+    def _pread(self, buffer: CharArray, length: int, offset: int) -> None:
+        message = new_message()
+        rc = lib.guarded_source_pread_mcsafe(self._handle, buffer, length, offset, message)
+        if rc:
+            what = f"read {length} bytes at {offset} of"
+            raise self._fails(rc, "pmem2_source_pread_mcsafe", what, message)
+
+    def pwrite_mcsafe(self, data: Buffer, offset: SupportsIndex = 0) -> None:
+        """Write past bad blocks: a bad one raises instead of killing the process. Never makes a file longer.
+
+        Args:
+            data: Any C-contiguous buffer.
+            offset: Where in the source, in bytes.
+
+        Raises:
+            IoFailError: The medium has a bad block there.
+            LengthOutOfRangeError: The range does not lie inside the source; nothing is written.
+            SourceTypeNotSupportedError: The source is anonymous.
+            OSError: The source is read-only (EBADF), the disk is full, or writing failed otherwise.
+            TypeError, ValueError: A number or the data is of a wrong type, or the source is closed.
+            BufferError: *data* is not C-contiguous.
+
+        See pmem2_source_pwrite_mcsafe(3).
+        """
+        start = sized(offset, "offset")
+        message = new_message()
+        with lend(data) as lent:
+            length = len(lent)
+            rc = lib.guarded_source_pwrite_mcsafe(self._handle, lent, length, start, message)
+        if rc:
+            what = f"write {length} bytes at {start} of"
+            raise self._fails(rc, "pmem2_source_pwrite_mcsafe", what, message)
+
+    def bad_blocks(self) -> BadBlockContext:
+        """Return the bad blocks that the system knows of in this source; see pmem2_badblock_context_new(3).
+
+        Raises:
+            NosuppError: The source is anonymous.
+            CannotReadBoundsError: Permission is missing, or the bounds of the namespace cannot be read.
+            OSError: The file system does not tell its extents, or libndctl failed.
+            ValueError: The source is closed.
+        """
+        from pmem2._badblocks import BadBlockContext
+
+        return BadBlockContext._of(self)
+
+    def map(self, config: Config | None = None, /) -> Map:
+        """Map this source; the same as `Map(source, config)`."""
+        from pmem2._config import Config
+        from pmem2._map import Map
+
+        return Map(self, Config() if config is None else config)
+
+    def close(self) -> None:
+        """Close the descriptor and free the source (pmem2_source_delete(3)); maps of it live on."""
+        lib.guarded_source_close(self._handle)
+
+    def __repr__(self) -> str:
+        """Return what it is a source of."""
+        return f"<pmem2.Source of {self._name}{', closed' if self.closed else ''}>"
+
+
+sized = size  # the methods above have a parameter of that name
+
+
+def descriptor_of(file: HasFileno) -> int:
+    """Return the descriptor of an object with `fileno()`."""
+    try:
+        fileno = file.fileno
+    except AttributeError:
+        kind = type(file).__name__
+        raise TypeError(f"fd must be an integer or have a method fileno(), not {kind}") from None
+    return fileno()
