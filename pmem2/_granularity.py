@@ -36,22 +36,30 @@ def forced() -> Granularity | None:
     return claim
 
 
+def reason(available: Granularity) -> str:
+    """Return why a shared map of a file has the granularity that it has."""
+    if forced() is available:
+        return f"{VARIABLE} forces it"
+    if available is Granularity.BYTE:
+        return "it is on DAX, and the platform flushes its caches on power failure (eADR)"
+    if available is Granularity.CACHE_LINE:
+        return "it is on DAX, but the platform does not flush its caches on power failure (no eADR)"
+    return (
+        "it is not on a file system mounted with DAX, or the kernel refuses MAP_SYNC, "
+        "so that stores go through the page cache"
+    )
+
+
 def not_supported(asked: str, required: Granularity, available: Granularity) -> Exception:
     """Return the exception for a source that gives only *available* where *required* was asked for."""
-    if forced() is not None:
-        reason = f"{VARIABLE} forces it"
-        advice = "unset it"
+    if forced() is available:
+        advice = f"unset {VARIABLE}"
     elif available is Granularity.CACHE_LINE:
-        reason = "it is on DAX, but the platform does not flush its caches on power failure (no eADR)"
         advice = "require Granularity.CACHE_LINE and persist() what must survive"
     else:
-        reason = (
-            "it is not on a file system mounted with DAX, or the kernel refuses MAP_SYNC, "
-            "so that stores go through the page cache"
-        )
         advice = (
             "require Granularity.PAGE, which works on every file (persist() then writes pages back), or put the file "
             "on persistent memory mounted with -o dax"
         )
-    found = f"{required.name} granularity is required, but it gives {available.name}: {reason}"
+    found = f"{required.name} granularity is required, but it gives {available.name}: {reason(available)}"
     return library_error(ErrorCode.GRANULARITY_NOT_SUPPORTED, "pmem2_map_new", asked, found, advice)

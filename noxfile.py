@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is checked, and how: `nox -l` lists it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13", "pypy3.9"]
+CHECKED = ["pmem2", "tests", "examples", "build_pmem2.py", "noxfile.py", "setup.py"]
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False  # prints which ones it skips
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "types", "lint", "coverage", "debuglib", "memcheck", "demo"]
+
+# pyenv's interpreters are found wherever it keeps them, active or not
+for folder in sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.*/bin")):
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+if (own := f"{sys.version_info.major}.{sys.version_info.minor}") not in PYTHONS:
+    PYTHONS.append(own)
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Build the wheel for the interpreter of this session and install that, with dependency groups."""
+    wheels = Path(session.create_tmp())
+    for old in wheels.glob("*.whl"):
+        old.unlink()
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), ".")
+    (wheel,) = wheels.glob("*.whl")
+    wanted = [item for group in groups for item in nox.project.dependency_groups(PROJECT, group)]
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    session.install("attrs", "cffi", *wanted)
+
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on every interpreter that this machine has."""
+    install(session, "tests")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of everything, as a user sees them too, and the stubs against the compiled module."""
+    install(session, "types")
+    session.run("mypy", *(name for name in CHECKED if Path(name).exists()))
+    for version in ("3.9", "3.13"):
+        session.run("mypy", f"--python-version={version}", "tests/typing")
+    session.run("stubtest", "--allowlist=stubs/allowlist.txt", "_pmem2", env={"MYPYPATH": "stubs"})
+    session.run("pytest", "tests/test_stubs.py")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the style, and that the C code compiles without a warning."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"), "cffi", "setuptools")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    compile_here = "import sys, build_pmem2; build_pmem2.ffibuilder.compile(tmpdir=sys.argv[1])"
+    flags = "-Wall -Wextra -Wconversion -Werror"
+    session.run("python", "-c", compile_here, session.create_tmp(), env={"CFLAGS": flags})
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure what the tests cover: every branch of pmem2/, or the session fails."""
+    install(session, "coverage")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "-q", *session.posargs)
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
+
+
+@nox.session
+def debuglib(session: nox.Session) -> None:
+    """Run the tests under the debug build of libpmem2, whose asserts abort."""
+    libraries = sorted(Path("/usr/lib").glob("*/pmdk_dbg/libpmem2.so.1"))
+    if not libraries:
+        session.skip("libpmem2's debug build is not installed (package libpmem2-debug)")
+    install(session, "tests")
+    session.run("pytest", "-q", *session.posargs, env={"LD_LIBRARY_PATH": str(libraries[0].parent)})
+
+
+@nox.session
+def memcheck(session: nox.Session) -> None:
+    """Run a focused part of the tests under valgrind: no invalid access, nothing of ours leaked."""
+    if shutil.which("valgrind") is None:
+        session.skip("valgrind is not installed")
+    install(session, "tests")
+    session.run("python", "tests/memcheck.py", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Do the main job on a real file, and say what happens."""
+    install(session)
+    session.run("python", "-m", "pmem2.demo", *session.posargs)
