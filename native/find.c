@@ -3,7 +3,7 @@
 
 enum { LOOK_FIND, LOOK_FIRST, LOOK_LAST, LOOK_NEXT, LOOK_PREV };
 
-static int look(struct guarded_reservation *r, int how, size_t offset, size_t length, const struct guarded_map *from,
+static int look(struct guarded_reservation *r, int how, size_t offset, size_t length, const struct guarded_map *origin,
                 struct pmem2_map **map)
 {
     switch (how) {
@@ -12,31 +12,31 @@ static int look(struct guarded_reservation *r, int how, size_t offset, size_t le
     case LOOK_LAST:
         return pmem2_vm_reservation_map_find_last(r->reservation, map);
     case LOOK_NEXT:
-        return pmem2_vm_reservation_map_find_next(r->reservation, from->map, map);
+        return pmem2_vm_reservation_map_find_next(r->reservation, origin->map, map);
     case LOOK_PREV:
-        return pmem2_vm_reservation_map_find_prev(r->reservation, from->map, map);
+        return pmem2_vm_reservation_map_find_prev(r->reservation, origin->map, map);
     default:
         return pmem2_vm_reservation_map_find(r->reservation, offset, length, map);
     }
 }
 
-/* `offset` and `length` are for LOOK_FIND, `from` is for LOOK_NEXT and LOOK_PREV, else NULL. */
+/* `offset` and `length` are for LOOK_FIND, `origin` is for LOOK_NEXT and LOOK_PREV, else NULL. */
 static int guarded_reservation_look(struct guarded_reservation *r, int how, size_t offset, size_t length,
-                                    struct guarded_map *from, uint64_t *found, char *message)
+                                    struct guarded_map *origin, uint64_t *found, char *message)
 {
     struct pmem2_map *map;
     lock(&library_lock);
     int rc = 0;
-    if (!r->reservation || (from && !from->map))
+    if (!r->reservation || (origin && !origin->map))
         rc = GUARD_CLOSED;
-    else if (from && from->reservation != r)
+    else if (origin && origin->reservation != r)
         rc = GUARD_FOREIGN;
     else {
         const size_t size = pmem2_vm_reservation_get_size(r->reservation);
         if (offset > size)
             rc = GUARD_RANGE;
         else /* a length that wraps would find nothing */
-            rc = told(look(r, how, offset, length < size - offset ? length : size - offset, from, &map), message);
+            rc = told(look(r, how, offset, length < size - offset ? length : size - offset, origin, &map), message);
     }
     if (!rc) {
         const struct guarded_map *m = reserved_maps;

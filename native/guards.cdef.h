@@ -54,7 +54,7 @@ int guarded_map_closed(struct guarded_map *m);
 #define LOOK_NEXT ...
 #define LOOK_PREV ...
 int guarded_reservation_look(struct guarded_reservation *r, int how, size_t offset, size_t length,
-                             struct guarded_map *from, uint64_t *found, char *message);
+                             struct guarded_map *origin, uint64_t *found, char *message);
 
 struct guarded_pin { ...; };
 int guarded_pin_operation(struct guarded_pin *pin, struct guarded_map *m, unsigned need, size_t offset, size_t length);

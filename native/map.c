@@ -27,17 +27,24 @@ static struct guarded_map *guarded_map_alloc(void)
     return calloc(1, sizeof(struct guarded_map));
 }
 
+static void take_functions(struct guarded_map *m, struct pmem2_map *map)
+{
+    m->persist = pmem2_get_persist_fn(map);
+    m->flush = pmem2_get_flush_fn(map);
+    m->drain = pmem2_get_drain_fn(map);
+    m->copy = pmem2_get_memmove_fn(map);
+    m->set = pmem2_get_memset_fn(map);
+}
+
 /* under library_lock */
 static void map_opened(struct guarded_map *m, unsigned protection, struct guarded_reservation *r)
 {
     m->address = (uintptr_t)pmem2_map_get_address(m->map);
     m->size = pmem2_map_get_size(m->map);
-    m->granularity = pmem2_map_get_store_granularity(m->map);
-    m->persist = pmem2_get_persist_fn(m->map);
-    m->flush = pmem2_get_flush_fn(m->map);
-    m->drain = pmem2_get_drain_fn(m->map);
-    m->copy = pmem2_get_memmove_fn(m->map);
-    m->set = pmem2_get_memset_fn(m->map);
+    if (!m->persist) {
+        m->granularity = pmem2_map_get_store_granularity(m->map);
+        take_functions(m, m->map);
+    }
     m->protection = protection;
     m->serial = ++serials;
     if (r) {
@@ -97,12 +104,58 @@ static int map_dax(struct guarded_map *m, struct guarded_source *s, int granular
     return rc;
 }
 
+/* The functions of CACHE_LINE, where the environment claims it, from a map of memory of our own: they serve all maps. */
+static int take_cache_line_functions(struct guarded_map *m, struct guarded_source *s, char *message)
+{
+    static char memory[64];
+    static struct guarded_map known;
+    if (!known.persist) {
+        int rc = told(pmem2_map_from_existing(&known.map, s->source, memory, sizeof memory,
+                                              PMEM2_GRANULARITY_CACHE_LINE), message);
+        if (rc)
+            return rc;
+        take_functions(&known, known.map);
+        pmem2_map_delete(&known.map);
+    }
+    m->persist = known.persist;
+    m->flush = known.flush;
+    m->drain = known.drain;
+    m->copy = known.copy;
+    m->set = known.set;
+    return 0;
+}
+
+/* The second half of mapping a file that is not on DAX: what libpmem2 has mapped privately becomes shared. */
+static int map_share(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset,
+                     unsigned protection, char *message)
+{
+    int rc = 0;
+    m->granularity = forced_granularity(PMEM2_GRANULARITY_PAGE);
+    if ((int)m->granularity > granularity)
+        rc = PMEM2_E_GRANULARITY_NOT_SUPPORTED;
+    else if (m->granularity == PMEM2_GRANULARITY_CACHE_LINE)
+        rc = take_cache_line_functions(m, s, message);
+    else /* those of BYTE; on PAGE only its plain copies are used */
+        take_functions(m, m->map);
+    if (!rc)
+        rc = map_over(pmem2_map_get_address(m->map), s->fd, offset, pmem2_map_get_size(m->map), protection);
+    if (rc)
+        pmem2_map_delete(&m->map);
+    return rc;
+}
+
+/*
+ * On a file that is not on DAX, pmem2_map_new tries MAP_SYNC first, at a fixed address. Many file systems refuse only
+ * after the kernel has unmapped what was there, and the second attempt then maps over whatever another thread has got
+ * in the gap, its stack for one. So there libpmem2 maps privately, which takes one attempt, and we map over that.
+ */
 static int map_new(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset, size_t length,
                    enum pmem2_sharing_type sharing, unsigned protection, struct guarded_reservation *r,
                    size_t reservation_offset, char *message)
 {
     struct pmem2_config *config;
     size_t size;
+    const int paged = s->fd >= 0 && !s->device && sharing == PMEM2_SHARED && !is_dax(s->fd, offset);
     int rc = told(pmem2_config_new(&config), message);
     if (rc)
         return rc;
@@ -113,9 +166,9 @@ static int map_new(struct guarded_map *m, struct guarded_source *s, int granular
     if (!rc)
         rc = pmem2_config_set_length(config, length);
     if (!rc)
-        rc = pmem2_config_set_sharing(config, sharing);
+        rc = pmem2_config_set_sharing(config, paged ? PMEM2_PRIVATE : sharing);
     if (!rc)
-        rc = pmem2_config_set_protection(config, protection);
+        rc = pmem2_config_set_protection(config, paged ? PMEM2_PROT_READ : protection);
     if (!rc && r)
         rc = pmem2_config_set_vm_reservation(config, r->reservation, reservation_offset);
     if (!rc)
@@ -125,6 +178,8 @@ static int map_new(struct guarded_map *m, struct guarded_source *s, int granular
     /* an offset exactly at the end passes libpmem2's checks and fails in mmap */
     if (rc == -EINVAL && !pmem2_source_size(s->source, &size) && offset == size)
         rc = PMEM2_E_MAP_RANGE;
+    if (!rc && paged)
+        rc = map_share(m, s, granularity, offset, protection, message);
     return rc;
 }
 

@@ -100,11 +100,12 @@ static int guarded_drain(struct guarded_map *m)
     int rc = map_enter(m, OPERATION, DURABILITY, 0, 0);
     if (rc)
         return rc;
-    m->drain();
+    if (m->granularity != PMEM2_GRANULARITY_PAGE)
+        m->drain();
     return map_leave(m, 0);
 }
 
-/* On PAGE libpmem2's deep flush does nothing at all, so write back first. */
+/* On PAGE libpmem2's deep flush does nothing at all, so write back. */
 static int guarded_deep_flush(struct guarded_map *m, size_t offset, size_t length, char *message)
 {
     int rc = map_enter(m, OPERATION, DURABILITY, offset, length);
@@ -112,54 +113,70 @@ static int guarded_deep_flush(struct guarded_map *m, size_t offset, size_t lengt
         return rc;
     if (m->granularity == PMEM2_GRANULARITY_PAGE)
         rc = make_durable(m, offset, length);
-    if (!rc)
+    else
         rc = told(pmem2_deep_flush(m->map, at(m, offset), length), message);
     return map_leave(m, rc);
 }
 
-/* Make a run of whole cache lines or pages durable; it may reach a little past a map that ends inside one. */
-static int flush_run(const struct guarded_map *m, uintptr_t low, uintptr_t high)
+/*
+ * A run of whole cache lines or pages, held back until a range does not touch it: what neighbouring ranges share is
+ * flushed once. It may reach a little past a map that ends inside a line or a page.
+ */
+struct run {
+    uintptr_t mask, low, high;
+};
+
+static struct run run_of(const struct guarded_map *m)
 {
+    return (struct run){(m->granularity == PMEM2_GRANULARITY_PAGE ? page_size() : 64) - 1, 0, 0};
+}
+
+static int run_flush(const struct guarded_map *m, const struct run *run)
+{
+    if (!run->high)
+        return 0;
     if (m->granularity == PMEM2_GRANULARITY_PAGE)
-        return write_back(low, high - low);
-    m->flush((void *)low, high - low);
+        return write_back(run->low, run->high - run->low);
+    m->flush((void *)run->low, run->high - run->low);
     return 0;
 }
 
-/*
- * Flush what neighbouring ranges share (a cache line, a page) once: hold a run of whole units back until a range
- * does not touch it. Each range is read once and checked as it is used: another thread may change the buffer.
- */
+static int run_add(const struct guarded_map *m, struct run *run, size_t offset, size_t length)
+{
+    const uintptr_t low = (m->address + offset) & ~run->mask;
+    const uintptr_t high = (m->address + offset + length + run->mask) & ~run->mask;
+    if (!length)
+        return 0;
+    if (low <= run->high && high >= run->low) {
+        run->low = low < run->low ? low : run->low;
+        run->high = high > run->high ? high : run->high;
+        return 0;
+    }
+    const int rc = run_flush(m, run);
+    run->low = low;
+    run->high = high;
+    return rc;
+}
+
+/* Each range is read once more when it is used, and checked again: another thread may change the buffer meanwhile. */
 static int guarded_flush_many(struct guarded_map *m, const uint64_t *ranges, size_t count, int drain)
 {
     int rc = map_enter(m, OPERATION, DURABILITY, 0, 0);
     if (rc)
         return rc;
-    const uintptr_t mask = (m->granularity == PMEM2_GRANULARITY_PAGE ? page_size() : 64) - 1;
-    uintptr_t low = 0, high = 0;
+    struct run run = run_of(m);
     for (size_t i = 0; i < count && !rc; i++)
         if (ranges[2 * i] > m->size || ranges[2 * i + 1] > m->size - ranges[2 * i])
             rc = GUARD_RANGE;
     for (size_t i = 0; i < count && !rc; i++) {
         const uint64_t offset = __atomic_load_n(&ranges[2 * i], __ATOMIC_RELAXED);
         const uint64_t length = __atomic_load_n(&ranges[2 * i + 1], __ATOMIC_RELAXED);
-        if (!length || offset > m->size || length > m->size - offset)
-            continue;
-        const uintptr_t start = (m->address + offset) & ~mask;
-        const uintptr_t end = (m->address + offset + length + mask) & ~mask;
-        if (start <= high && end >= low) {
-            low = start < low ? start : low;
-            high = end > high ? end : high;
-        } else {
-            if (high)
-                rc = flush_run(m, low, high);
-            low = start;
-            high = end;
-        }
+        if (offset <= m->size && length <= m->size - offset)
+            rc = run_add(m, &run, offset, length);
     }
-    if (high && !rc)
-        rc = flush_run(m, low, high);
-    if (drain && !rc)
+    if (!rc)
+        rc = run_flush(m, &run);
+    if (drain && !rc && m->granularity != PMEM2_GRANULARITY_PAGE)
         m->drain();
     return map_leave(m, rc);
 }
@@ -194,9 +211,19 @@ static int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *
     for (size_t i = 0; i < count && !rc; i++)
         if (pieces[i].offset > m->size || pieces[i].length > m->size - pieces[i].offset)
             rc = GUARD_RANGE;
-    for (size_t i = 0; i < count && !rc; i++)
-        rc = copy(m, pieces[i].offset, pieces[i].data, pieces[i].length, PMEM2_F_MEM_NODRAIN);
+    struct run run = run_of(m);
+    for (size_t i = 0; i < count && !rc; i++) {
+        const struct guarded_piece *piece = &pieces[i];
+        if (m->granularity != PMEM2_GRANULARITY_PAGE)
+            m->copy(at(m, piece->offset), piece->data, piece->length, PMEM2_F_MEM_NODRAIN);
+        else {
+            m->copy(at(m, piece->offset), piece->data, piece->length, PMEM2_F_MEM_NOFLUSH);
+            rc = run_add(m, &run, piece->offset, piece->length);
+        }
+    }
     if (!rc)
+        rc = run_flush(m, &run);
+    if (!rc && m->granularity != PMEM2_GRANULARITY_PAGE)
         m->drain();
     return map_leave(m, rc);
 }

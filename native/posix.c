@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -58,6 +59,12 @@ __attribute__((constructor)) static void watch_forks(void)
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
+/* Runs before libpmem2's own destructor, which frees what a daemon thread may still be using: keep such threads out. */
+__attribute__((destructor)) static void close_for_good(void)
+{
+    before_fork();
+}
+
 /*
  * Every map of libpmem2 1.x owns a pthread key, and the library does not notice when there are none left: deleting
  * such a map would delete key 0, which belongs to somebody else. Refuse while a few are still free for others.
@@ -77,8 +84,21 @@ static int spare_keys(void)
 /* not 0, 1 or 2: libpmem2's debug build refuses those for bad blocks */
 static int duplicate(int fd)
 {
+    char path[32];
+    struct stat status;
     int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    return own < 0 ? -errno : own;
+    if (own < 0)
+        return -errno;
+    const int flags = fcntl(own, F_GETFL);
+    if (!(flags & O_APPEND) || fstat(own, &status) || !S_ISREG(status.st_mode))
+        return own;
+    /* through a descriptor that appends, Linux writes at the end, whatever the offset: open the file once more */
+    snprintf(path, sizeof path, "/proc/self/fd/%d", own);
+    int other = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
+    if (other < 0)
+        other = -errno;
+    close(own);
+    return other;
 }
 
 static int inspect(int fd, int *device, int *writable)
@@ -107,14 +127,55 @@ static int write_back(uintptr_t address, size_t length)
     return rc;
 }
 
+static int prot_of(unsigned protection)
+{
+    return (protection & PMEM2_PROT_READ ? PROT_READ : 0) | (protection & PMEM2_PROT_WRITE ? PROT_WRITE : 0)
+        | (protection & PMEM2_PROT_EXEC ? PROT_EXEC : 0);
+}
+
 static int map_shared(int fd, size_t offset, size_t length, unsigned protection, void **address)
 {
-    const int prot = (protection & PMEM2_PROT_READ ? PROT_READ : 0) | (protection & PMEM2_PROT_WRITE ? PROT_WRITE : 0)
-        | (protection & PMEM2_PROT_EXEC ? PROT_EXEC : 0);
-    *address = mmap(NULL, length, prot, MAP_SHARED, fd, (off_t)offset);
+    *address = mmap(NULL, length, prot_of(protection), MAP_SHARED, fd, (off_t)offset);
     if (*address != MAP_FAILED)
         return 0;
     return errno == EACCES ? PMEM2_E_NO_ACCESS : -errno;
+}
+
+/* Whether the library's first attempt, with MAP_SYNC, is going to work; or fail for a reason that it will tell. */
+static int is_dax(int fd, size_t offset)
+{
+    void *probe = mmap(NULL, page_size(), PROT_READ, MAP_SHARED_VALIDATE | MAP_SYNC, fd,
+                       (off_t)(offset & ~(page_size() - 1)));
+    if (probe == MAP_FAILED)
+        return errno != EOPNOTSUPP && errno != EINVAL;
+    munmap(probe, page_size());
+    return 1;
+}
+
+/* Map over what lies at `address`, in one step: no other thread's mapping can get in between. */
+static int map_over(void *address, int fd, size_t offset, size_t length, unsigned protection)
+{
+    void *probe;
+    int rc = map_shared(fd, offset, page_size(), protection, &probe); /* what it refuses leaves no hole over there */
+    if (rc)
+        return rc;
+    munmap(probe, page_size());
+    if (mmap(address, length, prot_of(protection), MAP_SHARED | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
+        return -errno;
+    return 0;
+}
+
+/* as libpmem2 reads it: anything else is ignored */
+static enum pmem2_granularity forced_granularity(enum pmem2_granularity otherwise)
+{
+    const char *name = secure_getenv("PMEM2_FORCE_GRANULARITY");
+    if (!name)
+        return otherwise;
+    if (!strcasecmp(name, "BYTE"))
+        return PMEM2_GRANULARITY_BYTE;
+    if (!strcasecmp(name, "CACHE_LINE") || !strcasecmp(name, "CACHELINE"))
+        return PMEM2_GRANULARITY_CACHE_LINE;
+    return strcasecmp(name, "PAGE") ? otherwise : PMEM2_GRANULARITY_PAGE;
 }
 
 static void unmap(void *address, size_t length)

@@ -103,7 +103,7 @@ static int guarded_reservation_shrink(struct guarded_reservation *r, size_t offs
     lock(&library_lock);
     int rc = GUARD_CLOSED;
     if (r->reservation) {
-        rc = offset > pmem2_vm_reservation_get_size(r->reservation)
+        rc = offset > pmem2_vm_reservation_get_size(r->reservation) || size > SIZE_MAX - offset
             ? GUARD_RANGE
             : told(pmem2_vm_reservation_shrink(r->reservation, offset, size), message);
         if (!rc)

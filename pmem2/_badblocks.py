@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn, final
+from typing import TYPE_CHECKING, final
 
 import attrs
 from _pmem2 import ffi, lib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @final
-@attrs.frozen
+@attrs.frozen()
 class BadBlock:
     """A part of a source that cannot be read.
 
@@ -44,7 +44,7 @@ class BadBlockContext(Handle):
     _handle: BadBlocksHandle
     _produced: set[BadBlock]
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         """Refuse: a context belongs to a source.
 
         Raises:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from _pmem2 import Borrowed
     from typing_extensions import Buffer
 
+BYTES = ffi.typeof("char[]")
+
 
 def lend(data: Buffer, *, writable: bool = False) -> Borrowed:
     """Return the bytes of *data* for a `with` block: leaving it gives them back, whatever happened inside.
@@ -21,9 +23,9 @@ def lend(data: Buffer, *, writable: bool = False) -> Borrowed:
         TypeError: *data* has no buffer, or a read-only one and it is to be *writable*.
         BufferError: *data* is not C-contiguous.
     """
-    with memoryview(data) as view:
-        if not view.c_contiguous:
-            raise BufferError("the data must be C-contiguous; make a copy of it first")
-        if writable and view.readonly:
-            raise TypeError("the buffer is read-only, and it is to be written")
-    return ffi.from_buffer("char[]", data, require_writable=writable)
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("the data must be C-contiguous; make a copy of it first")
+    if writable and view.readonly:
+        raise TypeError("the buffer is read-only, and it is to be written")
+    return ffi.from_buffer(BYTES, data, require_writable=writable)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Mapping
 
 from _pmem2 import ffi, lib
 
@@ -50,6 +50,7 @@ ADVICE: dict[int, str] = {
     ErrorCode.INVALID_SHARING_VALUE: "use Sharing.SHARED or Sharing.PRIVATE",
     ErrorCode.INVALID_PROT_FLAG: "combine Protection.READ, WRITE and EXEC",
     ErrorCode.SRC_DEVDAX_PRIVATE: "map the device SHARED",
+    ErrorCode.MAPPING_NOT_FOUND: "list(reservation) gives the maps that lie in it",
     ErrorCode.ADDRESS_UNALIGNED: "use a multiple of the page size, or of the alignment of the device",
     ErrorCode.DAX_REGION_NOT_FOUND: "only files and devices on persistent memory have one",
     ErrorCode.CANNOT_READ_BOUNDS: "this needs root on most systems",
@@ -76,7 +77,9 @@ def library_error(code: int, function: str, asked: str, found: str, advice: str 
     return kind(known, text, function)
 
 
-def failure(code: int, function: str, asked: str, message: CharArray | None = None) -> Exception:
+def failure(
+    code: int, function: str, asked: str, message: CharArray | None = None, advice: Mapping[int, str] = ADVICE
+) -> Exception:
     """Return the exception for what a C function returned.
 
     Args:
@@ -84,6 +87,7 @@ def failure(code: int, function: str, asked: str, message: CharArray | None = No
         function: The C function.
         asked: What was to be done, as the beginning of a sentence.
         message: libpmem2's own text, read on the failing thread.
+        advice: What to do about each code.
     """
     if code > 0:
         kind, found = VERDICTS[code]
@@ -92,7 +96,7 @@ def failure(code: int, function: str, asked: str, message: CharArray | None = No
         return OSError(-code, f"{asked}: {os.strerror(-code)}")
     text = "" if message is None or code in SILENT else ffi.string(message).decode(errors="replace")
     meaning = errors.BY_CODE.get(code, errors.Pmem2Error).__doc__ or ""
-    return library_error(code, function, asked, text or described(meaning), ADVICE.get(code, ""))
+    return library_error(code, function, asked, text or described(meaning), advice.get(code, ""))
 
 
 def described(sentence: str) -> str:

@@ -31,7 +31,7 @@ def forced() -> Granularity | None:
     if claim is None:
         names = ", ".join(FORCED)
         warnings.warn(
-            f"{VARIABLE}={text!r} is ignored by libpmem2, which knows {names}", RuntimeWarning, stacklevel=4
+            f"{VARIABLE}={text!r} is ignored by libpmem2, which knows {names}", RuntimeWarning, stacklevel=3
         )
     return claim
 

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import gc
-import math
+import operator
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Iterable, Iterator, SupportsIndex, Union, final, overload
+from typing import TYPE_CHECKING, Iterable, Iterator, SupportsIndex, Union, cast, final, overload
 
 import attrs
 from _pmem2 import ffi, lib
 
+from pmem2._arrays import array_of
 from pmem2._buffers import lend
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
@@ -20,6 +21,7 @@ from pmem2._granularity import forced, not_supported
 from pmem2._handle import Handle
 from pmem2._numbers import SIZE_MAX, integer, size
 from pmem2._ranges import Ranges, lend_ranges
+from pmem2._slices import as_slice, places_of
 from pmem2._source import Source
 
 if TYPE_CHECKING:
@@ -28,8 +30,19 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
     from typing_extensions import Buffer
 
+    from pmem2._slices import Slice
+
     Data = Union[Buffer, "Map"]
 
+# what is called most often, one look-up nearer
+persist = lib.guarded_persist
+flush = lib.guarded_flush
+drain = lib.guarded_drain
+copy = lib.guarded_copy
+store_u64 = lib.guarded_store_u64
+
+BYTES_ARE_LENT = sys.implementation.name == "cpython"  # PyPy copies bytes that are passed as char *
+PLAIN = MemFlag(0)
 READ_WRITE = Protection.READ | Protection.WRITE
 EXCLUSIVE = (
     MemFlag.NONTEMPORAL | MemFlag.TEMPORAL,
@@ -138,6 +151,14 @@ class Map(Handle):
             raise TypeError(f"a Source is needed, not {type(source).__name__}")
         claim = Granularity(integer(granularity, "granularity"))
         view = memoryview(buffer)
+        try:
+            return cls._from_view(source, view, claim)
+        except BaseException:
+            view.release()
+            raise
+
+    @classmethod
+    def _from_view(cls, source: Source, view: memoryview, claim: Granularity) -> Map:
         with lend(view) as lent:
             address, length = int(ffi.cast("uintptr_t", lent)), len(lent)
         if length == 0:
@@ -228,8 +249,8 @@ class Map(Handle):
     @overload
     def __getitem__(self, key: SupportsIndex, /) -> int: ...
     @overload
-    def __getitem__(self, key: slice, /) -> bytes: ...
-    def __getitem__(self, key: SupportsIndex | slice, /) -> int | bytes:
+    def __getitem__(self, key: Slice, /) -> bytes: ...
+    def __getitem__(self, key: SupportsIndex | Slice, /) -> int | bytes:
         """Return a byte as an int, or a slice as bytes: a copy.
 
         Raises:
@@ -237,14 +258,15 @@ class Map(Handle):
             TypeError: *key* is neither, or the map was made without READ.
             ValueError: The map is closed.
         """
-        if isinstance(key, slice):
-            return self._read(key)
+        places = as_slice(key)
+        if places is not None:
+            return self._read(places)
         byte = lib.guarded_get_byte(self._handle, self._index(key))
         if byte < 0:
             raise self._fails(-byte, "pmem2_map_get_address", "read")
         return byte
 
-    def __setitem__(self, key: SupportsIndex | slice, value: SupportsIndex | Data, /) -> None:
+    def __setitem__(self, key: SupportsIndex | Slice, value: SupportsIndex | Data, /) -> None:
         """Store a byte, or a slice of the same length: a plain store, which nothing has flushed yet.
 
         Raises:
@@ -253,20 +275,17 @@ class Map(Handle):
             ValueError: The byte is not in 0..255, the slice is of another length, or the map is closed.
             BufferError: *value* is not C-contiguous.
         """
-        if isinstance(key, slice):
-            if isinstance(value, SupportsIndex):
-                raise TypeError(f"a slice needs bytes, not {type(value).__name__}")
-            self._write(key, value)
+        places = as_slice(key)
+        if places is not None:
+            self._write(places, cast("Data", value))
             return
-        if not isinstance(value, SupportsIndex):
-            raise TypeError(f"an item needs an integer, not {type(value).__name__}")
-        byte = bytes((integer(value, "the byte"),))
+        byte = bytes((integer(cast("SupportsIndex", value), "the byte"),))
         rc = lib.guarded_store(self._handle, self._index(key), byte, 1)
         if rc:
             raise self._fails(rc, "pmem2_map_get_address", "write to")
 
-    def _index(self, key: SupportsIndex) -> int:
-        index = key.__index__() if isinstance(key, SupportsIndex) else integer(key, "the index")
+    def _index(self, key: SupportsIndex | Slice) -> int:
+        index = operator.index(cast("SupportsIndex", key))
         if index < 0:
             index += self._size
         if not 0 <= index < self._size:
@@ -274,14 +293,14 @@ class Map(Handle):
             raise IndexError(f"index {key!r} is outside {self!r}")
         return index
 
-    def _read(self, key: slice) -> bytes:
-        low, length, places = self._places(key)
+    def _read(self, key: Slice) -> bytes:
+        low, length, places = places_of(key, self._size)
         with self._operation(Protection.READ, low, length) as memory:
             bytes_ = ffi.buffer(memory, length)
             return bytes_[:] if places is None else bytes(memoryview(bytes_)[places])
 
-    def _write(self, key: slice, data: Data) -> None:
-        low, length, places = self._places(key)
+    def _write(self, key: Slice, data: Data) -> None:
+        low, length, places = places_of(key, self._size)
         with lent(data) as (source, given):
             expected = length if places is None else len(range(*places.indices(length)))
             if given != expected:
@@ -294,17 +313,6 @@ class Map(Handle):
                 return
             with self._operation(Protection.WRITE, low, length) as memory:
                 memoryview(ffi.buffer(memory, length))[places] = ffi.buffer(source, given)[:]
-
-    def _places(self, key: slice) -> tuple[int, int, slice | None]:
-        """Return the range that a slice lies in, and the slice within it where it has gaps or runs backwards."""
-        places = range(*key.indices(self._size))
-        if not places:
-            return 0, 0, None
-        low = min(places[0], places[-1])
-        length = max(places[0], places[-1]) - low + 1
-        if places.step == 1:
-            return low, length, None
-        return low, length, slice(None, None, places.step)
 
     @contextmanager
     def _operation(self, need: Protection, offset: int, length: int) -> Iterator[CharPointer]:
@@ -363,23 +371,7 @@ class Map(Handle):
             TypeError: The items hold Python objects, an argument is of a wrong type, or the map was made without READ.
             ValueError: The array does not fit the map, the items have no size, or the map is closed.
         """
-        import numpy
-
-        kind = numpy.dtype(dtype)
-        if kind.hasobject:
-            raise TypeError(f"{kind!r} holds Python objects, which cannot live in a map")
-        if kind.itemsize == 0:
-            raise ValueError(f"{kind!r} has no size")
-        start = size(offset, "offset")
-        if shape is None:
-            dimensions: tuple[int, ...] = (max(self.size - start, 0) // kind.itemsize,)
-        elif isinstance(shape, tuple):
-            dimensions = tuple(size(n, "shape") for n in shape)
-        else:
-            dimensions = (size(shape, "shape"),)
-        view = self.view(start, math.prod(dimensions) * kind.itemsize)
-        array: NDArray[numpy.generic] = numpy.ndarray(dimensions, kind, buffer=view)
-        return array
+        return array_of(self, dtype, shape, offset)  # type: ignore[misc] # NumPy's types hold Any
 
     # ---- durability
 
@@ -395,8 +387,14 @@ class Map(Handle):
             ValueError: The range does not lie inside the map, or the map is closed.
             OSError: On a PAGE map, writing back failed.
         """
-        start, count = self._range(offset, length)
-        rc = lib.guarded_persist(self._handle, start, count)
+        if type(offset) is int and type(length) is int:
+            start, count = offset, length
+        else:
+            start, count = self._range(offset, length)
+        try:
+            rc = persist(self._handle, start, count)
+        except OverflowError:
+            return self.persist(*self._range(start, count))  # which says what is wrong with them
         if rc:
             raise self._fails(rc, "pmem2_get_persist_fn", f"persist {count} bytes at {start} of")
 
@@ -410,8 +408,14 @@ class Map(Handle):
         Raises:
             TypeError, ValueError, OSError: As `persist`.
         """
-        start, count = self._range(offset, length)
-        rc = lib.guarded_flush(self._handle, start, count)
+        if type(offset) is int and type(length) is int:
+            start, count = offset, length
+        else:
+            start, count = self._range(offset, length)
+        try:
+            rc = flush(self._handle, start, count)
+        except OverflowError:
+            return self.flush(*self._range(start, count))  # which says what is wrong with them
         if rc:
             raise self._fails(rc, "pmem2_get_flush_fn", f"flush {count} bytes at {start} of")
 
@@ -422,7 +426,7 @@ class Map(Handle):
             TypeError: The map was made with neither READ nor WRITE.
             ValueError: The map is closed.
         """
-        rc = lib.guarded_drain(self._handle)
+        rc = drain(self._handle)
         if rc:
             raise self._fails(rc, "pmem2_get_drain_fn", "drain")
 
@@ -476,7 +480,7 @@ class Map(Handle):
 
     # ---- copies
 
-    def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = MemFlag(0)) -> None:
+    def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = PLAIN) -> None:
         """Copy *data* into the map; durable at return unless *flags* say otherwise. See pmem2_get_memcpy_fn(3).
 
         Args:
@@ -490,25 +494,29 @@ class Map(Handle):
             BufferError: *data* is not C-contiguous.
             OSError: On a PAGE map, writing back failed.
         """
-        self._copy("pmem2_get_memcpy_fn", offset, data, flags)
+        start = offset if type(offset) is int and 0 <= offset <= SIZE_MAX else size(offset, "offset")
+        checked = 0 if flags is PLAIN else mem_flags(flags)
+        if type(data) is bytes and BYTES_ARE_LENT:
+            rc = copy(self._handle, start, data, len(data), checked)
+        elif isinstance(data, Map):
+            with data._operation(Protection.READ, 0, data._size) as memory:
+                rc = copy(self._handle, start, memory, data._size, checked)
+        else:
+            with lend(data) as lent_bytes:
+                rc = copy(self._handle, start, lent_bytes, len(lent_bytes), checked)
+        if rc:
+            raise self._fails(rc, "pmem2_get_memcpy_fn", f"copy to {offset} of")
 
-    def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = MemFlag(0)) -> None:
+    def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = PLAIN) -> None:
         """Copy as `memcpy` does; *data* may be a view of this very map and overlap. See pmem2_get_memmove_fn(3).
 
         Raises:
             TypeError, ValueError, BufferError, OSError: As `memcpy`.
         """
-        self._copy("pmem2_get_memmove_fn", offset, data, flags)
-
-    def _copy(self, function: str, offset: SupportsIndex, data: Data, flags: SupportsIndex) -> None:
-        start, checked = size(offset, "offset"), mem_flags(flags)
-        with lent(data) as (source, length):
-            rc = lib.guarded_copy(self._handle, start, source, length, checked)
-        if rc:
-            raise self._fails(rc, function, f"copy {length} bytes to {start} of")
+        self.memcpy(offset, data, flags)  # libpmem2 has one function for both
 
     def memset(
-        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = MemFlag(0)
+        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = PLAIN
     ) -> None:
         """Fill a range with one byte; durable at return unless *flags* say otherwise. See pmem2_get_memset_fn(3).
 
@@ -570,8 +578,14 @@ class Map(Handle):
             ValueError: The address is unaligned or outside, the value negative or too large, or the map closed.
             OSError: On a PAGE map, writing back failed.
         """
-        start, number = size(offset, "offset"), size(value, "value")
-        rc = lib.guarded_store_u64(self._handle, start, number, bool(persist))
+        if type(offset) is int and type(value) is int:
+            start, number = offset, value
+        else:
+            start, number = size(offset, "offset"), size(value, "value")
+        try:
+            rc = store_u64(self._handle, start, number, 1 if persist else 0)
+        except OverflowError:
+            return self.store_u64(size(start, "offset"), size(number, "value"))  # which say what is wrong with them
         if rc:
             raise self._fails(rc, "pmem2_get_persist_fn", f"store 8 bytes at {start} of")
 

@@ -84,7 +84,7 @@ def open(
 def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) -> Map:
     """Map a file of *size* bytes of zeros, new or emptied, but change nothing before all that can fail was tried."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    with ExitStack() as undo, ExitStack() as close:
+    with ExitStack() as close, ExitStack() as undo:
         try:
             fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
             undo.callback(os.unlink, path)
@@ -96,29 +96,25 @@ def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) 
         close.callback(os.close, fd)
         source = close.enter_context(Source._from_fd(fd, repr(os.fspath(path))))
         if stat.S_ISREG(os.fstat(fd).st_mode):
-            check_range(size, config, source)
             before = source.size
-            allocate(fd, before, size)
+            undo.callback(os.ftruncate, fd, before)
+            os.posix_fallocate(fd, 0, size)
             if before:
-                try:
-                    Map(source, config).close()
-                except BaseException:
-                    os.ftruncate(fd, before)
-                    raise
+                Map(source, probing(config, size, source)).close()
+                check_range(size, config, source)
                 os.ftruncate(fd, 0)
-                allocate(fd, 0, size)
+                os.posix_fallocate(fd, 0, size)
         result = Map(source, config)
         undo.pop_all()
         return result
 
 
-def allocate(fd: int, before: int, size: int) -> None:
-    """Give a file *size* bytes on disk, or leave it with as many as *before*."""
-    try:
-        os.posix_fallocate(fd, 0, size)
-    except OSError:
-        os.ftruncate(fd, before)
-        raise
+def probing(config: Config, size: int, source: Source) -> Config:
+    """Return a config that maps as many pages of a file that may still be longer as *config* will of *size* bytes."""
+    if config.length is not None or config.offset >= size:
+        return config
+    pages = -(-(size - config.offset) // source.alignment) * source.alignment
+    return attrs.evolve(config, length=pages) if config.offset + pages <= source.size else config
 
 
 def check_range(size: int, config: Config, source: Source) -> None:

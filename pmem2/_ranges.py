@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Iterable, SupportsIndex, Union
+from typing import TYPE_CHECKING, Iterable, SupportsIndex, Union, cast
 
 from _pmem2 import ffi
 
@@ -27,24 +27,25 @@ def lend_ranges(ranges: Ranges) -> Uint64Array:
         TypeError: *ranges* is not iterable, or a number is not an integer.
         ValueError: A number is negative or too large, or there is one without its partner.
     """
-    if is_packed(ranges):
-        return ffi.from_buffer("uint64_t[]", ranges)
+    view = packed(ranges)
+    if view is not None:
+        return ffi.from_buffer("uint64_t[]", view)
     numbers = array("Q")
-    for offset, length in ranges:
+    for offset, length in cast("Iterable[Range]", ranges):
         numbers.append(size(offset, "offset"))
         numbers.append(size(length, "length"))
     return ffi.from_buffer("uint64_t[]", numbers)
 
 
-def is_packed(ranges: Ranges) -> bool:
-    """Return whether *ranges* is a buffer that C can read as it is."""
+def packed(ranges: Ranges) -> memoryview | None:
+    """Return a view of *ranges* if that is a buffer which C can read as it is."""
     try:
-        view = memoryview(ranges)  # type: ignore[arg-type] # that is the question
+        view = memoryview(cast("Buffer", ranges))
     except TypeError:
-        return False
-    with view:
-        if view.itemsize != 8 or view.format.lstrip("@=<") not in ("Q", "L") or not view.c_contiguous:
-            return False
-        if view.ndim == 1 and view.nbytes % 16:
-            raise ValueError(f"{view.nbytes // 8} numbers are no pairs of offset and length")
-        return view.ndim == 1 or (view.ndim == 2 and view.shape is not None and view.shape[1] == 2)
+        return None
+    if view.itemsize != 8 or view.format.lstrip("@=<") not in ("Q", "L") or not view.c_contiguous:
+        return None
+    if view.ndim == 1 and view.nbytes % 16:
+        raise ValueError(f"{view.nbytes // 8} numbers are no pairs of offset and length")
+    pairs = view.ndim == 1 or (view.ndim == 2 and view.shape is not None and view.shape[1] == 2)
+    return view if pairs else None

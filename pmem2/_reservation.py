@@ -11,7 +11,7 @@ import attrs
 from _pmem2 import ffi, lib
 
 from pmem2._enums import ErrorCode
-from pmem2._failure import failure, new_message
+from pmem2._failure import ADVICE, failure, new_message
 from pmem2._handle import Handle
 from pmem2._numbers import size
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from pmem2._map import Map
 
 ADDRESS_SPACE = 2**63 - 1
+PAGES = "use a multiple of the page size"
+IN_RESERVATIONS = {
+    **ADVICE,
+    ErrorCode.NOSUPP: "give back a part at the beginning or the end, and close() the whole",
+    ErrorCode.OFFSET_UNALIGNED: PAGES,
+    ErrorCode.LENGTH_UNALIGNED: PAGES,
+}
 
 
 @final
@@ -64,7 +71,7 @@ class VMReservation(Handle):
         rc = lib.guarded_reservation_new(self._handle, place, number, message)
         if rc:
             where = f" at {place:#x}" if place else ""
-            raise failure(rc, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message)
+            raise failure(rc, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message, IN_RESERVATIONS)
 
     def _extent(self) -> tuple[int, int]:
         address, size = ffi.new("uintptr_t *"), ffi.new("size_t *")
@@ -110,7 +117,7 @@ class VMReservation(Handle):
         rc = lib.guarded_reservation_extend(self._handle, number, message)
         if rc:
             asked = f"cannot extend the reservation by {number} bytes"
-            raise failure(rc, "pmem2_vm_reservation_extend", asked, message)
+            raise failure(rc, "pmem2_vm_reservation_extend", asked, message, IN_RESERVATIONS)
 
     def shrink(self, offset: SupportsIndex, size: SupportsIndex) -> None:
         """Give *size* bytes at *offset* back: a free part at the beginning or at the end, not the whole.
@@ -130,7 +137,7 @@ class VMReservation(Handle):
         rc = lib.guarded_reservation_shrink(self._handle, start, number, message)
         if rc:
             asked = f"cannot shrink the reservation by {number} bytes at {start}"
-            raise failure(rc, "pmem2_vm_reservation_shrink", asked, message)
+            raise failure(rc, "pmem2_vm_reservation_shrink", asked, message, IN_RESERVATIONS)
 
     def find(self, offset: SupportsIndex, length: SupportsIndex) -> Map:
         """Return the first Map that overlaps *length* bytes at *offset*; see pmem2_vm_reservation_map_find(3).
@@ -205,7 +212,8 @@ class VMReservation(Handle):
         """
         if self.closed:
             raise ValueError("cannot iterate over the reservation: it is closed")
-        return iter(sorted((map for map in self._maps.values() if not map.closed), key=lambda map: map._address))
+        alive = [map for reference in self._maps.valuerefs() if (map := reference()) is not None and not map.closed]
+        return iter(sorted(alive, key=address_of))
 
     def close(self) -> None:
         """Give the addresses back; see pmem2_vm_reservation_delete(3).
@@ -239,6 +247,11 @@ def positive(value: SupportsIndex, name: str) -> int:
     if number == 0:
         raise ValueError(f"{name} must not be 0")
     return number
+
+
+def address_of(map: Map) -> int:
+    """Return where a map lies, even if it has been closed meanwhile."""
+    return map._address
 
 
 def handle_of(map: Map) -> MapHandle:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, Union, final
+from typing import TYPE_CHECKING, Protocol, SupportsIndex, Union, final
 
 import attrs
 from _pmem2 import ffi, lib
 
 from pmem2._buffers import lend
+from pmem2._config import Config
 from pmem2._devdax import DaxDevice, unbacked_dax
 from pmem2._enums import ErrorCode
 from pmem2._failure import ADVICE, failure, library_error, new_message
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from pmem2._badblocks import BadBlockContext
-    from pmem2._config import Config
     from pmem2._map import Map
 
 StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
@@ -49,7 +49,7 @@ class Source(Handle):
     _name: str
     _dax: DaxDevice | None
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         """Refuse: there are three kinds of source.
 
         Raises:
@@ -91,10 +91,10 @@ class Source(Handle):
         rc = lib.guarded_source_from_fd(handle, fd, message) if known else ErrorCode.INVALID_FILE_HANDLE
         if rc:
             raise failure(rc, "pmem2_source_from_fd", f"cannot make a source from {name}", message)
-        self._handle = handle
         self._dax = unbacked_dax(fd)
         if self._dax is not None:
             handle.dax_size, handle.dax_alignment, _ = self._dax
+        self._handle = handle
         return self
 
     @classmethod
@@ -280,8 +280,9 @@ class Source(Handle):
         See pmem2_source_pread_mcsafe(3).
         """
         length, start = sized(size, "size"), sized(offset, "offset")
-        # the range is checked before so much memory is asked for
-        buffer = ffi.new("char[]", length if start + length <= self.size else 0)
+        if start + length > self.size:  # before so much memory is asked for
+            raise self._unread(ErrorCode.LENGTH_OUT_OF_RANGE, length, start, new_message())
+        buffer = ffi.new("char[]", length)
         self._pread(buffer, length, start)
         return ffi.buffer(buffer, length)[:]
 
@@ -301,8 +302,10 @@ class Source(Handle):
         message = new_message()
         rc = lib.guarded_source_pread_mcsafe(self._handle, buffer, length, offset, message)
         if rc:
-            what = f"read {length} bytes at {offset} of"
-            raise self._fails(rc, "pmem2_source_pread_mcsafe", what, message)
+            raise self._unread(rc, length, offset, message)
+
+    def _unread(self, code: int, length: int, offset: int, message: CharArray) -> Exception:
+        return self._fails(code, "pmem2_source_pread_mcsafe", f"read {length} bytes at {offset} of", message)
 
     def pwrite_mcsafe(self, data: Buffer, offset: SupportsIndex = 0) -> None:
         """Write past bad blocks: a bad one raises instead of killing the process. Never makes a file longer.
@@ -343,12 +346,11 @@ class Source(Handle):
 
         return BadBlockContext._of(self)
 
-    def map(self, config: Config | None = None, /) -> Map:
+    def map(self, config: Config = Config(), /) -> Map:
         """Map this source; the same as `Map(source, config)`."""
-        from pmem2._config import Config
         from pmem2._map import Map
 
-        return Map(self, Config() if config is None else config)
+        return Map(self, config)
 
     def close(self) -> None:
         """Close the descriptor and free the source (pmem2_source_delete(3)); maps of it live on."""

@@ -12,10 +12,20 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+import raw
+from hypothesis import HealthCheck, settings
 
 import pmem2
 
 SIZE = 16 * 1024 * 1024
+PAGE = os.sysconf("SC_PAGESIZE")
+ST_NOEXEC = 8  # PyPy's os has no such name
+
+
+settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("default"), max_examples=500)
+settings.register_profile("long", settings.get_profile("default"), max_examples=10_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 class RunChild(Protocol):
@@ -32,6 +42,46 @@ def file(tmp_path: Path) -> Path:
     path.touch()
     os.truncate(path, SIZE)
     return path
+
+
+@pytest.fixture
+def fd(file: Path) -> Iterator[int]:
+    """A descriptor of that file, open for reading and writing."""
+    number = os.open(file, os.O_RDWR)
+    yield number
+    os.close(number)
+
+
+@pytest.fixture
+def raw_source(fd: int) -> Iterator[int]:
+    """A source of that descriptor, made by libpmem2 itself."""
+    with raw.source(fd) as pointer:
+        yield pointer
+
+
+@pytest.fixture
+def exec_file(file: Path) -> Path:
+    """That file, where memory mapped from it may be executed."""
+    if os.statvfs(file).f_flag & ST_NOEXEC:
+        pytest.skip("the file system is mounted noexec")
+    return file
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 pages."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={16 * PAGE}", "none", path], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
 
 
 @pytest.fixture
@@ -57,13 +107,22 @@ def granularity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
+def debug_library() -> Path:
+    """The folder of libpmem2's debug build, for the LD_LIBRARY_PATH of a child."""
+    for library in Path("/usr/lib").glob("*/pmdk_dbg/libpmem2.so.1"):
+        return library.parent
+    pytest.skip("libpmem2's debug build is not installed (package libpmem2-debug)")
+
+
+@pytest.fixture
 def run_child() -> RunChild:
-    """Run Python in a child process, which may die: a negative returncode is a signal."""
+    """Run Python in a child process, which may die: a negative returncode is a signal. It may import from here."""
+    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
 
     def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code), *arguments],
-            env={**os.environ, **environment},
+            env={**os.environ, "PYTHONPATH": path, **environment},
             capture_output=True,
             text=True,
             timeout=60,

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How near pmem2 comes to C, and what else there is: `python benchmarks/speed.py [--json] [--plot FILE]`.
+
+Times are medians of alternating runs in one process, so that the ratios hold on a noisy machine; the times themselves
+do not. Files lie on a memory file system with forced CACHE_LINE granularity, so that a flush is an instruction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import ctypes.util
+import json
+import mmap
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from pathlib import Path
+from typing import Any, Callable
+
+os.environ.setdefault("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")  # before libpmem2 maps anything
+
+import reference
+from _pmem2 import ffi, lib
+
+import pmem2
+
+Work = Callable[[int], object]
+Row = dict[str, Any]
+ROUNDS = 9
+SHM = Path("/dev/shm")
+
+
+def timed(work: Work, times: int) -> float:
+    """Return nanoseconds for each of so many times."""
+    start = time.perf_counter_ns()
+    work(times)
+    return (time.perf_counter_ns() - start) / times
+
+
+def compare(name: str, ours: Work, theirs: Work, times: int, target: float, against: str = "C") -> Row:
+    """Time two ways in turn; the ratio is the median of the ratios of neighbours."""
+    ours(times // 10 + 1)
+    theirs(times // 10 + 1)
+    pairs = [(timed(ours, times), timed(theirs, times)) for _ in range(ROUNDS)]
+    return {
+        "name": name,
+        "ours_ns": statistics.median(a for a, _ in pairs),
+        "other_ns": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(a / b for a, b in pairs),
+        "target": target,
+        "against": against,
+    }
+
+
+def small(m: pmem2.Map) -> list[Row]:
+    """Compare methods with the bare call of the same C helper."""
+    handle, data = m._handle, b"x" * 64
+    limit = 1.1 if sys.implementation.name == "pypy" else 1.3
+
+    def call(function: Callable[..., object], *arguments: object) -> Work:
+        names = [f"a{n}" for n in range(len(arguments))]
+        defaults = ", ".join(f"{name}={name}" for name in ["function", *names])
+        scope: dict[str, Any] = {"function": function, **dict(zip(names, arguments))}
+        exec(f"def work(times, {defaults}):\n for _ in range(times):\n  function({', '.join(names)})", scope)
+        work: Work = scope["work"]
+        return work
+
+    def method(text: str) -> Work:
+        scope: dict[str, Any] = {"m": m, "data": data}
+        exec(f"def work(times, m=m, data=data):\n for _ in range(times):\n  {text}", scope)
+        work: Work = scope["work"]
+        return work
+
+    cases = [
+        ("persist(64, 8)", "m.persist(64, 8)", (lib.guarded_persist, handle, 64, 8)),
+        ("flush(64, 8)", "m.flush(64, 8)", (lib.guarded_flush, handle, 64, 8)),
+        ("drain()", "m.drain()", (lib.guarded_drain, handle)),
+        ("memcpy(64, 64 bytes)", "m.memcpy(64, data)", (lib.guarded_copy, handle, 64, data, 64, 0)),
+        ("store_u64(64, 8)", "m.store_u64(64, 8)", (lib.guarded_store_u64, handle, 64, 8, 0)),
+    ]
+    return [compare(name, method(text), call(*bare), 100_000, limit, "the bare call") for name, text, bare in cases]
+
+
+def ranges(m: pmem2.Map, c: Any, c_map: int) -> list[Row]:
+    """Compare many ranges with a loop in C, and a list of tuples with a loop in Python."""
+    rows = []
+    for count in (1000, 10_000):
+        pairs = [(n * 192, 8) for n in range(count)]
+        packed = memoryview(array("Q", [x for pair in pairs for x in pair])).cast("B").cast("Q", (count, 2))
+        lent = ffi.from_buffer("uint64_t[]", packed)
+        pointer = reference_pointer(c, "uint64_t *", lent)
+        ours = compare(
+            f"persist_many, {count} ranges of a buffer",
+            lambda times, packed=packed: [m.persist_many(packed) for _ in range(times)],
+            lambda times, pointer=pointer, count=count: c.lib.c_flush_many(c_map, pointer, count, times),
+            200_000 // count,
+            1.1,
+        )
+        rows.append(ours)
+        rows.append(
+            compare(
+                f"persist_many, {count} tuples",
+                lambda times, pairs=pairs: [m.persist_many(pairs) for _ in range(times)],
+                lambda times, pairs=pairs: [m.persist(o, n) for _ in range(times) for o, n in pairs],
+                20_000 // count,
+                0.2,
+                "a loop in Python",
+            )
+        )
+    return rows
+
+
+def reference_pointer(c: Any, kind: str, lent: Any) -> Any:
+    """Return an address that our cffi knows as a pointer of the reference's."""
+    return c.ffi.cast(kind, int(ffi.cast("uintptr_t", lent)))
+
+
+def bulk(m: pmem2.Map, source: pmem2.Source, c: Any, c_map: int) -> list[Row]:
+    """Compare copies with the same calls in C, from every kind of buffer."""
+    rows = []
+    for length in (64 << 10, 1 << 20, 16 << 20):
+        times = max((64 << 20) // length, 4)
+        data = bytearray(os.urandom(length))
+        lent = ffi.from_buffer("char[]", data)
+        pointer = reference_pointer(c, "char *", lent)
+        kinds: dict[str, Any] = {"bytearray": data, "bytes": bytes(data), "memoryview": memoryview(data)}
+        try:
+            import numpy
+        except ImportError:
+            pass
+        else:
+            kinds["ndarray"] = numpy.frombuffer(data, "u1")
+        mine = ffi.from_buffer("char[]", kinds["bytes"])
+        kind_pointers = {"bytes": reference_pointer(c, "char *", mine)}
+        for kind, value in kinds.items():
+            rows.append(
+                compare(
+                    f"memcpy, {length >> 10} KiB of {kind}",
+                    lambda times, value=value: [m.memcpy(0, value) for _ in range(times)],
+                    lambda times, p=kind_pointers.get(kind, pointer), n=length: c.lib.c_copy(c_map, p, n, 0, times),
+                    times,
+                    1.03,
+                )
+            )
+        rows.append(
+            compare(
+                f"memset, {length >> 10} KiB",
+                lambda times, n=length: [m.memset(0, 1, n) for _ in range(times)],
+                lambda times, n=length: c.lib.c_set(c_map, n, times),
+                times,
+                1.03,
+            )
+        )
+        rows.append(
+            compare(
+                f"pread_mcsafe_into, {length >> 10} KiB",
+                lambda times, data=data: [source.pread_mcsafe_into(data) for _ in range(times)],
+                lambda times, p=pointer, n=length: c.lib.c_pread(source.fd, p, n, times),
+                times,
+                1.03,
+            )
+        )
+    return rows
+
+
+def mapping(c: Any) -> list[Row]:
+    """Compare mapping and unmapping with C, from 4 KiB to 8 TiB."""
+    rows = []
+    for length in (4 << 10, 16 << 20, 8 << 40):
+        with tempfile.NamedTemporaryFile(dir=SHM) as file:
+            os.truncate(file.name, length)
+            with pmem2.Source.from_fd(file) as source:
+                config = pmem2.Config()
+                rows.append(
+                    compare(
+                        f"map and unmap {length >> 10} KiB",
+                        lambda times, s=source: [pmem2.Map(s, config).close() for _ in range(times)],
+                        lambda times, s=source: c.lib.c_map(s.fd, times),
+                        1000,
+                        1.5,
+                    )
+                )
+    return rows
+
+
+def instead(path: Path) -> list[Row]:
+    """Time what a user would pick instead, for one 8-byte update that is durable."""
+    rows = []
+    with pmem2.open(path) as m, open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as other:
+
+        def ours(times: int) -> None:
+            for n in range(times):
+                m.store_u64(n % 512 * 8, n, persist=True)
+
+        def theirs(times: int) -> None:
+            for n in range(times):
+                other[n % 512 * 8 : n % 512 * 8 + 8] = n.to_bytes(8, "little")
+                other.flush(0, 4096)
+
+        rows.append(compare("8-byte update", ours, theirs, 20_000, 1.0, "mmap and its flush of one page"))
+        library = ctypes.CDLL(ctypes.util.find_library("pmem2"))
+        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
+        get = library.pmem2_get_persist_fn
+        get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        existing = ctypes.c_void_p()
+        source = ctypes.c_void_p()
+        library.pmem2_source_from_fd(ctypes.byref(source), file.fileno())
+        config = ctypes.c_void_p()
+        library.pmem2_config_new(ctypes.byref(config))
+        library.pmem2_config_set_required_store_granularity(config, 2)
+        library.pmem2_map_new(ctypes.byref(existing), config, source)
+        library.pmem2_map_get_address.restype = ctypes.c_void_p
+        address = library.pmem2_map_get_address(existing)
+        persist = kind(get(existing))
+
+        def by_hand(times: int) -> None:
+            for n in range(times):
+                place = address + n % 512 * 8
+                ctypes.c_uint64.from_address(place).value = n
+                persist(place, 8)
+
+        rows.append(compare("8-byte update", ours, by_hand, 20_000, 1.0, "ctypes on libpmem2, nothing checked"))
+    return rows
+
+
+def start() -> list[Row]:
+    """Time the import beyond what attrs and the cffi backend cost."""
+
+    def run(code: str) -> Work:
+        def work(times: int) -> None:
+            for _ in range(times):
+                subprocess.run([sys.executable, "-c", code], check=True)
+
+        return work
+
+    base = "import attrs, _cffi_backend"
+    row = compare("start with `import pmem2`", run(f"{base}, pmem2"), run(base), 3, 0, "attrs and the cffi backend")
+    row["added_ms"] = (row["ours_ns"] - row["other_ns"]) / 1e6
+    return [row]
+
+
+def instructions() -> list[Row]:
+    """Count instructions with callgrind: the same on every run, whatever else the machine does."""
+    if shutil.which("valgrind") is None or sys.implementation.name != "cpython":
+        print("instruction counts: skipped, they need valgrind and CPython", file=sys.stderr)
+        return []
+    rows = []
+    for name, text in (("persist(64, 8)", "m.persist(64, 8)"), ("memcpy(64, 64 bytes)", "m.memcpy(64, data)")):
+        counts = []
+        for times in (1000, 3000):
+            code = (
+                "import pmem2, os\n"
+                "with pmem2.open('/dev/shm/pmem2-count-%d' % os.getpid(), 'w+', size=4096) as m:\n"
+                " os.unlink('/dev/shm/pmem2-count-%d' % os.getpid())\n"
+                f" data = b'x' * 64\n for _ in range({times}):\n  {text}\n"
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                out = Path(folder) / "out"
+                command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, "-c", code]
+                subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": "0"})
+                counts.append(next(int(x.split()[1]) for x in out.read_text().splitlines() if x.startswith("summary")))
+        rows.append({"name": f"instructions of {name}", "count": (counts[1] - counts[0]) / 2000})
+    return rows
+
+
+def table(rows: list[Row]) -> None:
+    """Print rows for people."""
+    for row in rows:
+        if "count" in row:
+            print(f"{row['name']:<44}{row['count']:>12,.0f}")
+            continue
+        verdict = f"target {row['target']:g}" if row["target"] else f"{row['added_ms']:.1f} ms more, target 25"
+        print(
+            f"{row['name']:<44}{row['ours_ns']:>12,.0f} ns{row['other_ns']:>12,.0f} ns"
+            f"{row['ratio']:>8.2f} of {row['against']} ({verdict})"
+        )
+
+
+def main() -> None:
+    """Run all of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--only", help="comma-separated parts: small,ranges,bulk,mapping,instead,start,instructions")
+    options = parser.parse_args()
+    c = reference.build()
+    with tempfile.TemporaryDirectory(dir=SHM) as folder:
+        path = Path(folder) / "data"
+        with pmem2.open(path, "w+", size=32 << 20) as m, pmem2.Source.from_path(path) as source:
+            c_map = c.lib.c_open(source.fd)
+            parts: dict[str, Callable[[], list[Row]]] = {
+                "small": lambda: small(m),
+                "ranges": lambda: ranges(m, c, c_map),
+                "bulk": lambda: bulk(m, source, c, c_map),
+                "mapping": lambda: mapping(c),
+                "instead": lambda: instead(path),
+                "start": start,
+                "instructions": instructions,
+            }
+            chosen = options.only.split(",") if options.only else list(parts)
+            rows: list[Row] = []
+            for name in chosen:
+                part = parts[name]()
+                rows += part
+                if not options.json:
+                    table(part)
+    if options.json:
+        print(json.dumps({"python": sys.version, "rows": rows}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The enums have the names and the values of libpmem2.h, and pmem2 exports what it says."""
+
+from __future__ import annotations
+
+import enum
+
+import pytest
+from _pmem2 import lib
+
+import pmem2
+
+ENUMS: list[tuple[type[enum.IntEnum] | type[enum.IntFlag], str, list[str]]] = [
+    (pmem2.Granularity, "PMEM2_GRANULARITY_", ["BYTE", "CACHE_LINE", "PAGE"]),
+    (pmem2.Sharing, "PMEM2_", ["SHARED", "PRIVATE"]),
+    (pmem2.Protection, "PMEM2_PROT_", ["NONE", "READ", "WRITE", "EXEC"]),
+    (pmem2.MemFlag, "PMEM2_F_MEM_", ["NODRAIN", "NONTEMPORAL", "TEMPORAL", "WC", "WB", "NOFLUSH"]),
+]
+CODES = [name[len("PMEM2_E_") :] for name in dir(lib) if name.startswith("PMEM2_E_")]
+
+
+@pytest.mark.parametrize(("kind", "prefix", "names"), ENUMS)
+def test_members(kind: type[enum.IntEnum], prefix: str, names: list[str]) -> None:
+    """An enum has these members and no others, with the values of the compiled module."""
+    assert list(kind.__members__) == names
+    assert {name: int(member) for name, member in kind.__members__.items()} == {
+        name: getattr(lib, prefix + name) for name in names
+    }
+
+
+def test_error_codes() -> None:
+    """ErrorCode has every PMEM2_E_ of the compiled module, 37 of them, and nothing else."""
+    assert len(CODES) == 37
+    assert set(pmem2.ErrorCode.__members__) == set(CODES)
+    assert all(int(pmem2.ErrorCode[name]) == getattr(lib, f"PMEM2_E_{name}") for name in CODES)
+    assert len(list(pmem2.ErrorCode)) == 37
+
+
+@pytest.mark.parametrize("kind", [pmem2.Granularity, pmem2.Sharing, pmem2.ErrorCode])
+def test_numbers(kind: type[enum.IntEnum]) -> None:
+    """Granularity, Sharing and ErrorCode are numbers of which one is meant: IntEnum."""
+    assert issubclass(kind, enum.IntEnum)
+
+
+@pytest.mark.parametrize("kind", [pmem2.Protection, pmem2.MemFlag])
+def test_flags(kind: type[enum.IntFlag]) -> None:
+    """Protection and MemFlag are bits to be combined: IntFlag, no two of them the same."""
+    assert issubclass(kind, enum.IntFlag)
+    bits = [int(member) for member in kind.__members__.values() if member]
+    assert all(bit & (bit - 1) == 0 for bit in bits)
+    assert len(set(bits)) == len(bits)
+
+
+def test_granularities_are_ordered() -> None:
+    """The finer granularity is the smaller one."""
+    assert pmem2.Granularity.BYTE < pmem2.Granularity.CACHE_LINE < pmem2.Granularity.PAGE
+
+
+def test_no_protection_is_zero() -> None:
+    """NONE is no bit at all."""
+    assert int(pmem2.Protection.NONE) == 0
+
+
+def test_valid_flags() -> None:
+    """The MemFlags together are what libpmem2 declares as valid."""
+    assert sum(int(flag) for flag in pmem2.MemFlag.__members__.values()) == lib.PMEM2_F_MEM_VALID_FLAGS
+
+
+def cap_words(code: str) -> str:
+    """Return the name of the exception of a code."""
+    return "".join(word.capitalize() for word in code.split("_")) + "Error"
+
+
+def test_what_is_exported() -> None:
+    """`pmem2.__all__` has these names, in order, and all of them exist."""
+    others = [
+        "BadBlock",
+        "BadBlockContext",
+        "Config",
+        "ErrorCode",
+        "Granularity",
+        "Map",
+        "MemFlag",
+        "Pmem2Error",
+        "Protection",
+        "Sharing",
+        "Source",
+        "VMReservation",
+        "__version__",
+        "open",
+    ]
+    assert pmem2.__all__ == sorted([*others, *map(cap_words, CODES)])
+    assert [name for name in pmem2.__all__ if not hasattr(pmem2, name)] == []
+
+
+def test_version() -> None:
+    """The version is a string of numbers and dots."""
+    assert all(part.isdecimal() for part in pmem2.__version__.split("."))

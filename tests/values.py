@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Values that everything which takes a number must refuse, and small helpers of several test files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+PAGE = os.sysconf("SC_PAGESIZE")
+ON_PYPY = sys.implementation.name == "pypy"
+
+
+class Index:
+    """An integer that is no int."""
+
+    def __init__(self, value: int) -> None:
+        """Stand for *value*."""
+        self.value = value
+
+    def __index__(self) -> int:
+        """Return the value."""
+        return self.value
+
+
+class OwnPath:
+    """A path that is no str."""
+
+    def __init__(self, path: Path) -> None:
+        """Stand for *path*."""
+        self.path = path
+
+    def __fspath__(self) -> str:
+        """Return the path."""
+        return str(self.path)
+
+
+NO_INTEGERS = (True, False, 1.0, 0.5, "1", b"1", [1], 1j)
+NO_SIZES = (-1, -(2**31), -(2**63), -(2**70), 2**64, 2**70)
+
+no_integer = pytest.mark.parametrize("wrong", NO_INTEGERS, ids=repr)
+no_size = pytest.mark.parametrize("outside", NO_SIZES)
+
+
+def descriptors() -> list[str]:
+    """Return the descriptors that this process has open."""
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Yield a descriptor."""
+    fd = os.open(path, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def make_fifo(path: Path) -> None:
+    """Make a FIFO that nobody has open."""
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    """Make the file of a socket."""
+    with closing(socket.socket(socket.AF_UNIX)) as server:
+        folder = os.getcwd()
+        os.chdir(path.parent)  # the path of a socket is at most 108 bytes long
+        try:
+            server.bind(path.name)
+        finally:
+            os.chdir(folder)
+
+
+def make_device(path: Path) -> None:
+    """Make a name for the null device."""
+    path.symlink_to(os.devnull)
