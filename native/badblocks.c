@@ -7,6 +7,11 @@ struct guarded_badblocks {
     int finished;
 };
 
+static struct guarded_badblocks *guarded_badblocks_alloc(void)
+{
+    return calloc(1, sizeof(struct guarded_badblocks));
+}
+
 static int guarded_badblocks_new(struct guarded_badblocks *b, struct guarded_source *s, char *message)
 {
     int rc = source_enter(s);
@@ -60,6 +65,14 @@ static void guarded_badblocks_close(struct guarded_badblocks *b)
             close(b->fd);
     }
     unlock(&library_lock);
+}
+
+static void guarded_badblocks_drop(struct guarded_badblocks *b)
+{
+    if (is_leaving())
+        return;
+    guarded_badblocks_close(b);
+    free(b);
 }
 
 static int guarded_badblocks_closed(struct guarded_badblocks *b)

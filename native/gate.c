@@ -65,6 +65,19 @@ static int gate_close(uint64_t *gate, int wait)
     return next & OPERATIONS ? GUARD_BUSY : 0;
 }
 
+/* Once the interpreter is being taken apart nothing is taken back any more: it may still be in use. */
+static int leaving;
+
+static void guarded_leave(void)
+{
+    __atomic_store_n(&leaving, 1, __ATOMIC_RELEASE);
+}
+
+static int is_leaving(void)
+{
+    return __atomic_load_n(&leaving, __ATOMIC_ACQUIRE);
+}
+
 /* Copy libpmem2's text on the thread that failed, before anything else can replace it. */
 static int told(int rc, char *message)
 {

@@ -12,7 +12,11 @@
 #define GUARD_MESSAGE_SIZE ...
 #define GUARD_GRANULARITY_UNSET ...
 
+void guarded_leave(void);
+int guarded_allocate(int fd, size_t size);
+
 struct guarded_source { size_t dax_size; size_t dax_alignment; int writable; ...; };
+struct guarded_source *guarded_source_alloc(void);
 int guarded_source_from_fd(struct guarded_source *s, int fd, char *message);
 int guarded_source_from_anon(struct guarded_source *s, size_t size, char *message);
 void guarded_source_close(struct guarded_source *s);
@@ -79,8 +83,10 @@ int guarded_compare_exchange_u64(struct guarded_map *m, size_t offset, uint64_t 
 int guarded_fetch_add_u64(struct guarded_map *m, size_t offset, uint64_t delta, int persist, uint64_t *previous);
 
 struct guarded_badblocks { ...; };
+struct guarded_badblocks *guarded_badblocks_alloc(void);
 int guarded_badblocks_new(struct guarded_badblocks *b, struct guarded_source *s, char *message);
 int guarded_badblocks_next(struct guarded_badblocks *b, struct pmem2_badblock *block, char *message);
 int guarded_badblocks_clear(struct guarded_badblocks *b, const struct pmem2_badblock *block, char *message);
 void guarded_badblocks_close(struct guarded_badblocks *b);
+void guarded_badblocks_drop(struct guarded_badblocks *b);
 int guarded_badblocks_closed(struct guarded_badblocks *b);

@@ -101,6 +101,16 @@ static int duplicate(int fd)
     return other;
 }
 
+/* Give a file space on disk; PyPy's own posix_fallocate tells of no failure. */
+static int guarded_allocate(int fd, size_t size)
+{
+    int code;
+    do
+        code = posix_fallocate(fd, 0, (off_t)size);
+    while (code == EINTR);
+    return -code;
+}
+
 static int inspect(int fd, int *device, int *writable)
 {
     struct stat status;

@@ -32,6 +32,14 @@ static int source_leave(struct guarded_source *s, int rc)
     return rc;
 }
 
+static struct guarded_source *guarded_source_alloc(void)
+{
+    struct guarded_source *s = calloc(1, sizeof *s);
+    if (s)
+        s->fd = -1;
+    return s;
+}
+
 static int guarded_source_from_fd(struct guarded_source *s, int fd, char *message)
 {
     s->fd = duplicate(fd);
@@ -47,7 +55,6 @@ static int guarded_source_from_fd(struct guarded_source *s, int fd, char *messag
 
 static int guarded_source_from_anon(struct guarded_source *s, size_t size, char *message)
 {
-    s->fd = -1;
     s->writable = 1;
     return told(pmem2_source_from_anon(&s->source, size), message);
 }
@@ -61,8 +68,10 @@ static void guarded_source_close(struct guarded_source *s)
 
 static void guarded_source_drop(struct guarded_source *s)
 {
-    if (s->source)
-        guarded_source_close(s);
+    if (is_leaving())
+        return;
+    guarded_source_close(s);
+    free(s);
 }
 
 static int guarded_source_closed(struct guarded_source *s)

@@ -34,5 +34,6 @@ def array_of(
     else:
         dimensions = (size(shape, "shape"),)
     view = map.view(start, math.prod(dimensions) * kind.itemsize)
-    array: NDArray[numpy.generic] = numpy.ndarray(dimensions, kind, buffer=view)
+    memory = numpy.asarray(view)  # stays read-only; ndarray itself would see through a read-only view
+    array: NDArray[numpy.generic] = numpy.ndarray(dimensions, kind, buffer=memory)
     return array

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Mapping
 
@@ -63,6 +64,15 @@ ADVICE: dict[int, str] = {
     ErrorCode.IO_FAIL: "the medium has a bad block there: see Source.bad_blocks()",
 }
 
+# What the system says of a bad block is true of something else in most other places.
+RIDDLES: dict[tuple[str, int], str] = {
+    ("pmem2_source_pwrite_mcsafe", errno.EFAULT): (
+        "; most likely the medium has a bad block there that the kernel cannot mend by writing: "
+        "see Source.bad_blocks(), which can clear it"
+    ),
+    ("pmem2_badblock_clear", errno.ENXIO): "; the platform has no way to mend it: leave that part of the device unused",
+}
+
 
 def new_message() -> CharArray:
     """Return room for the error text of one call."""
@@ -93,7 +103,7 @@ def failure(
         kind, found = VERDICTS[code]
         return kind(f"{asked}: {found}")
     if code > ErrorCode.UNKNOWN:
-        return OSError(-code, f"{asked}: {os.strerror(-code)}")
+        return OSError(-code, f"{asked}: {os.strerror(-code)}{RIDDLES.get((function, -code), '')}")
     text = "" if message is None or code in SILENT else ffi.string(message).decode(errors="replace")
     meaning = errors.BY_CODE.get(code, errors.Pmem2Error).__doc__ or ""
     return library_error(code, function, asked, text or described(meaning), advice.get(code, ""))

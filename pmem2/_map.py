@@ -7,7 +7,7 @@ import gc
 import operator
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Iterable, Iterator, SupportsIndex, Union, cast, final, overload
+from typing import TYPE_CHECKING, Iterable, Iterator, SupportsIndex, TypeVar, Union, cast, final, overload
 
 import attrs
 from _pmem2 import ffi, lib
@@ -19,6 +19,7 @@ from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
 from pmem2._failure import failure, new_message
 from pmem2._granularity import forced, not_supported
 from pmem2._handle import Handle
+from pmem2._lifetime import allocated, tied
 from pmem2._numbers import SIZE_MAX, integer, size
 from pmem2._ranges import Ranges, lend_ranges
 from pmem2._slices import as_slice, places_of
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from pmem2._slices import Slice
 
     Data = Union[Buffer, "Map"]
+    Scalar = TypeVar("Scalar", bound=numpy.generic)
+    Shape = Union[SupportsIndex, tuple[SupportsIndex, ...]]
 
 # what is called most often, one look-up nearer
 persist = lib.guarded_persist
@@ -55,24 +58,6 @@ VALID_FLAGS = {
     for flags in range(lib.PMEM2_F_MEM_VALID_FLAGS + 1)
     if not any(flags & int(both) == int(both) for both in EXCLUSIVE)
 }
-
-
-class Exporter:
-    """What a view keeps alive: its Map, and the pin that keeps the Map from being closed."""
-
-    __slots__ = ("map", "pin")
-
-    def __init__(self, map: Map, pin: Pin) -> None:
-        """Hold *map* and *pin* for one view."""
-        self.map = map
-        self.pin = pin
-
-    def __call__(self, _address: CharPointer) -> None:
-        """Unpin, when the last slice of the view is gone: called by `ffi.gc`."""
-        try:
-            lib.guarded_unpin(self.pin)
-        except AttributeError:
-            pass  # emptied by CPython's collector, together with the view; the pin has let go of itself
 
 
 @final
@@ -346,7 +331,7 @@ class Map(Handle):
         rc = lib.guarded_pin_view(pin, self._handle, start, count)
         if rc:
             raise self._fails(rc, "pmem2_map_get_address", f"view {count} bytes at {start} of")
-        memory = ffi.gc(ffi.cast("char *", self._address + start), Exporter(self, pin))
+        memory = tied(ffi.cast("char *", self._address + start), pin, self)
         view = memoryview(ffi.buffer(memory, count))
         return view if self._handle.protection & Protection.WRITE else view.toreadonly()
 
@@ -356,8 +341,16 @@ class Map(Handle):
             """Return `view()`: what `memoryview(m)` and C functions see."""
             return self.view()
 
+    @overload
     def as_array(
-        self, dtype: DTypeLike, shape: SupportsIndex | tuple[SupportsIndex, ...] | None = None, offset: SupportsIndex = 0
+        self, dtype: type[Scalar] | numpy.dtype[Scalar], shape: Shape | None = None, offset: SupportsIndex = 0
+    ) -> NDArray[Scalar]: ...
+    @overload
+    def as_array(
+        self, dtype: DTypeLike, shape: Shape | None = None, offset: SupportsIndex = 0
+    ) -> NDArray[numpy.generic]: ...
+    def as_array(
+        self, dtype: DTypeLike, shape: Shape | None = None, offset: SupportsIndex = 0
     ) -> NDArray[numpy.generic]:
         """Return the memory as a NumPy array, without a copy; read-only if the map was made without WRITE.
 
@@ -677,10 +670,8 @@ class Map(Handle):
 
 def new_handle() -> MapHandle:
     """Return room for a map; `ffi.gc` unmaps it at the latest when it is collected."""
-    handle = lib.guarded_map_alloc()
-    if handle == ffi.NULL:
-        raise MemoryError
-    return ffi.gc(handle, lib.guarded_map_drop)
+    owner = ffi.gc(allocated(lib.guarded_map_alloc()), lib.guarded_map_drop)
+    return tied(ffi.cast("struct guarded_map *", owner), owner)
 
 
 def new_pin() -> Pin:

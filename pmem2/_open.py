@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Literal, NamedTuple, Optional, SupportsIndex
 
 import attrs
+from _pmem2 import lib
 
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
@@ -98,15 +99,22 @@ def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) 
         if stat.S_ISREG(os.fstat(fd).st_mode):
             before = source.size
             undo.callback(os.ftruncate, fd, before)
-            os.posix_fallocate(fd, 0, size)
+            allocate(fd, size, path)
             if before:
                 Map(source, probing(config, size, source)).close()
                 check_range(size, config, source)
                 os.ftruncate(fd, 0)
-                os.posix_fallocate(fd, 0, size)
+                allocate(fd, size, path)
         result = Map(source, config)
         undo.pop_all()
         return result
+
+
+def allocate(fd: int, size: int, path: StrOrBytesPath) -> None:
+    """Give a file *size* bytes on disk."""
+    code = lib.guarded_allocate(fd, size)
+    if code:
+        raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", os.fspath(path))
 
 
 def probing(config: Config, size: int, source: Source) -> Config:

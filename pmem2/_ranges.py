@@ -31,9 +31,12 @@ def lend_ranges(ranges: Ranges) -> Uint64Array:
     if view is not None:
         return ffi.from_buffer("uint64_t[]", view)
     numbers = array("Q")
-    for offset, length in cast("Iterable[Range]", ranges):
-        numbers.append(size(offset, "offset"))
-        numbers.append(size(length, "length"))
+    try:
+        for offset, length in cast("Iterable[Range]", ranges):
+            numbers.append(size(offset, "offset"))
+            numbers.append(size(length, "length"))
+    except NotImplementedError:  # a memoryview of several dimensions
+        raise TypeError("a buffer of ranges must be C-contiguous, of the shape (n, 2), and unsigned 64-bit") from None
     return ffi.from_buffer("uint64_t[]", numbers)
 
 

@@ -13,6 +13,7 @@ from _pmem2 import ffi, lib
 from pmem2._enums import ErrorCode
 from pmem2._failure import ADVICE, failure, new_message
 from pmem2._handle import Handle
+from pmem2._lifetime import allocated, tied
 from pmem2._numbers import size
 
 if TYPE_CHECKING:
@@ -62,10 +63,8 @@ class VMReservation(Handle):
         place = 0 if address is None else sized(address, "address")
         if place + number > ADDRESS_SPACE:
             raise ValueError(f"size {number} at the address {place:#x} does not fit the address space")
-        handle = lib.guarded_reservation_alloc()
-        if handle == ffi.NULL:
-            raise MemoryError
-        self._handle = ffi.gc(handle, lib.guarded_reservation_drop)
+        owner = ffi.gc(allocated(lib.guarded_reservation_alloc()), lib.guarded_reservation_drop)
+        self._handle = tied(ffi.cast("struct guarded_reservation *", owner), owner)
         self._maps = weakref.WeakValueDictionary()
         message = new_message()
         rc = lib.guarded_reservation_new(self._handle, place, number, message)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, SupportsIndex
 
 if TYPE_CHECKING:
     from typing_extensions import TypeAlias
 
-    Slice: TypeAlias = slice[Optional[int], Optional[int], Optional[int]]
+    Slice: TypeAlias = slice[Optional[SupportsIndex], Optional[SupportsIndex], Optional[SupportsIndex]]
 
 
 def as_slice(key: object) -> Slice | None:

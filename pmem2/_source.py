@@ -17,6 +17,7 @@ from pmem2._devdax import DaxDevice, unbacked_dax
 from pmem2._enums import ErrorCode
 from pmem2._failure import ADVICE, failure, library_error, new_message
 from pmem2._handle import Handle
+from pmem2._lifetime import allocated, tied
 from pmem2._numbers import integer, size
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Source(Handle):
     def _from_fd(cls, fd: int, name: str) -> Source:
         self = cls._new(name)
         message = new_message()
-        handle = ffi.gc(ffi.new("struct guarded_source *"), lib.guarded_source_drop)
+        handle = new_handle()
         known = 0 <= fd < 2**31
         rc = lib.guarded_source_from_fd(handle, fd, message) if known else ErrorCode.INVALID_FILE_HANDLE
         if rc:
@@ -140,7 +141,7 @@ class Source(Handle):
         number = sized(size, "size")
         self = cls._new(f"{number} bytes of anonymous memory")
         message = new_message()
-        handle = ffi.gc(ffi.new("struct guarded_source *"), lib.guarded_source_drop)
+        handle = new_handle()
         rc = lib.guarded_source_from_anon(handle, number, message)
         if rc:
             raise failure(rc, "pmem2_source_from_anon", f"cannot make a source of {self._name}", message)
@@ -318,7 +319,8 @@ class Source(Handle):
             IoFailError: The medium has a bad block there.
             LengthOutOfRangeError: The range does not lie inside the source; nothing is written.
             SourceTypeNotSupportedError: The source is anonymous.
-            OSError: The source is read-only (EBADF), the disk is full, or writing failed otherwise.
+            OSError: The source is read-only (EBADF), the disk is full, the kernel cannot mend a bad block on fsdax by
+                writing (EFAULT), or writing failed otherwise.
             TypeError, ValueError: A number or the data is of a wrong type, or the source is closed.
             BufferError: *data* is not C-contiguous.
 
@@ -359,6 +361,12 @@ class Source(Handle):
     def __repr__(self) -> str:
         """Return what it is a source of."""
         return f"<pmem2.Source of {self._name}{', closed' if self.closed else ''}>"
+
+
+def new_handle() -> SourceHandle:
+    """Return room for a source; `ffi.gc` deletes it at the latest when it is collected."""
+    owner = ffi.gc(allocated(lib.guarded_source_alloc()), lib.guarded_source_drop)
+    return tied(ffi.cast("struct guarded_source *", owner), owner)
 
 
 sized = size  # the methods above have a parameter of that name

@@ -19,6 +19,9 @@ import pmem2
 
 SIZE = 16 * 1024 * 1024
 PAGE = os.sysconf("SC_PAGESIZE")
+# what `nox -s nvdimm` says where the temporary files are on persistent memory
+MEDIUM_GRANULARITY = os.environ.get("PMEM2_TEST_GRANULARITY")
+GRANULARITIES = [pmem2.Granularity[MEDIUM_GRANULARITY]] if MEDIUM_GRANULARITY else list(pmem2.Granularity)
 ST_NOEXEC = 8  # PyPy's os has no such name
 
 
@@ -98,12 +101,29 @@ def map(source: pmem2.Source) -> Iterator[pmem2.Map]:
         yield mapped
 
 
-@pytest.fixture(params=list(pmem2.Granularity), ids=lambda g: g.name.lower())
+@pytest.fixture(params=GRANULARITIES, ids=lambda g: g.name.lower())
 def granularity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> pmem2.Granularity:
-    """Each granularity in turn, forced upon every shared map of a file, as upstream's tests do."""
+    """Each granularity in turn, forced upon every shared map of a file, as upstream's tests do; a real medium's own."""
     forced = pmem2.Granularity(request.param)
-    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", forced.name)
+    if not MEDIUM_GRANULARITY:
+        monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", forced.name)
     return forced
+
+
+@pytest.fixture
+def fsdax(tmp_path: Path) -> Path:
+    """A folder on a file system mounted with DAX."""
+    if "PMEM2_TEST_FSDAX" not in os.environ:
+        pytest.skip("needs a file system on persistent memory: nox -s nvdimm")
+    return tmp_path
+
+
+@pytest.fixture
+def devdax() -> Path:
+    """A DAX device."""
+    if "PMEM2_TEST_DEVDAX" not in os.environ:
+        pytest.skip("needs a device DAX: nox -s nvdimm")
+    return Path(os.environ["PMEM2_TEST_DEVDAX"])
 
 
 @pytest.fixture

@@ -41,11 +41,9 @@ ALL_ROWS = (
 )
 # fmt: on
 
-DEVICE_DAX = "needs a device DAX"
 WINDOWS = "needs Windows, which libpmem2 2.0 dropped"
 NO_MEMORY = "needs a libpmem2 built for fault injection: one malloc in it fails"
 PMEMCHECK = "needs valgrind's pmemcheck, which only PMDK's own valgrind has"
-BAD_BLOCK = "needs persistent memory with a bad block in it"
 FAKE_BAD_BLOCK = "fakes the answers of libndctl and of the file system inside libpmem2"
 ASYNCHRONOUS = "needs miniasync; libpmem2 2.0 dropped asynchronous copies, and they are not bound"
 EXAMPLE = "is an example program of PMDK: it belongs to examples/, which are not there yet"
@@ -60,29 +58,15 @@ ELSEWHERE: dict[int, str] = {
     11: WINDOWS,
     13: WINDOWS,
     15: WINDOWS,
-    19: DEVICE_DAX,
-    21: DEVICE_DAX,
     23: "is row 20 once more, on an ordinary file, through upstream's harness for a device DAX",
     25: WINDOWS,
     28: WINDOWS,
-    29: DEVICE_DAX,
-    31: DEVICE_DAX,
-    33: DEVICE_DAX,
     34: "needs NVDIMMs that count unsafe shutdowns",
     36: NO_MEMORY,
-    49: DEVICE_DAX,
-    51: DEVICE_DAX,
-    53: DEVICE_DAX,
-    55: DEVICE_DAX,
-    57: DEVICE_DAX,
-    60: DEVICE_DAX,
     61: "fakes a struct pmem2_map of length 0, which no public function makes",
     62: "fakes a struct pmem2_map at an unaligned address, which no public function makes",
     63: WINDOWS,
-    72: DEVICE_DAX,
     77: WINDOWS,
-    86: DEVICE_DAX,
-    87: DEVICE_DAX,
     91: NO_MEMORY,
     92: NO_MEMORY,
     100: NO_MEMORY,
@@ -97,10 +81,6 @@ ELSEWHERE: dict[int, str] = {
     190: "sets an error text with a macro inside libpmem2",
     193: PMEMCHECK,
     194: PMEMCHECK,
-    197: BAD_BLOCK,
-    198: BAD_BLOCK,
-    199: BAD_BLOCK,
-    200: BAD_BLOCK,
     202: FAKE_BAD_BLOCK,
     203: FAKE_BAD_BLOCK,
     204: FAKE_BAD_BLOCK,

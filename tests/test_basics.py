@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import pmem2
 
 
+@pytest.mark.medium
 def test_what_was_persisted_is_in_the_file(tmp_path: Path, granularity: pmem2.Granularity) -> None:
     """What was stored and persisted is found again through another map and by reading the file."""
     path = tmp_path / "data"

@@ -278,7 +278,7 @@ FAILING: dict[str, Failing] = {
         empty, ErrorCode.SOURCE_EMPTY, "pmem2_map_new", "map everything", "0", "give the file a size first"
     ),
     "not allowed": Failing(
-        not_allowed, ErrorCode.NO_ACCESS, "pmem2_map_new", "map everything", "denied", "for reading and writing"
+        not_allowed, ErrorCode.NO_ACCESS, "pmem2_map_new", "map everything", "allow", "for reading and writing"
     ),
     "anonymous descriptor": Failing(
         lambda path: anonymous(lambda source: source.fd),

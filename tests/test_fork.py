@@ -73,6 +73,7 @@ def in_child(act: Callable[[], None]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
+@pytest.mark.medium
 def test_map_works_on_both_sides_of_a_fork(source: pmem2.Source, granularity: pmem2.Granularity) -> None:
     """A live map works in parent and child, on the same memory, and each closes its own."""
     map = source.map()
@@ -93,6 +94,7 @@ def test_map_works_on_both_sides_of_a_fork(source: pmem2.Source, granularity: pm
     map.close()
 
 
+@pytest.mark.medium
 def test_private_map_is_the_childs_own(source: pmem2.Source) -> None:
     """A PRIVATE map is copied: what the child writes the parent does not see."""
     with source.map(pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as map:

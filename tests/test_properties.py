@@ -474,4 +474,4 @@ class Lives(RuleBasedStateMachine):
 
 
 TestLives = pytest.mark.filterwarnings("ignore:unclosed <pmem2.Map:ResourceWarning")(Lives.TestCase)
-TestLives.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=40)
+TestLives.settings = settings(max_examples=settings().max_examples // 3, stateful_step_count=30)

@@ -12,6 +12,7 @@ import pmem2
 from pmem2 import ErrorCode
 
 
+@pytest.mark.medium
 def test_row_201_no_device_behind_a_file(source: pmem2.Source) -> None:
     """A file without a device of persistent memory behind it has a context without bad blocks, and it stays at that."""
     with source.bad_blocks() as context:
@@ -21,6 +22,7 @@ def test_row_201_no_device_behind_a_file(source: pmem2.Source) -> None:
     assert context.closed
 
 
+@pytest.mark.medium
 def test_row_201_no_device_of_the_library(raw_source: int) -> None:
     """libpmem2 makes a context for such a file, and says at once that there are no more bad blocks."""
     with raw.badblocks(raw_source) as context:

@@ -82,6 +82,7 @@ def check_here(fd: int, granularity: Granularity, check: str) -> None:
         copies.CHECKS[check](facade, fd)
 
 
+@pytest.mark.medium
 def test_row_155_memcpy(open_file: int, granularity: Granularity) -> None:
     """A memcpy copies exactly, with every flag, to memory and to the file."""
     check_here(open_file, granularity, "memcpy")
@@ -121,6 +122,7 @@ def test_row_158_memcpy_instructions(check_in: CheckIn, environment: Environment
     check_in(environment, "memcpy")
 
 
+@pytest.mark.medium
 def test_row_159_memmove(open_file: int, granularity: Granularity) -> None:
     """A memmove of overlapping memory is as if copied through a buffer, in both directions, with every flag."""
     check_here(open_file, granularity, "memmove")
@@ -132,6 +134,7 @@ def test_row_160_memmove_variants(check_in: CheckIn, environment: Environment) -
     check_in(environment, "memmove")
 
 
+@pytest.mark.medium
 def test_row_161_memset(open_file: int, granularity: Granularity) -> None:
     """A memset fills exactly its range, in memory and in the file, with every flag."""
     check_here(open_file, granularity, "memset")
@@ -161,6 +164,7 @@ def test_row_165_movnt_align(check_in: CheckIn, threshold: str | None) -> None:
     check_in({} if threshold is None else {"PMEM_MOVNT_THRESHOLD": threshold}, "movnt_align")
 
 
+@pytest.mark.medium
 def test_row_165_closed_map(source: pmem2.Source, granularity: Granularity) -> None:
     """The façade's copies are methods of the map: a ValueError once it is closed."""
     with source.map() as map:

@@ -134,6 +134,7 @@ def test_row_139_memcpy_many_counts(count: Count, granularity: Granularity, whic
     assert (msyncs, fences) == ((units, 0) if granularity is PAGE else (0, 1))
 
 
+@pytest.mark.medium
 def test_row_139_functions_belong_to_the_granularity(raw_map: int, raw_source: int) -> None:
     """Two maps of one granularity have the same functions; on PAGE, and only there, persist and flush are one."""
     with raw.config() as config, raw.map(config, raw_source) as other:
@@ -167,6 +168,7 @@ def test_row_146_deep_flush_counts(count: Count, granularity: Granularity) -> No
     assert count("deep_flush") == ((1, 0, 0), (0, 0, 0) if granularity is PAGE else (1, 0, 0))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("offset", "length"), [(SIZE, 1), (SIZE // 2, SIZE), (0, SIZE + 1)], ids=["at the end", "from the middle", "more"]
 )
@@ -179,6 +181,7 @@ def test_row_148_deep_flush_outside(
     assert raw.deep_flush(raw_map, offset, length) == ErrorCode.DEEP_FLUSH_RANGE
 
 
+@pytest.mark.medium
 def test_row_149_deep_flush_valid(granularity: Granularity, source: pmem2.Source, raw_map: int, file: Path) -> None:
     """What was set and persisted can be deep-flushed, the empty range at the end too."""
     with source.map() as map:
@@ -193,6 +196,7 @@ def test_row_149_deep_flush_valid(granularity: Granularity, source: pmem2.Source
     assert raw.deep_flush(raw_map, SIZE, 0) == 0
 
 
+@pytest.mark.medium
 def test_row_150_deep_flush_behind(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
     """A range behind the map is refused."""
     with pytest.raises(ValueError, match="outside"):
@@ -200,6 +204,7 @@ def test_row_150_deep_flush_behind(map: pmem2.Map, granularity: Granularity, raw
     assert raw.deep_flush(raw_map, SIZE + 1, 64) == ErrorCode.DEEP_FLUSH_RANGE
 
 
+@pytest.mark.medium
 def test_row_151_deep_flush_before(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
     """A range before the map is refused."""
     with pytest.raises(ValueError, match="negative"):

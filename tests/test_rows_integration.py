@@ -17,6 +17,7 @@ from pmem2 import ErrorCode, Granularity, Protection, Sharing
 GIB = 1024 * raw.MIB
 
 
+@pytest.mark.medium
 def test_row_173_one_config_two_maps(source: pmem2.Source, raw_source: int, granularity: Granularity) -> None:
     """One config and one source make two maps, each of the whole file at a place of its own."""
     config = pmem2.Config()
@@ -32,6 +33,7 @@ def test_row_173_one_config_two_maps(source: pmem2.Source, raw_source: int, gran
         assert (raw.map_size(first), raw.map_size(second)) == (SIZE, SIZE)
 
 
+@pytest.mark.medium
 def test_row_174_one_config_two_files(file: Path, tmp_path: Path, granularity: Granularity) -> None:
     """One config maps two files, and a file may be closed before the map of the other is."""
     second = tmp_path / "second"
@@ -44,6 +46,7 @@ def test_row_174_one_config_two_files(file: Path, tmp_path: Path, granularity: G
         assert other.closed
 
 
+@pytest.mark.medium
 def test_row_174_one_config_two_files_of_the_library(raw_source: int, tmp_path: Path, granularity: Granularity) -> None:
     """The same of libpmem2 itself."""
     second = tmp_path / "second"
@@ -65,11 +68,13 @@ def check_refused(source: pmem2.Source, raw_source: int, code: ErrorCode, offset
         assert raw.map_new(config, raw_source) == (code, 0)
 
 
+@pytest.mark.medium
 def test_row_177_unaligned_length(source: pmem2.Source, raw_source: int) -> None:
     """A length that the alignment does not divide is LENGTH_UNALIGNED, and libpmem2 sets its out-pointer to NULL."""
     check_refused(source, raw_source, ErrorCode.LENGTH_UNALIGNED, 0, SIZE - 1)
 
 
+@pytest.mark.medium
 def test_row_178_aligned_length(source: pmem2.Source, raw_source: int, granularity: Granularity) -> None:
     """A length that the alignment divides is the size of the map."""
     length = SIZE - source.alignment
@@ -80,11 +85,13 @@ def test_row_178_aligned_length(source: pmem2.Source, raw_source: int, granulari
         assert raw.map_size(raw_map) == length
 
 
+@pytest.mark.medium
 def test_row_179_unaligned_offset(source: pmem2.Source, raw_source: int) -> None:
     """An offset that the alignment does not divide is OFFSET_UNALIGNED."""
     check_refused(source, raw_source, ErrorCode.OFFSET_UNALIGNED, source.alignment - 1, SIZE - source.alignment)
 
 
+@pytest.mark.medium
 def test_row_180_aligned_offset(source: pmem2.Source, raw_source: int, file: Path, granularity: Granularity) -> None:
     """A map may begin at any multiple of the alignment; what is stored in it is there in the file."""
     offset, length = source.alignment, SIZE // 2
@@ -132,9 +139,9 @@ def test_row_181_anonymous_private_of_the_library() -> None:
     rc, source = raw.source_from_anon(GIB)
     assert rc == 0
     pointer = ffi.cast("struct pmem2_source *", source)
-    assert lib.pmem2_source_device_id(pointer, ffi.NULL, ffi.NULL) == ErrorCode.NOSUPP
-    assert lib.pmem2_source_device_usc(pointer, ffi.NULL) == ErrorCode.NOSUPP
-    assert lib.pmem2_source_numa_node(pointer, ffi.NULL) == ErrorCode.NOSUPP
+    assert lib.pmem2_source_device_id(pointer, ffi.NULL, ffi.NULL) == ErrorCode.NOSUPP  # type: ignore[arg-type]
+    assert lib.pmem2_source_device_usc(pointer, ffi.NULL) == ErrorCode.NOSUPP  # type: ignore[arg-type]
+    assert lib.pmem2_source_numa_node(pointer, ffi.NULL) == ErrorCode.NOSUPP  # type: ignore[arg-type]
     assert raw.badblock_context_new(source)[0] == ErrorCode.NOSUPP
     assert raw.source_size(source) == (0, GIB)
     rc, page = raw.source_alignment(source)
@@ -148,6 +155,7 @@ def test_row_181_anonymous_private_of_the_library() -> None:
     assert raw.source_delete(source) == (0, 0)
 
 
+@pytest.mark.medium
 def test_row_186_map_from_existing(source: pmem2.Source, file: Path, granularity: Granularity) -> None:
     """Memory that was mapped by hand becomes a Map of the granularity that the caller claims."""
     with open(file, "r+b") as opened, mmap.mmap(opened.fileno(), SIZE) as memory:
@@ -164,6 +172,7 @@ def test_row_186_map_from_existing(source: pmem2.Source, file: Path, granularity
     assert file.read_bytes()[:8] == b"existing"
 
 
+@pytest.mark.medium
 def test_row_186_map_from_existing_has_the_same_functions(fd: int, raw_source: int, granularity: Granularity) -> None:
     """A map of existing memory has the functions of a map of that granularity that libpmem2 has made itself."""
     with raw.config() as config, raw.map(config, raw_source) as made:
@@ -188,6 +197,7 @@ def test_row_187_refused_memory_is_given_back(source: pmem2.Source) -> None:
     assert caught.value.function == "pmem2_map_from_existing"
 
 
+@pytest.mark.medium
 def test_row_187_map_from_existing_map(source: pmem2.Source, raw_source: int, granularity: Granularity) -> None:
     """The memory of a live map is not made a second Map."""
     with source.map() as map, map.view() as memory, pytest.raises(pmem2.MapExistsError):

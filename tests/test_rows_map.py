@@ -80,6 +80,7 @@ def refusal(fd: int, *, offset: int = 0, length: int = 0) -> tuple[int, int]:
 # ---- mapping
 
 
+@pytest.mark.medium
 def test_row_048_mapped(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
     """A file that is open for reading and writing is mapped, whatever the granularity."""
     with raw.config() as config, raw.map(config, raw_source) as pointer:
@@ -89,6 +90,7 @@ def test_row_048_mapped(source: pmem2.Source, raw_source: int, granularity: pmem
         assert map.protection == READ | WRITE
 
 
+@pytest.mark.medium
 @forced
 def test_row_050_read_only_descriptor(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
     """Writing through a read-only descriptor is refused where it is asked for; a Config asks for what is allowed."""
@@ -100,6 +102,7 @@ def test_row_050_read_only_descriptor(raw_read_only_source: int, read_only_sourc
         assert map.protection == READ
 
 
+@pytest.mark.medium
 @forced
 @pytest.mark.parametrize(
     ("length", "offset", "size"),
@@ -120,6 +123,7 @@ def test_row_052_valid_ranges(
         assert map.size == len(map) == size
 
 
+@pytest.mark.medium
 @forced
 def test_row_056_unaligned_offset(source: pmem2.Source, fd: int) -> None:
     """An offset inside a page is refused."""
@@ -141,6 +145,7 @@ def test_row_058_closed_descriptor(file: Path) -> None:
         source.map()
 
 
+@pytest.mark.medium
 @forced
 def test_row_059_unmapped(source: pmem2.Source, raw_source: int) -> None:
     """A deleted or closed map is gone from memory, and closing it again does nothing."""
@@ -176,6 +181,7 @@ def test_row_064_getters(source: pmem2.Source, raw_source: int) -> None:
         assert map.granularity is byte
 
 
+@pytest.mark.medium
 @forced
 def test_row_065_unaligned_length(tmp_path: Path) -> None:
     """A length that ends inside a page is refused, even where the file ends; without one the map ends there too."""
@@ -189,6 +195,7 @@ def test_row_065_unaligned_length(tmp_path: Path) -> None:
             assert map.size == 3 * KIB
 
 
+@pytest.mark.medium
 @forced
 def test_row_067_empty_file(tmp_path: Path) -> None:
     """An empty file has nothing to map."""
@@ -200,6 +207,7 @@ def test_row_067_empty_file(tmp_path: Path) -> None:
             source.map()
 
 
+@pytest.mark.medium
 @forced
 def test_row_068_shared(source: pmem2.Source, raw_source: int) -> None:
     """What is stored through one shared map is read through another."""
@@ -215,6 +223,7 @@ def test_row_068_shared(source: pmem2.Source, raw_source: int) -> None:
         assert mine[: len(YOURS)] == YOURS
 
 
+@pytest.mark.medium
 @forced
 def test_row_069_private(source: pmem2.Source, raw_source: int) -> None:
     """What is stored through a private map stays there."""
@@ -233,6 +242,7 @@ def test_row_069_private(source: pmem2.Source, raw_source: int) -> None:
         assert source.pread_mcsafe(len(MINE)) == MINE
 
 
+@pytest.mark.medium
 @forced
 def test_row_071_private_and_read_only(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
     """A private map of a read-only descriptor can be written, and is always of BYTE granularity."""
@@ -247,6 +257,7 @@ def test_row_071_private_and_read_only(raw_read_only_source: int, read_only_sour
     assert read_only_source.pread_mcsafe(len(TEXT)) == bytes(len(TEXT))
 
 
+@pytest.mark.medium
 @forced
 @x86_64
 def test_row_073_address_for_huge_pages(source: pmem2.Source, raw_source: int) -> None:
@@ -257,6 +268,7 @@ def test_row_073_address_for_huge_pages(source: pmem2.Source, raw_source: int) -
         assert map.address % HUGE_PAGE == 0
 
 
+@pytest.mark.medium
 @forced
 def test_row_074_address_of_a_small_map(tmp_path: Path) -> None:
     """A small map begins where a page begins."""
@@ -272,6 +284,7 @@ def test_row_074_address_of_a_small_map(tmp_path: Path) -> None:
 # ---- protection
 
 
+@pytest.mark.medium
 @forced
 def test_row_075_read_write(source: pmem2.Source, raw_source: int) -> None:
     """A map for reading and writing can be written and read."""
@@ -328,6 +341,7 @@ def check_not_writable(
     assert file.read_bytes()[: len(TEXT)] == bytes(len(TEXT))
 
 
+@pytest.mark.medium
 @forced
 def test_row_078_copy_into_a_read_map(run_child: RunChild, file: Path) -> None:
     """A map for reading of a writable descriptor cannot be written."""
@@ -355,6 +369,7 @@ def test_row_080_copy_into_a_map_without_access(
             map.persist()
 
 
+@pytest.mark.medium
 @forced
 @x86_64
 def test_row_081_code_is_executed(exec_file: Path) -> None:

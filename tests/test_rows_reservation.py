@@ -58,6 +58,7 @@ def test_row_094_unaligned_size() -> None:
         pmem2.VMReservation(SIZE - 1)
 
 
+@pytest.mark.medium
 def test_row_095_reservation_where_asked(raw_source: int) -> None:
     """A reservation is where it was asked for, and a map in it too."""
     with raw.config() as config, raw.map(config, raw_source) as gone:
@@ -70,6 +71,7 @@ def test_row_095_reservation_where_asked(raw_source: int) -> None:
             assert raw.map_size(pointer) == HALF
 
 
+@pytest.mark.medium
 def test_row_095_vmreservation_where_asked(source: pmem2.Source) -> None:
     """A VMReservation is where it was asked for, and a Map in it too."""
     with source.map() as gone:
@@ -116,6 +118,7 @@ def test_row_099_reservation_that_overlaps_a_map_above(source: pmem2.Source, raw
     check_taken(source, raw_source, HALF)
 
 
+@pytest.mark.medium
 def test_row_101_map_at_the_beginning(source: pmem2.Source, raw_source: int) -> None:
     """A map at offset 0 is where the reservation is, and both can be deleted."""
     with raw.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0) as mapped:
@@ -126,6 +129,7 @@ def test_row_101_map_at_the_beginning(source: pmem2.Source, raw_source: int) -> 
         assert source.pread_mcsafe(8) == b"reserved"
 
 
+@pytest.mark.medium
 def test_row_103_deleting_what_is_not_empty(source: pmem2.Source, raw_source: int) -> None:
     """A reservation is not deleted while a map is in it."""
     with raw.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0):
@@ -161,16 +165,19 @@ def check_occupied(source: pmem2.Source, raw_source: int, size: int, first: int,
         map.memset(0, 1, map.size)
 
 
+@pytest.mark.medium
 def test_row_106_map_over_a_map(source: pmem2.Source, raw_source: int) -> None:
     """Where a map is in a reservation there cannot be another."""
     check_occupied(source, raw_source, SIZE, 0, 0)
 
 
+@pytest.mark.medium
 def test_row_107_map_that_overlaps_one_above_it(source: pmem2.Source, raw_source: int) -> None:
     """A map in a reservation cannot reach into one that begins in it."""
     check_occupied(source, raw_source, SIZE + HALF, HALF, 0)
 
 
+@pytest.mark.medium
 def test_row_108_map_that_overlaps_one_below_it(source: pmem2.Source, raw_source: int) -> None:
     """A map in a reservation cannot begin inside another."""
     check_occupied(source, raw_source, SIZE + HALF, 0, HALF)
@@ -259,6 +266,7 @@ def try_to_extend(reservation: pmem2.VMReservation) -> bool:
     return True
 
 
+@pytest.mark.medium
 def test_row_112_extending_one_with_a_map(source: pmem2.Source, raw_source: int) -> None:
     """What was added to a reservation takes another map; what was not does not."""
     with raw.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0):
@@ -307,6 +315,7 @@ def test_row_114_shrinking_an_empty_one(source: pmem2.Source, raw_source: int) -
             assert map.address == before + SIZE
 
 
+@pytest.mark.medium
 def test_row_115_shrinking_around_a_map(source: pmem2.Source, raw_source: int) -> None:
     """A reservation shrinks from both ends around a map, which stays what it was."""
     with raw.reservation(3 * SIZE) as pointer, raw_map_at(raw_source, pointer, SIZE) as mapped:
@@ -373,6 +382,7 @@ def test_row_120_finding_the_only_map(source: pmem2.Source, raw_source: int) -> 
         assert reservation.first() is reservation.last() is map
 
 
+@pytest.mark.medium
 def test_row_121_finding_one_of_two_maps(source: pmem2.Source, raw_source: int) -> None:
     """A range finds the first map that it overlaps."""
     with raw.reservation(2 * SIZE) as pointer, ExitStack() as stack:

@@ -39,11 +39,13 @@ def check_made_and_deleted(file: Path, mode: int) -> None:
         os.close(fd)
 
 
+@pytest.mark.medium
 def test_row_001_read_write_descriptor(file: Path) -> None:
     """A descriptor open for reading and writing makes a source."""
     check_made_and_deleted(file, os.O_RDWR)
 
 
+@pytest.mark.medium
 def test_row_002_read_only_descriptor(file: Path) -> None:
     """A descriptor open for reading makes a source."""
     check_made_and_deleted(file, os.O_RDONLY)
@@ -94,6 +96,7 @@ def test_row_012_directory(tmp_path: Path) -> None:
         pmem2.Source.from_path(tmp_path, writable=False)
 
 
+@pytest.mark.medium
 def test_row_014_the_descriptor_of_a_source(file: Path) -> None:
     """libpmem2 tells the number that it was given; a Source tells that of its own duplicate."""
     fd = os.open(file, os.O_RDONLY)
@@ -116,6 +119,7 @@ def test_row_016_anonymous_memory_has_no_descriptor() -> None:
         _ = source.fd
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("granularity")
 def test_row_017_mcsafe_read(raw_source: int) -> None:
     """What was copied to a map that is gone is read past bad blocks."""
@@ -124,6 +128,7 @@ def test_row_017_mcsafe_read(raw_source: int) -> None:
     assert raw.pread_mcsafe(raw_source, len(WORDS), 0) == (0, WORDS)
 
 
+@pytest.mark.medium
 def test_row_017_mcsafe_read_of_a_source(source: pmem2.Source, granularity: pmem2.Granularity) -> None:
     """What was copied to a Map that is closed is read past bad blocks, as bytes and into a buffer."""
     with source.map() as map:
@@ -135,6 +140,7 @@ def test_row_017_mcsafe_read_of_a_source(source: pmem2.Source, granularity: pmem
     assert buffer == WORDS
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("granularity")
 def test_row_018_mcsafe_write(raw_source: int) -> None:
     """What was written past bad blocks is copied out of a map."""
@@ -143,6 +149,7 @@ def test_row_018_mcsafe_write(raw_source: int) -> None:
         assert raw.memcpy_out(map, len(WORDS)) == WORDS
 
 
+@pytest.mark.medium
 def test_row_018_mcsafe_write_of_a_source(source: pmem2.Source, granularity: pmem2.Granularity) -> None:
     """What was written past bad blocks is read from a Map."""
     source.pwrite_mcsafe(WORDS)
@@ -151,6 +158,7 @@ def test_row_018_mcsafe_write_of_a_source(source: pmem2.Source, granularity: pme
         assert map[: len(WORDS)] == WORDS
 
 
+@pytest.mark.medium
 def test_row_020_mcsafe_beyond_the_end(source: pmem2.Source, raw_source: int) -> None:
     """Neither reading nor writing one byte more than there is succeeds or makes the file longer."""
     much = bytes(SIZE + 1)
@@ -165,6 +173,7 @@ def test_row_020_mcsafe_beyond_the_end(source: pmem2.Source, raw_source: int) ->
     assert source.size == SIZE
 
 
+@pytest.mark.medium
 def test_row_024_size_of_an_empty_file(fd: int) -> None:
     """A source of an empty file is made, and has the size 0."""
     os.ftruncate(fd, 0)
@@ -173,12 +182,14 @@ def test_row_024_size_of_an_empty_file(fd: int) -> None:
         assert source.size == 0
 
 
+@pytest.mark.medium
 def test_row_026_size_of_a_file(source: pmem2.Source, raw_source: int) -> None:
     """The size of a source is that of its file."""
     assert raw.source_size(raw_source) == (0, SIZE)
     assert source.size == SIZE
 
 
+@pytest.mark.medium
 def test_row_030_alignment_of_a_file(source: pmem2.Source, raw_source: int) -> None:
     """The alignment of a file is the size of a page."""
     assert raw.source_alignment(raw_source) == (0, mmap.PAGESIZE)

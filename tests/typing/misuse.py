@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# mypy: disallow-any-expr
+"""What a type checker refuses: an unused `type: ignore` here is an error. Checked, never run."""
+
+import pmem2
+from pmem2 import BadBlockContext, Config, Map, Source, VMReservation
+
+
+def open_() -> None:
+    """A mode is one of five, a path is no descriptor, options have names."""
+    pmem2.open("path", "w")  # type: ignore[arg-type]
+    pmem2.open(3)  # type: ignore[arg-type]
+    pmem2.open("path", "w+", 4096)  # type: ignore[call-arg]
+    pmem2.open("path", config=None)  # type: ignore[arg-type]
+
+
+def source(s: Source) -> None:
+    """A Source is made by its class methods, its properties are read-only, and what is read into is writable."""
+    Source("path")  # type: ignore[call-arg]
+    Source.from_fd("path")  # type: ignore[arg-type]
+    Source.from_path("path", False)  # type: ignore[call-arg]
+    Source.from_anon(4096.0)  # type: ignore[arg-type]
+    s.size = 4096  # type: ignore[misc]
+    s.pwrite_mcsafe("text")  # type: ignore[arg-type]
+    s.map(config=Config())  # type: ignore[call-arg]
+    s.mmap()  # type: ignore[attr-defined]
+
+
+def config(c: Config) -> None:
+    """A Config is made by keywords and frozen."""
+    Config(4096)  # type: ignore[call-arg]
+    Config(size=4096)  # type: ignore[call-arg]
+    Config(offset="4096")  # type: ignore[arg-type]
+    Config(offset=None)  # type: ignore[arg-type]
+    Config(sharing=None)  # type: ignore[arg-type]
+    c.offset = 4096  # type: ignore[misc]
+
+
+def map_(m: Map, s: Source) -> None:
+    """A Map takes what it says."""
+    Map("path")  # type: ignore[arg-type]
+    Map(s, 4096)  # type: ignore[arg-type]
+    Map.from_existing(s, "text", 2)  # type: ignore[arg-type]
+    m.granularity = pmem2.Granularity.BYTE  # type: ignore[misc]
+    m[1.5]  # type: ignore[call-overload]
+    m["key"]  # type: ignore[call-overload]
+    m[0] = "x"  # type: ignore[assignment]
+    m[0:1] = "x"  # type: ignore[assignment]
+    del m[0]  # type: ignore[attr-defined, misc]
+    m.view(1.5)  # type: ignore[arg-type]
+    m.persist("0")  # type: ignore[arg-type]
+    m.persist_many([0, 8])  # type: ignore[list-item]
+    m.memcpy(0, "text")  # type: ignore[arg-type]
+    m.memcpy(b"data", 0)  # type: ignore[arg-type]
+    m.memcpy_many([b"data"])  # type: ignore[list-item]
+    m.memset(0, b"x", 1)  # type: ignore[arg-type]
+    m.store_u64(0, 1.5)  # type: ignore[arg-type]
+    m.fetch_add_u64(0)  # type: ignore[call-arg]
+
+
+def reservation(r: VMReservation, s: Source) -> None:
+    """A reservation holds maps, not sources."""
+    VMReservation()  # type: ignore[call-arg]
+    r.next(s)  # type: ignore[arg-type]
+    r.size = 4096  # type: ignore[misc]
+
+
+def bad_blocks(context: BadBlockContext) -> None:
+    """What is cleared is a BadBlock."""
+    context.clear((0, 512))  # type: ignore[arg-type]
+    for block in context:
+        block.length = 0  # type: ignore[misc]
+
+
+class OwnMap(Map):  # type: ignore[misc]
+    """The classes are final."""
