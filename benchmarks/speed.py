@@ -139,11 +139,12 @@ def bulk(m: pmem2.Map, source: pmem2.Source, c: Any, c_map: int) -> list[Row]:
         mine = ffi.from_buffer("char[]", kinds["bytes"])
         kind_pointers = {"bytes": reference_pointer(c, "char *", mine)}
         for kind, value in kinds.items():
+            address = kind_pointers.get(kind, pointer)
             rows.append(
                 compare(
                     f"memcpy, {length >> 10} KiB of {kind}",
                     lambda times, value=value: [m.memcpy(0, value) for _ in range(times)],
-                    lambda times, p=kind_pointers.get(kind, pointer), n=length: c.lib.c_copy(c_map, p, n, 0, times),
+                    lambda times, p=address, n=length: c.lib.c_copy(c_map, p, n, 0, times),
                     times,
                     1.03,
                 )
@@ -176,11 +177,10 @@ def mapping(c: Any) -> list[Row]:
         with tempfile.NamedTemporaryFile(dir=SHM) as file:
             os.truncate(file.name, length)
             with pmem2.Source.from_fd(file) as source:
-                config = pmem2.Config()
                 rows.append(
                     compare(
                         f"map and unmap {length >> 10} KiB",
-                        lambda times, s=source: [pmem2.Map(s, config).close() for _ in range(times)],
+                        lambda times, s=source: [pmem2.Map(s).close() for _ in range(times)],
                         lambda times, s=source: c.lib.c_map(s.fd, times),
                         1000,
                         1.5,

@@ -145,7 +145,10 @@ class Machine:
         return [
             "qemu-system-x86_64",
             *("-accel", "tcg,thread=multi,tb-size=512"),
-            *("-cpu", "max,vendor=GenuineIntel"),  # AMD's kernel code would not take the machine checks that tests inject
+            *(
+                "-cpu",
+                "max,vendor=GenuineIntel",
+            ),  # AMD's kernel code would not take the machine checks that tests inject
             *("-smp", "2"),
             *("-machine", f"q35,nvdimm=on,nvdimm-persistence={self.persistence}"),
             *("-m", "2G,slots=4,maxmem=8G"),
@@ -155,7 +158,7 @@ class Machine:
             *("-kernel", str(self.image / "vmlinuz")),
             *("-initrd", str(self.image / "initramfs.gz")),
             *("-append", f"console=ttyS0 panic=-1 oops=panic quiet {environment}"),
-            *"-nodefaults -display none -vga none -serial stdio -no-reboot -nic none".split(),
+            *["-nodefaults", "-display", "none", "-vga", "none", "-serial", "stdio", "-no-reboot", "-nic", "none"],
         ]
 
     def start(self) -> subprocess.Popen[str]:
@@ -229,7 +232,9 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     machine = Machine(folder, options.filesystem, options.persistence, image())
-    job = options.job or TESTS.format(arguments=f"{options.pytest} {' '.join(marked())}", pypy=f"{options.pytest} {ON_PYPY}")
+    job = options.job or TESTS.format(
+        arguments=f"{options.pytest} {' '.join(marked())}", pypy=f"{options.pytest} {ON_PYPY}"
+    )
     with timed(f"{folder.name}: booting, testing, powering off"):
         succeeded = run(machine, job)
     print(f"nvdimm: results in {machine.share.relative_to(PROJECT) / 'results'}")

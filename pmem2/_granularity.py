@@ -30,9 +30,7 @@ def forced() -> Granularity | None:
     claim = FORCED.get(text.upper())
     if claim is None:
         names = ", ".join(FORCED)
-        warnings.warn(
-            f"{VARIABLE}={text!r} is ignored by libpmem2, which knows {names}", RuntimeWarning, stacklevel=3
-        )
+        warnings.warn(f"{VARIABLE}={text!r} is ignored by libpmem2, which knows {names}", RuntimeWarning, stacklevel=3)
     return claim
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import gc
 import operator
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Iterable, Iterator, SupportsIndex, TypeVar, Union, cast, final, overload
+from typing import TYPE_CHECKING, SupportsIndex, TypeVar, Union, cast, final, overload
 
 import attrs
 from _pmem2 import ffi, lib
@@ -537,8 +538,11 @@ class Map(Handle):
         Raises:
             TypeError, ValueError, BufferError, OSError: As `memcpy`.
         """
+        checked = [
+            (size(offset, "offset"), data) for offset, data in pieces
+        ]  # the caller's code, before anything is lent
         with ExitStack() as stack:
-            table = [(size(offset, "offset"), *stack.enter_context(lent(data))) for offset, data in pieces]
+            table = [(start, *stack.enter_context(lent(data))) for start, data in checked]
             rc = lib.guarded_copy_many(self._handle, ffi.new("struct guarded_piece[]", table), len(table))
         if rc:
             raise self._fails(rc, "pmem2_get_memcpy_fn", f"copy {len(table)} pieces to")

@@ -15,7 +15,8 @@ from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._failure import ADVICE, library_error
 from pmem2._map import Map
-from pmem2._numbers import FILE_SIZE_MAX, size as sized
+from pmem2._numbers import FILE_SIZE_MAX
+from pmem2._numbers import size as sized
 from pmem2._source import Source, StrOrBytesPath
 
 Mode = Literal["r", "r+", "w+", "x+", "c"]

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Iterable, SupportsIndex, Union, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, SupportsIndex, Union, cast
 
 from _pmem2 import ffi
 

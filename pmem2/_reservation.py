@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import TYPE_CHECKING, Iterator, SupportsIndex, final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, SupportsIndex, final
 
 import attrs
 from _pmem2 import ffi, lib
@@ -70,7 +71,9 @@ class VMReservation(Handle):
         rc = lib.guarded_reservation_new(self._handle, place, number, message)
         if rc:
             where = f" at {place:#x}" if place else ""
-            raise failure(rc, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message, IN_RESERVATIONS)
+            raise failure(
+                rc, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message, IN_RESERVATIONS
+            )
 
     def _extent(self) -> tuple[int, int]:
         address, size = ffi.new("uintptr_t *"), ffi.new("size_t *")
@@ -187,12 +190,10 @@ class VMReservation(Handle):
         """
         return self._look("pmem2_vm_reservation_map_find_prev", lib.LOOK_PREV, origin=handle_of(map))
 
-    def _look(
-        self, function: str, how: int, offset: int = 0, length: int = 0, origin: MapHandle | None = None
-    ) -> Map:
+    def _look(self, function: str, how: int, offset: int = 0, length: int = 0, origin: MapHandle | None = None) -> Map:
         place = ffi.NULL if origin is None else origin
         serial = ffi.new("uint64_t *")
-        for attempt in (1, 2):
+        for _attempt in (1, 2):
             message = new_message()
             rc = lib.guarded_reservation_look(self._handle, how, offset, length, place, serial, message)
             if rc:

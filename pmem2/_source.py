@@ -43,7 +43,8 @@ class Source(Handle):
     """What is mapped: a file, a DAX device, or anonymous memory.
 
     Made by `Source.from_path`, `Source.from_fd` or `Source.from_anon`. Owns a duplicate of the descriptor, so that
-    closing or reusing the caller's changes nothing. Maps do not need their source any more. See pmem2_source_from_fd(3).
+    closing or reusing the caller's changes nothing. Maps do not need their source any more. See
+    pmem2_source_from_fd(3).
     """
 
     _handle: SourceHandle

@@ -85,9 +85,12 @@ def show(path: Path) -> int:
     with pmem2.open(path, "r") as m:
         with m.view(64, POINT.size) as view:
             latitude, longitude, name = POINT.unpack(view)
+        city = name.rstrip(bytes(1)).decode()
         count = m.load_u64(COUNTER)
         bad = damaged(m, count)
-        print(f"reopened: {m[: len(GREETING)].decode()!r}; {name.rstrip(bytes(1)).decode()} at {latitude}, {longitude};")
+        print(
+            f"reopened: {m[: len(GREETING)].decode()!r}; {name.rstrip(bytes(1)).decode()} at {latitude}, {longitude};"
+        )
         print(f"        the counter is {m.load_u64(128)}; {count:,} records are there, {bad} of them damaged")
         lost = m[: len(GREETING)] != GREETING or m.load_u64(128) != 3 or count < told or bad > 0
     print("FAILED: something that was persisted is lost" if lost else "all that was persisted is there")

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         command += ["--leak-check=full", "--show-leak-kinds=definite", "--num-callers=40"]
         command += [sys.executable, "-m", "pytest", "-q", "-m", "memcheck", "-p", "no:faulthandler", *arguments]
         status = subprocess.run(command, env={**os.environ, "PYTHONMALLOC": "malloc"}, check=False).returncode
-        findings = [error for error in xml.parse(report).getroot().iter("error")]
+        findings = list(xml.parse(report).getroot().iter("error"))
     ours = [error for error in findings if is_ours(error)]
     for error in ours:
         print(error.findtext("kind"), error.findtext("what") or error.findtext("xwhat/text"))

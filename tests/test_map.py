@@ -596,7 +596,7 @@ def test_view_of_a_read_only_map(path: Path) -> None:
 
 
 def test_view_of_a_read_only_map_cannot_kill(path: Path, run_child: RunChild) -> None:
-    """Nothing made from a read-only view, but for its `obj`, writes to memory that cannot be written, which would be a SIGSEGV."""
+    """Nothing made from a read-only view, but for its `obj`, writes to memory where that is a SIGSEGV."""
     child = run_child(
         """
         import sys, pmem2

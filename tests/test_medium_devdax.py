@@ -218,9 +218,7 @@ def test_row_087_code_on_a_device(device: pmem2.Source) -> None:
     place = Config(offset=PLACES["code"], length=ALIGNMENT)
     with device.map(place) as map:
         map.memcpy(0, TWO_PLUS_TWO)
-    executable = Config(
-        offset=PLACES["code"], length=ALIGNMENT, protection=Protection.READ | Protection.EXEC
-    )
+    executable = Config(offset=PLACES["code"], length=ALIGNMENT, protection=Protection.READ | Protection.EXEC)
     with device.map(executable) as map:
         assert raw.call(map.address) == 4
 

@@ -17,9 +17,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_first_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The session of the README runs as printed."""
     monkeypatch.chdir(tmp_path)
-    failed, tried = doctest.testfile(
-        str(README), module_relative=False, optionflags=doctest.ELLIPSIS
-    )
+    failed, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.ELLIPSIS)
     gc.collect()
     assert tried > 10
     assert failed == 0
