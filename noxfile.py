@@ -9,16 +9,17 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13", "pypy3.9"]
 OLDEST_TYPED = "3.10"  # mypy knows no older one
-CHECKED = ["pmem2", "tests", "examples", "build_pmem2.py", "noxfile.py", "setup.py"]
+CHECKED = ["pmem2", "tests", "nvdimm", "examples", "build_pmem2.py", "noxfile.py", "setup.py"]
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False  # prints which ones it skips
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "types", "lint", "coverage", "debuglib", "memcheck", "demo"]
+nox.options.sessions = ["tests", "types", "lint", "coverage", "debuglib", "memcheck", "nvdimm", "demo"]
 
 # pyenv's interpreters are found wherever it keeps them, active or not
 for folder in sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.*/bin")):
@@ -110,3 +111,49 @@ def demo(session: nox.Session) -> None:
     """Do the main job on a real file, and say what happens."""
     install(session)
     session.run("python", "-m", "pmem2.demo", *session.posargs)
+
+
+def machine(session: nox.Session) -> None:
+    """Provide what emulates persistent memory, or skip the session."""
+    session.install("attrs", "coverage[toml]>=7")
+    if shutil.which("qemu-system-x86_64") and shutil.which("mmdebstrap"):
+        return
+    apt = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), "apt-get", "-qq"]
+    wanted = ["--yes", "--no-install-recommends", "qemu-system-x86", "mmdebstrap"]
+    try:
+        session.run_install(*apt, "update", external=True, silent=True)
+        session.run_install(*apt, "install", *wanted, external=True, silent=True)
+    except CommandFailed:
+        session.skip("QEMU and mmdebstrap are not here and cannot be installed (Debian: qemu-system-x86, mmdebstrap)")
+
+
+def on_nvdimm(session: nox.Session, filesystem: str, persistence: str, *arguments: str) -> None:
+    """Run the tests marked `medium` in the machine, and tell what of pmem2/ they covered."""
+    session.run("python", "nvdimm/machine.py", filesystem, persistence, *arguments)
+    results = Path(f".cache/nvdimm/{filesystem}-{persistence}/share/results")
+    data = f"--data-file={results / 'coverage'}"
+    session.run("coverage", "combine", "-q", data, str(results))
+    session.run("coverage", "report", data, "--fail-under=0")
+
+
+@nox.session
+def nvdimm(session: nox.Session) -> None:
+    """Run a part of the tests on emulated persistent memory; arguments: [ext4|xfs] [mem-ctrl|cpu]."""
+    machine(session)
+    on_nvdimm(session, *(session.posargs + ["ext4", "mem-ctrl"][len(session.posargs) :]))
+
+
+@nox.session(default=False)
+@nox.parametrize("persistence", ["mem-ctrl", "cpu"])
+@nox.parametrize("filesystem", ["ext4", "xfs"])
+def nvdimm_all(session: nox.Session, filesystem: str, persistence: str) -> None:
+    """Run them on each kind of it."""
+    machine(session)
+    on_nvdimm(session, filesystem, persistence)
+
+
+@nox.session(default=False)
+def powercut(session: nox.Session) -> None:
+    """Cut the power of a machine that writes, again and again, and check what it finds then; argument: how often."""
+    machine(session)
+    session.run("python", "nvdimm/powercut.py", *session.posargs)

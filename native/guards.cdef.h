@@ -15,7 +15,7 @@
 void guarded_leave(void);
 int guarded_allocate(int fd, size_t size);
 
-struct guarded_source { size_t dax_size; size_t dax_alignment; int writable; ...; };
+struct guarded_source { size_t dax_size; size_t dax_alignment; int fd; int writable; ...; };
 struct guarded_source *guarded_source_alloc(void);
 int guarded_source_from_fd(struct guarded_source *s, int fd, char *message);
 int guarded_source_from_anon(struct guarded_source *s, size_t size, char *message);

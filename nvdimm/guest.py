@@ -88,7 +88,12 @@ def media(filesystem: str) -> dict[str, str]:
     MOUNT_POINT.mkdir(exist_ok=True)
     run("modprobe", filesystem)
     run("mount", "-t", filesystem, "-o", "dax=always", disk, MOUNT_POINT)
-    return {"PMEM2_TEST_FSDAX": str(MOUNT_POINT), "PMEM2_TEST_DEVDAX": str(device)}
+    soft = next(path.name for path in Path("/sys/bus/dax/devices").iterdir() if "ndbus" not in str(path.resolve()))
+    return {
+        "PMEM2_TEST_FSDAX": str(MOUNT_POINT),
+        "PMEM2_TEST_DEVDAX": str(device),
+        "PMEM2_TEST_SOFTDAX": f"/dev/{soft}",  # no NVDIMM region backs it, as CXL memory
+    }
 
 
 def main() -> int:
@@ -97,7 +102,7 @@ def main() -> int:
     filesystem = os.environ.get("FILESYSTEM", "ext4")
     say("Linux " + os.uname().release)
     mount_what_everybody_needs()
-    run("modprobe", "-a", "nfit", "nd_pmem", "device_dax", "dax_pmem")
+    run("modprobe", "-a", "nfit", "nd_pmem", "device_dax", "dax_pmem", "dax_hmem")
     os.environ.update(media(filesystem))
     say(f"{filesystem} at {MOUNT_POINT}, and {os.environ['PMEM2_TEST_DEVDAX']}")
     status = subprocess.run(["bash", "/host/job"]).returncode

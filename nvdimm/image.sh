@@ -11,7 +11,7 @@ packages=$packages,pypy3-dev,python3,python3-attr,python3-cffi,python3-coverage,
 packages=$packages,python3-exceptiongroup,python3-hypothesis,python3-numpy,python3-pytest,python3-tomli,util-linux,xfsprogs
 # what the machine needs at once, to find its disk and the shared folder, and what it loads later
 early="virtio_pci virtio_blk ext4 9p 9pnet_virtio"
-late="nfit nd_pmem device_dax dax_pmem xfs mce-inject"
+late="nfit nd_pmem device_dax dax_pmem dax_hmem xfs mce-inject"
 
 rm -rf root
 # The generic kernel, unpacked, not installed: cloud kernels lack 9p and memory failures.

@@ -11,7 +11,7 @@ from _pmem2 import ffi, lib
 from pmem2._enums import ErrorCode
 from pmem2._failure import failure, new_message
 from pmem2._handle import Handle
-from pmem2._lifetime import allocated, tied
+from pmem2._lifetime import finalized
 
 if TYPE_CHECKING:
     from _pmem2 import BadBlocksHandle
@@ -57,8 +57,7 @@ class BadBlockContext(Handle):
     def _of(cls, source: Source) -> BadBlockContext:
         self = cls.__new__(cls)
         message = new_message()
-        owner = ffi.gc(allocated(lib.guarded_badblocks_alloc()), lib.guarded_badblocks_drop)
-        handle = tied(ffi.cast("struct guarded_badblocks *", owner), owner)
+        handle = finalized(lib.guarded_badblocks_alloc(), lib.guarded_badblocks_drop)
         rc = lib.guarded_badblocks_new(handle, source._handle, message)
         if rc:
             asked = f"cannot look for bad blocks in {source!r}"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import gc
+import errno
 import operator
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,10 +17,10 @@ from pmem2._arrays import array_of
 from pmem2._buffers import lend
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
-from pmem2._failure import failure, new_message
+from pmem2._failure import ADVICE, failure, library_error, new_message
 from pmem2._granularity import forced, not_supported
 from pmem2._handle import Handle
-from pmem2._lifetime import allocated, tied
+from pmem2._lifetime import collect, finalized, pinned
 from pmem2._numbers import SIZE_MAX, integer, size
 from pmem2._ranges import Ranges, lend_ranges
 from pmem2._slices import as_slice, places_of
@@ -108,6 +108,9 @@ class Map(Handle):
         handle = new_handle()
         message = new_message()
         rc = map_new(handle, source, config, config.required_granularity, message)
+        if rc == -errno.EAGAIN:
+            collect()  # maps that were dropped still have their pthread keys
+            rc = map_new(handle, source, config, config.required_granularity, message)
         if rc:
             raise map_failure(rc, source, config, message)
         self._opened(handle)
@@ -332,7 +335,7 @@ class Map(Handle):
         rc = lib.guarded_pin_view(pin, self._handle, start, count)
         if rc:
             raise self._fails(rc, "pmem2_map_get_address", f"view {count} bytes at {start} of")
-        memory = tied(ffi.cast("char *", self._address + start), pin, self)
+        memory = pinned(ffi.cast("char *", self._address + start), pin, self)
         view = memoryview(ffi.buffer(memory, count))
         return view if self._handle.protection & Protection.WRITE else view.toreadonly()
 
@@ -649,12 +652,14 @@ class Map(Handle):
         message = new_message()
         rc = lib.guarded_map_close(self._handle, message)
         if rc in (lib.GUARD_VIEWED, lib.GUARD_BUSY):
-            gc.collect()  # a view in a garbage cycle, or on PyPy any dead view
+            collect()
             rc = lib.guarded_map_close(self._handle, message)
         if rc and rc != lib.GUARD_CLOSED:
             raise failure(rc, "pmem2_map_delete", f"cannot close {self!r}", message)
         if self._buffer is not None:
             self._buffer.release()
+        if self._config.reservation is not None:
+            self._config.reservation._maps.pop(self._handle.serial, None)
 
     def __del__(self) -> None:
         """Warn of a map that nobody closed, and let go of existing memory before its owner does."""
@@ -674,8 +679,7 @@ class Map(Handle):
 
 def new_handle() -> MapHandle:
     """Return room for a map; `ffi.gc` unmaps it at the latest when it is collected."""
-    owner = ffi.gc(allocated(lib.guarded_map_alloc()), lib.guarded_map_drop)
-    return tied(ffi.cast("struct guarded_map *", owner), owner)
+    return finalized(lib.guarded_map_alloc(), lib.guarded_map_drop)
 
 
 def new_pin() -> Pin:
@@ -734,5 +738,9 @@ def map_failure(code: int, source: Source, config: Config, message: CharArray) -
     if code == ErrorCode.GRANULARITY_NOT_SUPPORTED and config.required_granularity is not None:
         probe = new_handle()
         if map_new(probe, source, config, Granularity.PAGE, message) == 0:
+            lib.guarded_map_close(probe, message)
             return not_supported(asked, config.required_granularity, Granularity(probe.granularity))
+    if code in (ErrorCode.OFFSET_UNALIGNED, ErrorCode.LENGTH_UNALIGNED) and source._dax is not None:
+        found = f"the device has an alignment of {source._dax.alignment} bytes"
+        return library_error(code, "pmem2_map_new", asked, found, ADVICE[code])
     return failure(code, "pmem2_map_new", asked, message)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, SupportsIndex, final
@@ -14,7 +13,7 @@ from _pmem2 import ffi, lib
 from pmem2._enums import ErrorCode
 from pmem2._failure import ADVICE, failure, new_message
 from pmem2._handle import Handle
-from pmem2._lifetime import allocated, tied
+from pmem2._lifetime import collect, finalized
 from pmem2._numbers import size
 
 if TYPE_CHECKING:
@@ -64,8 +63,7 @@ class VMReservation(Handle):
         place = 0 if address is None else sized(address, "address")
         if place + number > ADDRESS_SPACE:
             raise ValueError(f"size {number} at the address {place:#x} does not fit the address space")
-        owner = ffi.gc(allocated(lib.guarded_reservation_alloc()), lib.guarded_reservation_drop)
-        self._handle = tied(ffi.cast("struct guarded_reservation *", owner), owner)
+        self._handle = finalized(lib.guarded_reservation_alloc(), lib.guarded_reservation_drop)
         self._maps = weakref.WeakValueDictionary()
         message = new_message()
         rc = lib.guarded_reservation_new(self._handle, place, number, message)
@@ -201,7 +199,7 @@ class VMReservation(Handle):
             found = self._maps.get(serial[0])
             if found is not None:
                 return found
-            gc.collect()  # a Map that was dropped and, on PyPy, is not yet collected
+            collect()  # a Map that was dropped and, on PyPy, is not yet collected
         raise failure(ErrorCode.MAPPING_NOT_FOUND, function, "cannot find a map in the reservation")
 
     def __iter__(self) -> Iterator[Map]:
@@ -225,7 +223,7 @@ class VMReservation(Handle):
         message = new_message()
         rc = lib.guarded_reservation_close(self._handle, message)
         if rc == ErrorCode.VM_RESERVATION_NOT_EMPTY:
-            gc.collect()  # a Map that was dropped and, on PyPy, is not yet collected
+            collect()  # a Map that was dropped and, on PyPy, is not yet collected
             rc = lib.guarded_reservation_close(self._handle, message)
         if rc and rc != lib.GUARD_CLOSED:
             raise failure(rc, "pmem2_vm_reservation_delete", "cannot close the reservation", message)

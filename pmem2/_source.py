@@ -17,7 +17,7 @@ from pmem2._devdax import DaxDevice, unbacked_dax
 from pmem2._enums import ErrorCode
 from pmem2._failure import ADVICE, failure, library_error, new_message
 from pmem2._handle import Handle
-from pmem2._lifetime import allocated, tied
+from pmem2._lifetime import finalized
 from pmem2._numbers import integer, size
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Source(Handle):
         rc = lib.guarded_source_from_fd(handle, fd, message) if known else ErrorCode.INVALID_FILE_HANDLE
         if rc:
             raise failure(rc, "pmem2_source_from_fd", f"cannot make a source from {name}", message)
-        self._dax = unbacked_dax(fd)
+        self._dax = unbacked_dax(handle.fd)
         if self._dax is not None:
             handle.dax_size, handle.dax_alignment, _ = self._dax
         self._handle = handle
@@ -366,8 +366,7 @@ class Source(Handle):
 
 def new_handle() -> SourceHandle:
     """Return room for a source; `ffi.gc` deletes it at the latest when it is collected."""
-    owner = ffi.gc(allocated(lib.guarded_source_alloc()), lib.guarded_source_drop)
-    return tied(ffi.cast("struct guarded_source *", owner), owner)
+    return finalized(lib.guarded_source_alloc(), lib.guarded_source_drop)
 
 
 sized = size  # the methods above have a parameter of that name

@@ -88,9 +88,7 @@ def show(path: Path) -> int:
         city = name.rstrip(bytes(1)).decode()
         count = m.load_u64(COUNTER)
         bad = damaged(m, count)
-        print(
-            f"reopened: {m[: len(GREETING)].decode()!r}; {name.rstrip(bytes(1)).decode()} at {latitude}, {longitude};"
-        )
+        print(f"reopened: {m[: len(GREETING)].decode()!r}; {city} at {latitude}, {longitude};")
         print(f"        the counter is {m.load_u64(128)}; {count:,} records are there, {bad} of them damaged")
         lost = m[: len(GREETING)] != GREETING or m.load_u64(128) != 3 or count < told or bad > 0
     print("FAILED: something that was persisted is lost" if lost else "all that was persisted is there")

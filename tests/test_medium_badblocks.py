@@ -81,7 +81,7 @@ def test_row_198_the_library_reading_a_bad_page(damaged: Path) -> None:
 
 @pytest.mark.parametrize("size", [PAGE, 8])
 def test_row_199_writing_a_bad_page(damaged: Path, content: bytes, size: int) -> None:
-    """Writing on the bad page is an error that names the bad block: the kernel's EFAULT if it is that, and no riddle."""
+    """Writing on the bad page is an error that names the bad block, even where the kernel says EFAULT."""
     with pmem2.Source.from_path(damaged) as source:
         with pytest.raises(OSError, match=r"bad block.*bad_blocks") as caught:
             source.pwrite_mcsafe(bytes(size), BAD)

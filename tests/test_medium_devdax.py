@@ -469,7 +469,8 @@ def test_everything_works_on_a_device(devdax: Path) -> None:
         at = place % ALIGNMENT
         map.memset(at, 0, 4096)
         map.memcpy(at, TEXT)
-        map.memmove(at + 4, map.view(at, len(TEXT)))
+        with map.view(at, len(TEXT)) as view:
+            map.memmove(at + 4, view)
         map.memcpy_many([(at + 100, b"one"), (at + 200, b"two")])
         map.persist_many([(at, 8), (at + 2048, 8)])
         assert map.fetch_add_u64(at + 512, 5) == 0

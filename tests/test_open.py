@@ -351,7 +351,7 @@ def test_empty_file(new: Path, mode: Mode) -> None:
 
 def test_permissions(run_child: RunChild) -> None:
     """Modes that write raise PermissionError on a file that may only be read; r and c work."""
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where another user can go
     try:
         folder.chmod(0o755)
         path = folder / "file"

@@ -635,7 +635,10 @@ for thread in threads: thread.join()
 for map in maps: map.close()
 source.map(config).close()
 """)
-    assert lines == [f"{keys} {keys} True True", f"{keys}"]
+    filled, again, many, spare = lines[0].split()
+    assert filled == again == lines[1]
+    assert filled == "True" or not keys
+    assert (many, spare) == ("True", "True")
 
 
 def test_p23_mcsafe_past_the_end(survives: Survives, source: pmem2.Source, file: Path) -> None:
@@ -1158,7 +1161,7 @@ def borrowed():
 def test_p42_borrowed_buffer_in_garbage(dies: Dies, survives: Survives) -> None:
     """A buffer that cffi has borrowed can kill CPython as garbage; what pmem2 borrows it gives back, or keeps."""
     status = dies(BORROWED, "for _ in range(100): borrowed(); gc.collect()")
-    assert status == (0 if PYPY else signal.SIGSEGV)  # a newer cffi may survive it
+    assert status in ((0,) if PYPY else (0, signal.SIGSEGV))  # newer versions of CPython or cffi survive it
     survives("""
     warnings.simplefilter("ignore", ResourceWarning)
     source = pmem2.Source.from_path(path)
@@ -1207,9 +1210,9 @@ def test_p44_what_pypy_lacks(survives: Survives, source: pmem2.Source) -> None:
     view = memoryview(m)
     try:
         m.close()
-        print("closed")
+        print("closed", flush=True)
     except BufferError:
-        print("exported")
+        print("exported", flush=True)
     os._exit(0)
     """)
     assert lines == ["closed" if PYPY else "exported"]

@@ -286,7 +286,7 @@ def test_from_the_path_of_no_file(tmp_path: Path, make: Callable[[Path], None], 
 
 def test_without_permission(run_child: RunChild) -> None:
     """A file that may only be read raises PermissionError, unless it is only to be read."""
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where another user can go
     try:
         folder.chmod(0o755)
         path = folder / "file"

@@ -124,6 +124,7 @@ class RawBadBlock(Pointer):
 class SourceHandle(Pointer):
     dax_size: int
     dax_alignment: int
+    fd: int
     writable: int
 
 @final
@@ -248,6 +249,8 @@ class FFI:
     def new(self, cdecl: Literal["struct guarded_pin *"], /) -> Pin: ...
     @overload
     def new(self, cdecl: Literal["struct guarded_piece[]"], init: list[tuple[int, CharPointer, int]], /) -> Pieces: ...
+    @overload
+    def cast(self, cdecl: CType, source: _Target, /) -> _Target: ...
     @overload
     def cast(self, cdecl: Literal["int", "uintptr_t"], source: CData | int, /) -> Integer: ...
     @overload
