@@ -49,7 +49,7 @@ def finalized(pointer: P, destructor: Callable[[P], None]) -> P:
         MemoryError: *pointer* is NULL.
     """
     if pointer == ffi.NULL:
-        raise MemoryError
+        raise MemoryError  # pragma: no cover: malloc does not fail on demand
     owner = ffi.gc(pointer, destructor)
     return tied(ffi.cast(ffi.typeof(pointer), pointer), owner) if CPYTHON else owner
 
@@ -61,7 +61,7 @@ def pinned(pointer: P, pin: Pin, owner: object) -> P:
 
 def unpin(pin: Pin, _owner: object, _pointer: Pointer) -> None:
     """Let go of a pin; the arguments keep alive what must live until then."""
-    lib.guarded_unpin(pin)
+    lib.guarded_unpin(pin)  # pragma: no cover: PyPy
 
 
 def collect() -> None:
@@ -69,8 +69,8 @@ def collect() -> None:
     try:
         for _ in range(ROUNDS):
             gc.collect()
-    except ValueError:
-        pass  # PyPy cannot, inside a finalizer
+    except ValueError:  # pragma: no cover: PyPy cannot, inside a finalizer
+        pass
 
 
 # when the interpreter takes its modules apart, what is still in use must stay; the system takes it back

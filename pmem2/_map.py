@@ -108,7 +108,7 @@ class Map(Handle):
         handle = new_handle()
         message = new_message()
         rc = map_new(handle, source, config, config.required_granularity, message)
-        if rc == -errno.EAGAIN:
+        if rc == -errno.EAGAIN:  # pragma: no cover: in a child, test_pitfalls
             collect()  # maps that were dropped still have their pthread keys
             rc = map_new(handle, source, config, config.required_granularity, message)
         if rc:
@@ -737,7 +737,7 @@ def map_failure(code: int, source: Source, config: Config, message: CharArray) -
     asked = f"cannot map {length} at {config.offset} of {source!r}"
     if code == ErrorCode.GRANULARITY_NOT_SUPPORTED and config.required_granularity is not None:
         probe = new_handle()
-        if map_new(probe, source, config, Granularity.PAGE, message) == 0:
+        if map_new(probe, source, config, Granularity.PAGE, message) == 0:  # pragma: no branch: it can be mapped
             lib.guarded_map_close(probe, message)
             return not_supported(asked, config.required_granularity, Granularity(probe.granularity))
     if code in (ErrorCode.OFFSET_UNALIGNED, ErrorCode.LENGTH_UNALIGNED) and source._dax is not None:

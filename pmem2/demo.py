@@ -33,7 +33,7 @@ def place(number: int) -> int:
     return RECORDS + number % SLOTS * RECORD.size
 
 
-def append_forever(path: str) -> None:
+def append_forever(path: str) -> None:  # pragma: no cover: in the child that is killed
     """Append records until killed: first the record becomes durable, then the counter that says it is there."""
     with pmem2.open(path) as m:
         while True:

@@ -573,10 +573,10 @@ def test_p21_addresses_that_never_come_back(survives: Survives) -> None:
     """libpmem2 keeps padding behind a deleted reservation; pmem2 gives it back where the caller chose the address."""
     lines = survives(f"""
     {VIRTUAL_SIZE.strip().replace(chr(10), chr(10) + "    ")}
-    a = memory(16 << 20) + (64 << 30)
+    a = memory(16 << 20) - (64 << 30)
     assert raw.reservation_delete(raw.reservation_new(a, 1 << 20)[1])[0] == 0
     print(raw.reservation_new(a, 1 << 20)[0] == lib.PMEM2_E_MAPPING_EXISTS)
-    a += 64 << 30
+    a -= 64 << 30
     pmem2.VMReservation(1 << 20, a).close()
     before = virtual()
     for _ in range(50):
