@@ -131,7 +131,7 @@ def on_nvdimm(session: nox.Session, filesystem: str, persistence: str, *argument
     """Run the tests marked `medium` in the machine, and tell what of pmem2/ they covered."""
     session.run("python", "nvdimm/machine.py", filesystem, persistence, *arguments)
     results = Path(f".cache/nvdimm/{filesystem}-{persistence}/share/results")
-    data = f"--data-file={results / 'coverage'}"
+    data = f"--data-file={results / '.coverage'}"
     session.run("coverage", "combine", "-q", data, str(results))
     session.run("coverage", "report", data, "--fail-under=0")
 

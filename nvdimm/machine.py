@@ -197,6 +197,8 @@ def run(machine: Machine, job: str) -> bool:
                     result = line[len(RESULT) :]
     finally:
         alarm.cancel()
+    if not result:
+        print(f"nvdimm: QEMU ended with {process.returncode} before the job did", flush=True)
     return result == "0"
 
 
