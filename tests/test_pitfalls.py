@@ -191,7 +191,9 @@ def null_statuses(run_child: RunChild, file: Path) -> dict[str, int]:
 def test_p01_null_handles(null_statuses: dict[str, int]) -> None:
     """libpmem2 dies of a null handle; pmem2 raises ValueError for a closed object."""
     deadly = NULLS.keys() - TOLERANT
-    assert {name: null_statuses[name] for name in deadly} == dict.fromkeys(deadly, signal.SIGSEGV)
+    asserts = "pmdk_dbg" in os.environ.get("LD_LIBRARY_PATH", "")  # the debug build aborts where it has an assert
+    deaths = {signal.SIGSEGV, signal.SIGABRT} if asserts else {signal.SIGSEGV}
+    assert {name: null_statuses[name] for name in deadly if null_statuses[name] not in deaths} == {}
     source = pmem2.Source.from_anon(4096)
     map, bad, reserved = source.map(), pmem2.VMReservation(4096), pmem2.VMReservation(4096)
     for handle in (source, map, bad, reserved):
