@@ -700,6 +700,26 @@ def test_find_returns_no_map_that_is_gone(source: pmem2.Source, reservation: pme
     assert list(reservation) == []
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_find_returns_no_map_that_is_dying(source: pmem2.Source, reservation: pmem2.VMReservation) -> None:
+    """In a finalizer of a cycle the map still lies in the reservation, but Python may have let go of it already."""
+    found: list[bool] = []
+
+    class Searcher:
+        def __init__(self, map: pmem2.Map) -> None:
+            self.itself, self.map = self, map
+
+        def __del__(self) -> None:
+            try:
+                found.append(reservation.first() is self.map)
+            except pmem2.MappingNotFoundError:
+                found.append(True)
+
+    Searcher(source.map(pmem2.Config(reservation=reservation, length=4096)))
+    collect()
+    assert found == [True]
+
+
 # ---- every public method of a closed object
 
 SOURCE: dict[str, Callable[[pmem2.Source], object]] = {
