@@ -12,6 +12,7 @@ from cffi import FFI
 DECLARATIONS = """
 uintptr_t c_open(int fd);
 void c_flush_many(uintptr_t map, const uint64_t *ranges, size_t count, size_t times);
+void c_flush_many_checked(uintptr_t map, const uint64_t *ranges, size_t count, size_t times);
 void c_copy(uintptr_t map, const char *data, size_t length, unsigned flags, size_t times);
 void c_set(uintptr_t map, size_t length, size_t times);
 void c_pread(int fd, char *buffer, size_t length, size_t times);
@@ -46,6 +47,32 @@ static void c_flush_many(uintptr_t map, const uint64_t *ranges, size_t count, si
     while (times--) {
         for (size_t i = 0; i < count; i++)
             flush(base + ranges[2 * i], ranges[2 * i + 1]);
+        drain();
+    }
+}
+
+/* with the same guarantees: nothing is flushed unless all lie inside, and what neighbours share is flushed once */
+static void c_flush_many_checked(uintptr_t map, const uint64_t *ranges, size_t count, size_t times)
+{
+    struct pmem2_map *m = (struct pmem2_map *)map;
+    const uintptr_t base = (uintptr_t)pmem2_map_get_address(m);
+    const size_t size = pmem2_map_get_size(m);
+    pmem2_flush_fn flush = pmem2_get_flush_fn(m);
+    pmem2_drain_fn drain = pmem2_get_drain_fn(m);
+    while (times--) {
+        uintptr_t done = 0;
+        for (size_t i = 0; i < count; i++)
+            if (ranges[2 * i] > size || ranges[2 * i + 1] > size - ranges[2 * i])
+                return;
+        for (size_t i = 0; i < count; i++) {
+            const uintptr_t low = (base + ranges[2 * i]) & ~(uintptr_t)63;
+            const uintptr_t high = base + ranges[2 * i] + ranges[2 * i + 1];
+            const uintptr_t start = low < done && low + 64 >= done ? done : low;
+            if (high > start) {
+                flush((void *)start, high - start);
+                done = (high + 63) & ~(uintptr_t)63;
+            }
+        }
         drain();
     }
 }

@@ -105,6 +105,16 @@ def ranges(m: pmem2.Map, c: Any, c_map: int) -> list[Row]:
         rows.append(ours)
         rows.append(
             compare(
+                f"persist_many, {count} ranges of a buffer",
+                lambda times, packed=packed: [m.persist_many(packed) for _ in range(times)],
+                lambda times, pointer=pointer, count=count: c.lib.c_flush_many_checked(c_map, pointer, count, times),
+                200_000 // count,
+                1.1,
+                "C that checks as much",
+            )
+        )
+        rows.append(
+            compare(
                 f"persist_many, {count} tuples",
                 lambda times, pairs=pairs: [m.persist_many(pairs) for _ in range(times)],
                 lambda times, pairs=pairs: [m.persist(o, n) for _ in range(times) for o, n in pairs],

@@ -118,67 +118,109 @@ static int guarded_deep_flush(struct guarded_map *m, size_t offset, size_t lengt
     return map_leave(m, rc);
 }
 
-/*
- * A run of whole cache lines or pages, held back until a range does not touch it: what neighbouring ranges share is
- * flushed once. It may reach a little past a map that ends inside a line or a page.
- */
+#define LINE ((uintptr_t)64) /* bytes of a cache line */
+
+/* A run of whole pages, held back until one does not touch it; it may reach past a map that ends inside a page. */
 struct run {
-    uintptr_t mask, low, high;
+    uintptr_t low, high;
 };
 
-static struct run run_of(const struct guarded_map *m)
+static struct run run_of(const struct guarded_map *m, size_t offset, size_t length)
 {
-    return (struct run){(m->granularity == PMEM2_GRANULARITY_PAGE ? page_size() : 64) - 1, 0, 0};
+    const uintptr_t mask = page_size() - 1;
+    return (struct run){(m->address + offset) & ~mask, (m->address + offset + length + mask) & ~mask};
 }
 
-static int run_flush(const struct guarded_map *m, const struct run *run)
+static int run_flush(const struct run *run)
 {
-    if (!run->high)
-        return 0;
-    if (m->granularity == PMEM2_GRANULARITY_PAGE)
-        return write_back(run->low, run->high - run->low);
-    m->flush((void *)run->low, run->high - run->low);
-    return 0;
+    return run->high ? write_back(run->low, run->high - run->low) : 0;
 }
 
-static int run_add(const struct guarded_map *m, struct run *run, size_t offset, size_t length)
+static int run_add(struct run *run, struct run more)
 {
-    const uintptr_t low = (m->address + offset) & ~run->mask;
-    const uintptr_t high = (m->address + offset + length + run->mask) & ~run->mask;
-    if (!length)
-        return 0;
-    if (low <= run->high && high >= run->low) {
-        run->low = low < run->low ? low : run->low;
-        run->high = high > run->high ? high : run->high;
+    if (more.low <= run->high && more.high >= run->low) {
+        run->low = more.low < run->low ? more.low : run->low;
+        run->high = more.high > run->high ? more.high : run->high;
         return 0;
     }
-    const int rc = run_flush(m, run);
-    run->low = low;
-    run->high = high;
+    const int rc = run_flush(run);
+    *run = more;
     return rc;
 }
 
-/* Each range is read once more when it is used, and checked again: another thread may change the buffer meanwhile. */
+/* A range is read once more when it is used, and checked again, as another thread may change the buffer meanwhile. */
+static int read_range(size_t size, const uint64_t *range, uint64_t *offset, uint64_t *length)
+{
+    *offset = __atomic_load_n(&range[0], __ATOMIC_RELAXED);
+    *length = __atomic_load_n(&range[1], __ATOMIC_RELAXED);
+    return *length && *offset <= size && *length <= size - *offset;
+}
+
+/* What a range shares with those just before it is not flushed again. */
+static void flush_lines(const struct guarded_map *m, const uint64_t *ranges, size_t count)
+{
+    const uintptr_t base = m->address;
+    const size_t size = m->size;
+    const pmem2_flush_fn flush = m->flush;
+    uintptr_t low, high, start = 0, end = 0; /* the lines flushed last */
+    uint64_t offset, length;
+    for (size_t i = 0; i < count; i++) {
+        if (!read_range(size, &ranges[2 * i], &offset, &length))
+            continue;
+        low = (base + offset) & ~(LINE - 1);
+        high = base + offset + length;
+        if (low - start < end - start)
+            low = end;
+        else
+            start = low;
+        if (high > low) {
+            flush((void *)low, high - low);
+            end = (high + LINE - 1) & ~(LINE - 1);
+        }
+    }
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const struct run *x = a, *y = b;
+    return (x->low > y->low) - (x->low < y->low);
+}
+
+/* One msync for all pages that touch each other, in whatever order they come. */
+static int write_back_many(const struct guarded_map *m, const uint64_t *ranges, size_t count)
+{
+    struct run *runs = calloc(count + 1, sizeof *runs), now = {0, 0};
+    uint64_t offset, length;
+    size_t used = 0;
+    int rc = 0;
+    if (!runs)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++)
+        if (read_range(m->size, &ranges[2 * i], &offset, &length))
+            runs[used++] = run_of(m, offset, length);
+    qsort(runs, used, sizeof *runs, by_address);
+    for (size_t i = 0; i < used && !rc; i++)
+        rc = run_add(&now, runs[i]);
+    if (!rc)
+        rc = run_flush(&now);
+    free(runs);
+    return rc;
+}
+
 static int guarded_flush_many(struct guarded_map *m, const uint64_t *ranges, size_t count, int drain)
 {
     int rc = map_enter(m, OPERATION, DURABILITY, 0, 0);
     if (rc)
         return rc;
-    struct run run = run_of(m);
-    for (size_t i = 0; i < count && !rc; i++)
+    for (size_t i = 0; i < count; i++)
         if (ranges[2 * i] > m->size || ranges[2 * i + 1] > m->size - ranges[2 * i])
-            rc = GUARD_RANGE;
-    for (size_t i = 0; i < count && !rc; i++) {
-        const uint64_t offset = __atomic_load_n(&ranges[2 * i], __ATOMIC_RELAXED);
-        const uint64_t length = __atomic_load_n(&ranges[2 * i + 1], __ATOMIC_RELAXED);
-        if (offset <= m->size && length <= m->size - offset)
-            rc = run_add(m, &run, offset, length);
-    }
-    if (!rc)
-        rc = run_flush(m, &run);
-    if (drain && !rc && m->granularity != PMEM2_GRANULARITY_PAGE)
+            return map_leave(m, GUARD_RANGE);
+    if (m->granularity == PMEM2_GRANULARITY_PAGE)
+        return map_leave(m, write_back_many(m, ranges, count));
+    flush_lines(m, ranges, count);
+    if (drain)
         m->drain();
-    return map_leave(m, rc);
+    return map_leave(m, 0);
 }
 
 static int copy(const struct guarded_map *m, size_t offset, const void *data, size_t length, unsigned flags)
@@ -211,18 +253,19 @@ static int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *
     for (size_t i = 0; i < count && !rc; i++)
         if (pieces[i].offset > m->size || pieces[i].length > m->size - pieces[i].offset)
             rc = GUARD_RANGE;
-    struct run run = run_of(m);
+    struct run run = {0, 0};
     for (size_t i = 0; i < count && !rc; i++) {
         const struct guarded_piece *piece = &pieces[i];
         if (m->granularity != PMEM2_GRANULARITY_PAGE)
             m->copy(at(m, piece->offset), piece->data, piece->length, PMEM2_F_MEM_NODRAIN);
         else {
             m->copy(at(m, piece->offset), piece->data, piece->length, PMEM2_F_MEM_NOFLUSH);
-            rc = run_add(m, &run, piece->offset, piece->length);
+            if (piece->length)
+                rc = run_add(&run, run_of(m, piece->offset, piece->length));
         }
     }
     if (!rc)
-        rc = run_flush(m, &run);
+        rc = run_flush(&run);
     if (!rc && m->granularity != PMEM2_GRANULARITY_PAGE)
         m->drain();
     return map_leave(m, rc);

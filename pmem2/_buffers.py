@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from _pmem2 import ffi
 
+from pmem2._lifetime import CPYTHON
+
 if TYPE_CHECKING:
     from _pmem2 import Borrowed
     from typing_extensions import Buffer
@@ -23,9 +25,11 @@ def lend(data: Buffer, *, writable: bool = False) -> Borrowed:
         TypeError: *data* has no buffer, or a read-only one and it is to be *writable*.
         BufferError: *data* is not C-contiguous.
     """
-    view = memoryview(data)
-    if not view.c_contiguous:
-        raise BufferError("the data must be C-contiguous; make a copy of it first")
-    if writable and view.readonly:
-        raise TypeError("the buffer is read-only, and it is to be written")
-    return ffi.from_buffer(BYTES, data, require_writable=writable)
+    try:
+        if CPYTHON or memoryview(data).c_contiguous:  # PyPy lends what lies scattered too
+            return ffi.from_buffer(BYTES, data, writable)
+    except (BufferError, TypeError, ValueError):  # which of them it is depends on the kind of the buffer
+        view = memoryview(data)
+        if writable and view.readonly:
+            raise TypeError("the buffer is read-only, and it is to be written") from None
+    raise BufferError("the data must be C-contiguous; make a copy of it first")

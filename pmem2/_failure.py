@@ -75,9 +75,13 @@ RIDDLES: dict[tuple[str, int], str] = {
 }
 
 
+MESSAGE = ffi.typeof("char[]")
+MESSAGE_SIZE = lib.GUARD_MESSAGE_SIZE
+
+
 def new_message() -> CharArray:
     """Return room for the error text of one call."""
-    return ffi.new("char[]", lib.GUARD_MESSAGE_SIZE)
+    return ffi.new(MESSAGE, MESSAGE_SIZE)
 
 
 def library_error(code: int, function: str, asked: str, found: str, advice: str = "") -> errors.Pmem2Error:

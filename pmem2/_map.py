@@ -384,16 +384,14 @@ class Map(Handle):
             ValueError: The range does not lie inside the map, or the map is closed.
             OSError: On a PAGE map, writing back failed.
         """
-        if type(offset) is int and type(length) is int:
-            start, count = offset, length
-        else:
-            start, count = self._range(offset, length)
+        if offset.__class__ is not int or length.__class__ is not int:
+            offset, length = self._range(offset, length)
         try:
-            rc = persist(self._handle, start, count)
+            rc = persist(self._handle, offset, length)
         except OverflowError:
-            return self.persist(*self._range(start, count))  # which says what is wrong with them
+            return self.persist(*self._range(offset, length))  # which says what is wrong with them
         if rc:
-            raise self._fails(rc, "pmem2_get_persist_fn", f"persist {count} bytes at {start} of")
+            raise self._fails(rc, "pmem2_get_persist_fn", f"persist {length} bytes at {offset} of")
 
     def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
         """Begin to make what was stored in a range durable; `drain` completes it. See pmem2_get_flush_fn(3).
@@ -405,16 +403,14 @@ class Map(Handle):
         Raises:
             TypeError, ValueError, OSError: As `persist`.
         """
-        if type(offset) is int and type(length) is int:
-            start, count = offset, length
-        else:
-            start, count = self._range(offset, length)
+        if offset.__class__ is not int or length.__class__ is not int:
+            offset, length = self._range(offset, length)
         try:
-            rc = flush(self._handle, start, count)
+            rc = flush(self._handle, offset, length)
         except OverflowError:
-            return self.flush(*self._range(start, count))  # which says what is wrong with them
+            return self.flush(*self._range(offset, length))  # which says what is wrong with them
         if rc:
-            raise self._fails(rc, "pmem2_get_flush_fn", f"flush {count} bytes at {start} of")
+            raise self._fails(rc, "pmem2_get_flush_fn", f"flush {length} bytes at {offset} of")
 
     def drain(self) -> None:
         """Wait until everything flushed before is durable. See pmem2_get_drain_fn(3).
@@ -491,16 +487,20 @@ class Map(Handle):
             BufferError: *data* is not C-contiguous.
             OSError: On a PAGE map, writing back failed.
         """
-        start = offset if type(offset) is int and 0 <= offset <= SIZE_MAX else size(offset, "offset")
+        if offset.__class__ is not int:
+            offset = size(offset, "offset")
         checked = 0 if flags is PLAIN else mem_flags(flags)
-        if type(data) is bytes and BYTES_ARE_LENT:
-            rc = copy(self._handle, start, data, len(data), checked)
-        elif isinstance(data, Map):
-            with data._operation(Protection.READ, 0, data._size) as memory:
-                rc = copy(self._handle, start, memory, data._size, checked)
-        else:
-            with lend(data) as lent_bytes:
-                rc = copy(self._handle, start, lent_bytes, len(lent_bytes), checked)
+        try:
+            if data.__class__ is bytes and BYTES_ARE_LENT:
+                rc = copy(self._handle, offset, data, len(data), checked)
+            elif isinstance(data, Map):
+                with data._operation(Protection.READ, 0, data._size) as memory:
+                    rc = copy(self._handle, offset, memory, data._size, checked)
+            else:
+                with lend(data) as lent_bytes:
+                    rc = copy(self._handle, offset, lent_bytes, len(lent_bytes), checked)
+        except OverflowError:
+            return self.memcpy(size(offset, "offset"), data, flags)  # which says what is wrong with it
         if rc:
             raise self._fails(rc, "pmem2_get_memcpy_fn", f"copy to {offset} of")
 
@@ -527,7 +527,7 @@ class Map(Handle):
             TypeError, ValueError, OSError: As `memcpy`.
         """
         start, count = size(offset, "offset"), size(length, "length")
-        byte, checked = size(value, "value", 255), mem_flags(flags)
+        byte, checked = size(value, "value", 255), 0 if flags is PLAIN else mem_flags(flags)
         rc = lib.guarded_set(self._handle, start, byte, count, checked)
         if rc:
             raise self._fails(rc, "pmem2_get_memset_fn", f"set {count} bytes at {start} of")
@@ -578,16 +578,14 @@ class Map(Handle):
             ValueError: The address is unaligned or outside, the value negative or too large, or the map closed.
             OSError: On a PAGE map, writing back failed.
         """
-        if type(offset) is int and type(value) is int:
-            start, number = offset, value
-        else:
-            start, number = size(offset, "offset"), size(value, "value")
+        if offset.__class__ is not int or value.__class__ is not int:
+            offset, value = size(offset, "offset"), size(value, "value")
         try:
-            rc = store_u64(self._handle, start, number, 1 if persist else 0)
+            rc = store_u64(self._handle, offset, value, 1 if persist else 0)
         except OverflowError:
-            return self.store_u64(size(start, "offset"), size(number, "value"))  # which say what is wrong with them
+            return self.store_u64(size(offset, "offset"), size(value, "value"))  # which say what is wrong with them
         if rc:
-            raise self._fails(rc, "pmem2_get_persist_fn", f"store 8 bytes at {start} of")
+            raise self._fails(rc, "pmem2_get_persist_fn", f"store 8 bytes at {offset} of")
 
     def compare_exchange_u64(
         self, offset: SupportsIndex, expected: SupportsIndex, desired: SupportsIndex, persist: bool = False

@@ -31,6 +31,8 @@ def size(value: SupportsIndex, name: str, maximum: int = SIZE_MAX) -> int:
         TypeError: *value* is a bool or not an integer.
         ValueError: *value* is negative or too large.
     """
+    if type(value) is int and 0 <= value <= maximum:  # what nearly always comes
+        return value
     number = integer(value, name)
     if number < 0:
         raise ValueError(f"{name} must not be negative, and {number} is")

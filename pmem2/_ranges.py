@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, SupportsIndex, Union, cast
 
 from _pmem2 import ffi
 
-from pmem2._numbers import size
+from pmem2._lifetime import CPYTHON
+from pmem2._numbers import integer, size
 
 if TYPE_CHECKING:
     from _pmem2 import Uint64Array
     from typing_extensions import Buffer
 
+NUMBERS = ffi.typeof("uint64_t[]")
 Range = tuple[SupportsIndex, SupportsIndex]
 Ranges = Union[Iterable[Range], "Buffer"]
 
@@ -30,15 +32,30 @@ def lend_ranges(ranges: Ranges) -> Uint64Array:
     """
     view = packed(ranges)
     if view is not None:
-        return ffi.from_buffer("uint64_t[]", view)
-    numbers = array("Q")
+        return ffi.from_buffer(NUMBERS, view)
+    numbers: list[int] = []
+    add = numbers.append
     try:
         for offset, length in cast("Iterable[Range]", ranges):
-            numbers.append(size(offset, "offset"))
-            numbers.append(size(length, "length"))
+            add(offset if type(offset) is int else integer(offset, "offset"))
+            add(length if type(length) is int else integer(length, "length"))
     except NotImplementedError:  # a memoryview of several dimensions
         raise TypeError("a buffer of ranges must be C-contiguous, of the shape (n, 2), and unsigned 64-bit") from None
-    return ffi.from_buffer("uint64_t[]", numbers)
+    try:
+        return as_c(numbers)
+    except OverflowError:
+        for index, number in enumerate(numbers):
+            size(number, "length" if index % 2 else "offset")
+        raise  # pragma: no cover: one of them is too large or negative, and that was told
+
+
+def as_c(numbers: list[int]) -> Uint64Array:
+    """Return numbers as C reads them, by what is quickest here.
+
+    Raises:
+        OverflowError: A number is negative or too large.
+    """
+    return ffi.from_buffer(NUMBERS, array("Q", numbers)) if CPYTHON else ffi.new(NUMBERS, numbers)
 
 
 def packed(ranges: Ranges) -> memoryview | None:

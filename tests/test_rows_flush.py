@@ -92,11 +92,15 @@ def test_row_139_persist_of_nothing_writes_nothing_back(count: Count) -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "units"), [("none", 0), ("near", 1), ("touching", 1), ("far", 2)], ids=lambda value: str(value)
+    ("which", "pages", "lines"),
+    [("none", 0, 0), ("near", 1, 1), ("touching", 1, 2), ("far", 2, 2)],
+    ids=lambda value: str(value),
 )
-def test_row_139_persist_many_counts(count: Count, granularity: Granularity, which: str, units: int) -> None:
-    """Ranges that share or touch a page or a line are flushed once, and all ranges have one drain."""
-    expected = {PAGE: (units, 0, 0), CACHE_LINE: (0, units, 1), BYTE: (0, 0, 1)}[granularity]
+def test_row_139_persist_many_counts(
+    count: Count, granularity: Granularity, which: str, pages: int, lines: int
+) -> None:
+    """A line is flushed once, pages that touch are written back at once, and all ranges have one drain."""
+    expected = {PAGE: (pages, 0, 0), CACHE_LINE: (0, lines, 1), BYTE: (0, 0, 1)}[granularity]
     assert count(f"persist_many, {which}")[0] == expected
 
 
