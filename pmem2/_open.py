@@ -51,7 +51,7 @@ def open(
         mode: As `numpy.memmap`: "r" read only, "r+" read and write, "w+" create or truncate, "x+" create a file that
             does not exist yet, "c" copy on write: writable in memory, and the file stays as it is.
         size: Bytes, for "w+" and "x+" only: the file gets them on disk, so that no store can fail for lack of space.
-            A DAX device keeps its own size.
+            A DAX device keeps its own size, which must not be smaller.
         config: The rest; the mode decides sharing and protection.
 
     Raises:
@@ -106,6 +106,8 @@ def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) 
                 check_range(size, config, source)
                 os.ftruncate(fd, 0)
                 allocate(fd, size, path)
+        elif size > source.size:  # pragma: no cover: nox -s nvdimm
+            raise out_of_range(size, source, f"the device has {source.size} bytes")
         result = Map(source, config)
         undo.pop_all()
         return result
@@ -130,6 +132,10 @@ def check_range(size: int, config: Config, source: Source) -> None:
     """Check the range of *config* against the *size* that the file is going to have."""
     end = config.offset if config.length is None else config.offset + config.length
     if config.offset >= size or end > size:
-        asked = f"cannot map up to {end} of {source!r}"
-        found = f"it is going to have {size} bytes"
-        raise library_error(ErrorCode.MAP_RANGE, "pmem2_map_new", asked, found, ADVICE[ErrorCode.MAP_RANGE])
+        raise out_of_range(end, source, f"it is going to have {size} bytes")
+
+
+def out_of_range(end: int, source: Source, found: str) -> Exception:
+    """Return the exception for what would reach up to *end*."""
+    asked = f"cannot map up to {end} of {source!r}"
+    return library_error(ErrorCode.MAP_RANGE, "pmem2_map_new", asked, found, ADVICE[ErrorCode.MAP_RANGE])

@@ -453,6 +453,8 @@ def test_open_device_anew(devdax: Path, device: pmem2.Source) -> None:
     with pmem2.open(devdax, "w+", size=ALIGNMENT) as map:
         assert map.size == device.size
         assert map[place : place + len(TEXT)] == TEXT
+    with pytest.raises(pmem2.MapRangeError, match=f"the device has {device.size} bytes"):
+        pmem2.open(devdax, "w+", size=device.size + ALIGNMENT)
 
 
 def test_open_device_exclusively(devdax: Path) -> None:
