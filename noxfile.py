@@ -19,7 +19,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False  # prints which ones it skips
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "types", "lint", "coverage", "debuglib", "memcheck", "demo"]
+nox.options.sessions = ["tests", "types", "lint", "coverage", "debuglib", "memcheck", "nvdimm", "demo"]
 
 # pyenv's interpreters are found wherever it keeps them, active or not
 for folder in sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.*/bin")):
