@@ -153,6 +153,14 @@ def nvdimm_all(session: nox.Session, filesystem: str, persistence: str) -> None:
 
 
 @nox.session(default=False)
+def nvdimm_calls(session: nox.Session) -> None:
+    """Count, on persistent memory, the system calls and native calls of pmem2 and of what one would pick instead."""
+    machine(session)
+    job = "cd /host/project && PYTHONPATH=. python3 benchmarks/contenders.py $PMEM2_TEST_FSDAX"
+    session.run("python", "nvdimm/machine.py", "--job", job)
+
+
+@nox.session(default=False)
 def powercut(session: nox.Session) -> None:
     """Cut the power of a machine that writes, again and again, and check what it finds then; argument: how often."""
     machine(session)

@@ -8,10 +8,7 @@ do not. Files lie on a memory file system with forced CACHE_LINE granularity, so
 from __future__ import annotations
 
 import argparse
-import ctypes
-import ctypes.util
 import json
-import mmap
 import os
 import shutil
 import statistics
@@ -25,6 +22,7 @@ from typing import Any, Callable
 
 os.environ.setdefault("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")  # before libpmem2 maps anything
 
+import contenders
 import reference
 from _pmem2 import ffi, lib
 
@@ -199,43 +197,29 @@ def mapping(c: Any) -> list[Row]:
     return rows
 
 
-def instead(path: Path) -> list[Row]:
-    """Time what a user would pick instead, for one 8-byte update that is durable."""
+def instead() -> list[Row]:
+    """Compare with what a user would pick instead, on an ordinary file and where a flush is an instruction."""
     rows = []
-    with pmem2.open(path) as m, open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as other:
-
-        def ours(times: int) -> None:
-            for n in range(times):
-                m.store_u64(n % 512 * 8, n, persist=True)
-
-        def theirs(times: int) -> None:
-            for n in range(times):
-                other[n % 512 * 8 : n % 512 * 8 + 8] = n.to_bytes(8, "little")
-                other.flush(0, 4096)
-
-        rows.append(compare("8-byte update", ours, theirs, 20_000, 1.0, "mmap and its flush of one page"))
-        library = ctypes.CDLL(ctypes.util.find_library("pmem2"))
-        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
-        get = library.pmem2_get_persist_fn
-        get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-        existing = ctypes.c_void_p()
-        source = ctypes.c_void_p()
-        library.pmem2_source_from_fd(ctypes.byref(source), file.fileno())
-        config = ctypes.c_void_p()
-        library.pmem2_config_new(ctypes.byref(config))
-        library.pmem2_config_set_required_store_granularity(config, 2)
-        library.pmem2_map_new(ctypes.byref(existing), config, source)
-        library.pmem2_map_get_address.restype = ctypes.c_void_p
-        address = library.pmem2_map_get_address(existing)
-        persist = kind(get(existing))
-
-        def by_hand(times: int) -> None:
-            for n in range(times):
-                place = address + n % 512 * 8
-                ctypes.c_uint64.from_address(place).value = n
-                persist(place, 8)
-
-        rows.append(compare("8-byte update", ours, by_hand, 20_000, 1.0, "ctypes on libpmem2, nothing checked"))
+    claim = os.environ.pop("PMEM2_FORCE_GRANULARITY")
+    for folder, forced in ((tempfile.gettempdir(), None), (str(SHM), claim)):
+        if forced:
+            os.environ["PMEM2_FORCE_GRANULARITY"] = forced
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            path = Path(place) / "data"
+            pmem2.open(path, "x+", size=contenders.SIZE).close()
+            ours, *others = contenders.available(path)
+            for name, workload in contenders.WORKLOADS.items():
+                for other in others:
+                    rows.append(
+                        compare(
+                            f"{name}, {forced or 'ordinary file'}",
+                            lambda times, workload=workload, ours=ours: workload(ours, times),
+                            lambda times, workload=workload, other=other: workload(other, times),
+                            10 if "1000" in name or "MiB" in name else 200,
+                            1.0,
+                            other.name,
+                        )
+                    )
     return rows
 
 
@@ -279,6 +263,55 @@ def instructions() -> list[Row]:
     return rows
 
 
+def plot(file: Path, m: pmem2.Map, c: Any, c_map: int) -> None:
+    """Draw ns for each range against the number of ranges, and GB/s against the size of a copy."""
+    from matplotlib.figure import Figure
+
+    counts = [1 << n for n in range(15)]
+    sizes = [64 << n for n in range(0, 19, 2)]
+    many: dict[str, list[float]] = {
+        "persist_many, buffer": [],
+        "persist_many, tuples": [],
+        "loop of persist": [],
+        "C": [],
+    }
+    copies: dict[str, list[float]] = {"memcpy": [], "C": []}
+    for count in counts:
+        pairs = [(n * 192, 8) for n in range(count)]
+        numbers = array("Q", [x for pair in pairs for x in pair])
+        pointer = reference_pointer(c, "uint64_t *", ffi.from_buffer(numbers))
+        times = max(50_000 // count, 3)
+        works: list[Work] = [
+            lambda n, numbers=numbers: [m.persist_many(numbers) for _ in range(n)],
+            lambda n, pairs=pairs: [m.persist_many(pairs) for _ in range(n)],
+            lambda n, pairs=pairs: [m.persist(*pair) for _ in range(n) for pair in pairs],
+            lambda n, pointer=pointer, count=count: c.lib.c_flush_many(c_map, pointer, count, n),
+        ]
+        for line, work in zip(many.values(), works):
+            line.append(min(timed(work, times) for _ in range(5)) / count)
+    for length in sizes:
+        data = bytes(length)
+        pointer = reference_pointer(c, "char *", ffi.from_buffer(data))
+        times = max((32 << 20) // length // 64, 4)
+        works = [
+            lambda n, data=data: [m.memcpy(0, data) for _ in range(n)],
+            lambda n, pointer=pointer, length=length: c.lib.c_copy(c_map, pointer, length, 0, n),
+        ]
+        for line, work in zip(copies.values(), works):
+            line.append(length / min(timed(work, times) for _ in range(5)))
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, points, lines, x, y in (
+        (left, counts, many, "ranges in one call", "ns for each range"),
+        (right, sizes, copies, "bytes of one copy", "GB/s"),
+    ):
+        for name, line in lines.items():
+            axes.plot(points, line, marker=".", label=name)
+        axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+        axes.legend()
+    figure.savefig(file)
+
+
 def table(rows: list[Row]) -> None:
     """Print rows for people."""
     for row in rows:
@@ -296,6 +329,7 @@ def main() -> None:
     """Run all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plot", type=Path, help="draw ns for a range and GB/s to a file; needs matplotlib")
     parser.add_argument("--only", help="comma-separated parts: small,ranges,bulk,mapping,instead,start,instructions")
     options = parser.parse_args()
     c = reference.build()
@@ -308,7 +342,7 @@ def main() -> None:
                 "ranges": lambda: ranges(m, c, c_map),
                 "bulk": lambda: bulk(m, source, c, c_map),
                 "mapping": lambda: mapping(c),
-                "instead": lambda: instead(path),
+                "instead": instead,
                 "start": start,
                 "instructions": instructions,
             }
@@ -319,6 +353,8 @@ def main() -> None:
                 rows += part
                 if not options.json:
                     table(part)
+            if options.plot:
+                plot(options.plot, m, c, c_map)
     if options.json:
         print(json.dumps({"python": sys.version, "rows": rows}, indent=2))
 

@@ -120,7 +120,10 @@ static int guarded_deep_flush(struct guarded_map *m, size_t offset, size_t lengt
 
 #define LINE ((uintptr_t)64) /* bytes of a cache line */
 
-/* A run of whole pages, held back until one does not touch it; it may reach past a map that ends inside a page. */
+/* A msync waits for the disk, which takes longer than writing what else is dirty in a small gap. */
+#define BRIDGED ((uintptr_t)256 << 10)
+
+/* A run of whole pages, held back until one is too far from it; it may reach past a map that ends inside a page. */
 struct run {
     uintptr_t low, high;
 };
@@ -138,7 +141,7 @@ static int run_flush(const struct run *run)
 
 static int run_add(struct run *run, struct run more)
 {
-    if (more.low <= run->high && more.high >= run->low) {
+    if (run->high && more.low <= run->high + BRIDGED && more.high + BRIDGED >= run->low) {
         run->low = more.low < run->low ? more.low : run->low;
         run->high = more.high > run->high ? more.high : run->high;
         return 0;
@@ -186,7 +189,7 @@ static int by_address(const void *a, const void *b)
     return (x->low > y->low) - (x->low < y->low);
 }
 
-/* One msync for all pages that touch each other, in whatever order they come. */
+/* One msync for all pages that lie near each other, in whatever order they come. */
 static int write_back_many(const struct guarded_map *m, const uint64_t *ranges, size_t count)
 {
     struct run *runs = calloc(count + 1, sizeof *runs), now = {0, 0};

@@ -36,7 +36,7 @@ int msync(void *address, size_t length, int flags)
 }
 """
 
-FAR = 64 * 1024
+FAR = 1024 * 1024
 PAIR = ((0, b"one"), (8, b"two"))
 FAR_PAIR = ((0, b"one"), (FAR, b"two"))
 
@@ -49,6 +49,7 @@ FACADE: dict[str, Callable[[pmem2.Map], object]] = {
     "persist_many, none": lambda m: m.persist_many([]),
     "persist_many, near": lambda m: m.persist_many([(0, 3), (8, 3)]),
     "persist_many, touching": lambda m: m.persist_many([(0, 4096), (4096, 4096)]),
+    "persist_many, a few pages apart": lambda m: m.persist_many([(5 * 4096, 3), (0, 3)]),
     "persist_many, far": lambda m: m.persist_many([(0, 3), (FAR, 3)]),
     "flush_many, near": lambda m: m.flush_many([(0, 3), (8, 3)]),
     "flush_many, far": lambda m: m.flush_many([(0, 3), (FAR, 3)]),

@@ -93,13 +93,13 @@ def test_row_139_persist_of_nothing_writes_nothing_back(count: Count) -> None:
 
 @pytest.mark.parametrize(
     ("which", "pages", "lines"),
-    [("none", 0, 0), ("near", 1, 1), ("touching", 1, 2), ("far", 2, 2)],
+    [("none", 0, 0), ("near", 1, 1), ("touching", 1, 2), ("a few pages apart", 1, 2), ("far", 2, 2)],
     ids=lambda value: str(value),
 )
 def test_row_139_persist_many_counts(
     count: Count, granularity: Granularity, which: str, pages: int, lines: int
 ) -> None:
-    """A line is flushed once, pages that touch are written back at once, and all ranges have one drain."""
+    """A line is flushed once, pages near each other are written back at once, and all ranges have one drain."""
     expected = {PAGE: (pages, 0, 0), CACHE_LINE: (0, lines, 1), BYTE: (0, 0, 1)}[granularity]
     assert count(f"persist_many, {which}")[0] == expected
 

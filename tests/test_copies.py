@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Large data is used where it lies: no call makes a copy of it on the way."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, cast
+
+import pytest
+
+import pmem2
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+SIZE = 48 << 20  # so much is never kept by malloc for the next one
+LIMIT = SIZE // 4
+STATUS = Path("/proc/self/status")
+
+
+def growth(work: Callable[[], object]) -> int:
+    """Return by how many bytes the memory of the process has at most grown meanwhile."""
+
+    def memory(name: str) -> int:
+        found = re.search(rf"{name}:\s*(\d+) kB", STATUS.read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+
+    for _ in range(3):
+        gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is used now
+    before = memory("VmRSS")
+    work()
+    return memory("VmHWM") - before
+
+
+def as_array(data: bytearray) -> Buffer:
+    """Return the data as NumPy has it."""
+    numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+    return cast("Buffer", numpy.frombuffer(data, "u1"))
+
+
+KINDS: dict[str, Callable[[bytearray], Buffer]] = {
+    "bytes": bytes,
+    "bytearray": lambda data: data,
+    "memoryview": memoryview,
+    "array": as_array,
+}
+
+
+@pytest.fixture(params=KINDS)
+def data(request: pytest.FixtureRequest) -> Buffer:
+    """Data of each kind."""
+    kind: str = request.param
+    return KINDS[kind](bytearray(b"\x5a" * SIZE))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[pmem2.Source]:
+    """A file as large as the data."""
+    path = tmp_path / "large"
+    path.write_bytes(b"\xa5" * SIZE)
+    with pmem2.Source.from_path(path) as source:
+        yield source
+
+
+def test_a_copy_would_be_seen(data: Buffer) -> None:
+    """What the other tests rely on: one copy of the data is seen as such."""
+    assert growth(lambda: bytes(memoryview(data)[1:])) > LIMIT
+
+
+def test_nothing_is_copied_into_a_map(source: pmem2.Source, data: Buffer) -> None:
+    """Copies into a map read the data where it is."""
+    with pmem2.Map(source) as map:
+        map.memset(0, 1, SIZE)  # its pages count as memory of the process, too
+
+        def work() -> None:
+            map.memcpy(0, data, pmem2.MemFlag.NODRAIN)
+            map.memmove(0, data)
+            map.memcpy_many([(0, data)])
+            map[:] = data
+
+        assert growth(work) < LIMIT
+
+
+def test_nothing_is_copied_through_the_source(source: pmem2.Source, data: Buffer) -> None:
+    """Neither is what goes through the source."""
+    into = bytearray(SIZE)
+
+    def work() -> None:
+        source.pwrite_mcsafe(data)
+        source.pread_mcsafe_into(into)
+
+    assert growth(work) < LIMIT
+    assert into == memoryview(data)
+
+
+def test_views_copy_nothing(source: pmem2.Source) -> None:
+    """A view of a map, and a copy of one map to another, need no memory."""
+    with pmem2.Map(source) as map, pmem2.Map(source, pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as other:
+        map.memset(0, 1, SIZE)
+        other.memset(0, 1, SIZE)
+        assert growth(lambda: other.memcpy(0, map)) < LIMIT
+        assert growth(lambda: memoryview(map.view())[: SIZE // 2].release()) < LIMIT
