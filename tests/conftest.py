@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, settings
 import pmem2
 
 SIZE = 16 * 1024 * 1024
+CONTENT = bytes(range(256)) * 32  # two pages
 PAGE = os.sysconf("SC_PAGESIZE")
 # what `nox -s nvdimm` says where the temporary files are on persistent memory
 MEDIUM_GRANULARITY = os.environ.get("PMEM2_TEST_GRANULARITY")
@@ -45,6 +47,25 @@ def file(tmp_path: Path) -> Path:
     path.touch()
     os.truncate(path, SIZE)
     return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of two pages, none of its bytes like its neighbours."""
+    path = tmp_path / "small"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A file like that, in a place where another user can go, but which nobody else may write."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "file"
+        path.write_bytes(CONTENT)
+        path.chmod(0o444)
+        yield path
 
 
 @pytest.fixture

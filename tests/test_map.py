@@ -17,23 +17,14 @@ from pathlib import Path
 from typing import Callable, Literal
 
 import pytest
-from conftest import SIZE, RunChild
+from conftest import CONTENT, SIZE, RunChild
 from values import ON_PYPY, PAGE, Index, no_integer, no_size
 
 import pmem2
 from pmem2 import Config, Granularity, Map, MemFlag, Protection, Sharing, Source
 
 READ, WRITE, EXEC, NONE = Protection.READ, Protection.WRITE, Protection.EXEC, Protection.NONE
-CONTENT = bytes(range(256)) * 32  # two pages
 LENGTH = len(CONTENT)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file of two pages, none of its bytes like its neighbours."""
-    path = tmp_path / "small"
-    path.write_bytes(CONTENT)
-    return path
 
 
 @pytest.fixture

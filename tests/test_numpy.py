@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Callable, Literal
 
 import pytest
+from conftest import CONTENT
 from values import PAGE, no_integer, no_size
 
 import pmem2
@@ -19,18 +20,9 @@ pytest.importorskip("numpy", reason="needs NumPy, an extra that is optional")
 
 import numpy as np
 
-CONTENT = bytes(range(256)) * 32  # two pages
 LENGTH = len(CONTENT)
 REFUSED = (TypeError, DeprecationWarning)  # before NumPy 2.3 its bools still pass as integers, with that warning
 READ, WRITE = pmem2.Protection.READ, pmem2.Protection.WRITE
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file of two pages, none of its bytes like its neighbours."""
-    path = tmp_path / "small"
-    path.write_bytes(CONTENT)
-    return path
 
 
 @pytest.fixture

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Callable, Literal
 
 import pytest
-from conftest import RunChild
+from conftest import CONTENT, RunChild
 from values import PAGE, Index, OwnPath, descriptors, make_device, make_fifo, make_socket, no_integer
 
 import pmem2
@@ -26,7 +24,6 @@ MODES: dict[Mode, tuple[Sharing, Protection]] = {
     "x+": (Sharing.SHARED, READ_WRITE),
     "c": (Sharing.PRIVATE, READ_WRITE),
 }
-CONTENT = bytes(range(256)) * 32  # two pages
 every_mode = pytest.mark.parametrize("mode", MODES)
 existing = pytest.mark.parametrize("mode", ["r", "r+", "c"])
 creating = pytest.mark.parametrize("mode", ["w+", "x+"])
@@ -349,32 +346,24 @@ def test_empty_file(new: Path, mode: Mode) -> None:
     assert new.stat().st_size == 0
 
 
-def test_permissions(run_child: RunChild) -> None:
+def test_permissions(locked: Path, run_child: RunChild) -> None:
     """Modes that write raise PermissionError on a file that may only be read; r and c work."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where another user can go
-    try:
-        folder.chmod(0o755)
-        path = folder / "file"
-        path.write_bytes(CONTENT)
-        path.chmod(0o444)
-        child = run_child(
-            """
-            import os, sys, pmem2
-            if os.geteuid() == 0:
-                os.seteuid(65534)
-            for mode in ("r", "c", "r+", "w+"):
-                try:
-                    pmem2.open(sys.argv[1], mode, size=4096 if mode == "w+" else None).close()
-                    print(mode)
-                except PermissionError:
-                    print("not", mode)
-            """,
-            str(path),
-        )
-        assert (child.stdout.split("\n"), child.stderr) == (["r", "c", "not r+", "not w+", ""], "")
-        assert path.read_bytes() == CONTENT
-    finally:
-        shutil.rmtree(folder)
+    child = run_child(
+        """
+        import os, sys, pmem2
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        for mode in ("r", "c", "r+", "w+"):
+            try:
+                pmem2.open(sys.argv[1], mode, size=4096 if mode == "w+" else None).close()
+                print(mode)
+            except PermissionError:
+                print("not", mode)
+        """,
+        str(locked),
+    )
+    assert (child.stdout.split("\n"), child.stderr) == (["r", "c", "not r+", "not w+", ""], "")
+    assert locked.read_bytes() == CONTENT
 
 
 # ---- nothing is lost, nothing is left behind

@@ -6,9 +6,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import shutil
 import socket
-import tempfile
 from array import array
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from conftest import SIZE, RunChild
+from conftest import CONTENT, SIZE, RunChild
 from values import (
     PAGE,
     Index,
@@ -34,28 +32,19 @@ import pmem2
 from pmem2 import Source
 
 O_PATH = 0o10000000  # PyPy's os has no such name
-CONTENT = bytes(range(256)) * 32  # two pages
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """A file of two pages, none of its bytes like its neighbours."""
-    path = tmp_path / "small"
-    path.write_bytes(CONTENT)
-    return path
-
-
-@pytest.fixture
-def writable(small: Path) -> Iterator[Source]:
+def writable(path: Path) -> Iterator[Source]:
     """A source of that file."""
-    with Source.from_path(small) as source:
+    with Source.from_path(path) as source:
         yield source
 
 
 @pytest.fixture
-def read_only(small: Path) -> Iterator[Source]:
+def read_only(path: Path) -> Iterator[Source]:
     """A source of that file, open for reading."""
-    with Source.from_path(small, writable=False) as source:
+    with Source.from_path(path, writable=False) as source:
         yield source
 
 
@@ -79,30 +68,30 @@ def ordinary(source: Source, monkeypatch: pytest.MonkeyPatch) -> Source:
 # ---- from_fd
 
 
-def test_from_an_int(small: Path) -> None:
+def test_from_an_int(path: Path) -> None:
     """A Source is made from a descriptor, and has its file."""
-    with opened(small, os.O_RDWR) as fd, Source.from_fd(fd) as source:
+    with opened(path, os.O_RDWR) as fd, Source.from_fd(fd) as source:
         assert source.size == len(CONTENT)
         assert source.closed is False
-        assert os.path.samestat(os.fstat(source.fd), os.stat(small))
+        assert os.path.samestat(os.fstat(source.fd), os.stat(path))
 
 
-def test_from_an_integer(small: Path) -> None:
+def test_from_an_integer(path: Path) -> None:
     """A descriptor may be anything that is an integer."""
-    with opened(small, os.O_RDWR) as fd, Source.from_fd(Index(fd)) as source:
+    with opened(path, os.O_RDWR) as fd, Source.from_fd(Index(fd)) as source:
         assert source.size == len(CONTENT)
 
 
 @pytest.mark.parametrize("mode", ["rb", "r+b", "w+b"])
-def test_from_a_file_object(small: Path, mode: str) -> None:
+def test_from_a_file_object(path: Path, mode: str) -> None:
     """A Source is made from anything that has a fileno()."""
-    with small.open(mode) as file, Source.from_fd(file) as source:
-        assert os.path.samestat(os.fstat(source.fd), os.stat(small))
+    with path.open(mode) as file, Source.from_fd(file) as source:
+        assert os.path.samestat(os.fstat(source.fd), os.stat(path))
 
 
-def test_from_a_read_only_descriptor(small: Path) -> None:
+def test_from_a_read_only_descriptor(path: Path) -> None:
     """A descriptor that is open for reading is enough."""
-    with opened(small, os.O_RDONLY) as fd, Source.from_fd(fd) as source:
+    with opened(path, os.O_RDONLY) as fd, Source.from_fd(fd) as source:
         assert source.pread_mcsafe(4) == CONTENT[:4]
 
 
@@ -142,17 +131,17 @@ def test_from_a_descriptor_that_wraps(fd: int, high: int) -> None:
         Source.from_fd(fd + high)
 
 
-def test_from_a_closed_descriptor(small: Path) -> None:
+def test_from_a_closed_descriptor(path: Path) -> None:
     """A descriptor that is closed is an InvalidFileHandleError."""
-    fd = os.open(small, os.O_RDWR)
+    fd = os.open(path, os.O_RDWR)
     os.close(fd)
     with pytest.raises(pmem2.InvalidFileHandleError):
         Source.from_fd(fd)
 
 
-def test_from_a_write_only_descriptor(small: Path) -> None:
+def test_from_a_write_only_descriptor(path: Path) -> None:
     """A descriptor that is open for writing only is an InvalidFileHandleError."""
-    with opened(small, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
+    with opened(path, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
         Source.from_fd(fd)
 
 
@@ -185,9 +174,9 @@ def test_from_a_character_device() -> None:
         Source.from_fd(fd)
 
 
-def test_from_an_o_path_descriptor(small: Path) -> None:
+def test_from_an_o_path_descriptor(path: Path) -> None:
     """A descriptor that can neither read nor write (O_PATH) gives a Source that cannot be mapped or read."""
-    with opened(small, O_PATH) as fd, Source.from_fd(fd) as source:
+    with opened(path, O_PATH) as fd, Source.from_fd(fd) as source:
         uses: list[Callable[[], object]] = [source.map, lambda: source.pread_mcsafe(1)]
         for use in uses:
             with pytest.raises(OSError, match="descriptor") as caught:
@@ -195,11 +184,11 @@ def test_from_an_o_path_descriptor(small: Path) -> None:
             assert caught.value.errno == errno.EBADF
 
 
-def test_owns_a_duplicate(small: Path, tmp_path: Path) -> None:
+def test_owns_a_duplicate(path: Path, tmp_path: Path) -> None:
     """Closing and reusing the caller's descriptor changes nothing."""
     other = tmp_path / "other"
     other.write_bytes(b"other" * PAGE)
-    fd = os.open(small, os.O_RDWR)
+    fd = os.open(path, os.O_RDWR)
     with Source.from_fd(fd) as source:
         assert source.fd != fd
         os.close(fd)
@@ -211,9 +200,9 @@ def test_owns_a_duplicate(small: Path, tmp_path: Path) -> None:
                 assert map[:] == CONTENT
 
 
-def test_the_callers_descriptor_stays_open(small: Path) -> None:
+def test_the_callers_descriptor_stays_open(path: Path) -> None:
     """Closing a Source leaves the caller's descriptor open."""
-    with opened(small, os.O_RDWR) as fd:
+    with opened(path, os.O_RDWR) as fd:
         with Source.from_fd(fd) as source:
             own = source.fd
         assert os.fstat(fd).st_size == len(CONTENT)
@@ -221,13 +210,13 @@ def test_the_callers_descriptor_stays_open(small: Path) -> None:
             os.fstat(own)
 
 
-def test_children_do_not_inherit_it(small: Path) -> None:
+def test_children_do_not_inherit_it(path: Path) -> None:
     """The descriptor of a Source, from a path or from one that is inherited, is not inherited by children."""
-    with opened(small, os.O_RDWR) as fd:
+    with opened(path, os.O_RDWR) as fd:
         os.set_inheritable(fd, True)
         with Source.from_fd(fd) as source:
             assert not os.get_inheritable(source.fd)
-    with Source.from_path(small) as source:
+    with Source.from_path(path) as source:
         assert not os.get_inheritable(source.fd)
 
 
@@ -235,15 +224,15 @@ def test_children_do_not_inherit_it(small: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, os.fsencode, Path, OwnPath])
-def test_from_a_path(small: Path, kind: Callable[[Path], Path]) -> None:
+def test_from_a_path(path: Path, kind: Callable[[Path], Path]) -> None:
     """A path may be a str, bytes, or anything that os.fspath takes."""
-    with Source.from_path(kind(small)) as source:
+    with Source.from_path(kind(path)) as source:
         assert source.size == len(CONTENT)
 
 
-def test_from_a_relative_path_and_a_link(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_a_relative_path_and_a_link(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path may be relative, and a symbolic link."""
-    monkeypatch.chdir(small.parent)
+    monkeypatch.chdir(path.parent)
     os.symlink("small", "link")
     with Source.from_path("link") as source:
         assert source.size == len(CONTENT)
@@ -284,48 +273,40 @@ def test_from_the_path_of_no_file(tmp_path: Path, make: Callable[[Path], None], 
     assert descriptors() == before
 
 
-def test_without_permission(run_child: RunChild) -> None:
+def test_without_permission(locked: Path, run_child: RunChild) -> None:
     """A file that may only be read raises PermissionError, unless it is only to be read."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where another user can go
-    try:
-        folder.chmod(0o755)
-        path = folder / "file"
-        path.write_bytes(CONTENT)
-        path.chmod(0o444)
-        child = run_child(
-            """
-            import os, sys, pmem2
-            if os.geteuid() == 0:
-                os.seteuid(65534)
-            with pmem2.Source.from_path(sys.argv[1], writable=False) as source:
-                print(source.size)
-            try:
-                pmem2.Source.from_path(sys.argv[1])
-            except PermissionError:
-                print("refused")
-            """,
-            str(path),
-        )
-    finally:
-        shutil.rmtree(folder)
+    child = run_child(
+        """
+        import os, sys, pmem2
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        with pmem2.Source.from_path(sys.argv[1], writable=False) as source:
+            print(source.size)
+        try:
+            pmem2.Source.from_path(sys.argv[1])
+        except PermissionError:
+            print("refused")
+        """,
+        str(locked),
+    )
     assert (child.stdout.split(), child.stderr) == ([str(len(CONTENT)), "refused"], "")
 
 
-def test_writable_is_a_keyword(small: Path) -> None:
+def test_writable_is_a_keyword(path: Path) -> None:
     """`writable` is not given by position."""
     with pytest.raises(TypeError):
-        Source.from_path(small, False)  # type: ignore[call-arg] # that is the question
+        Source.from_path(path, False)  # type: ignore[call-arg] # that is the question
 
 
-def test_no_descriptor_is_leaked(small: Path) -> None:
+def test_no_descriptor_is_leaked(path: Path) -> None:
     """Making, failing to make, and closing Sources leaves no descriptor open."""
     before = descriptors()
     for writable in (True, False):
-        with Source.from_path(small, writable=writable) as source:
+        with Source.from_path(path, writable=writable) as source:
             assert len(descriptors()) == len(before) + 1
             with source.map(), pytest.raises(pmem2.OffsetUnalignedError):
                 source.map(pmem2.Config(offset=1))
-    with opened(small, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
+    with opened(path, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
         Source.from_fd(fd)
     assert descriptors() == before
 
@@ -406,11 +387,11 @@ def test_made_by_three_methods_only() -> None:
 # ---- properties
 
 
-def test_size_is_that_of_now(small: Path, writable: Source) -> None:
+def test_size_is_that_of_now(path: Path, writable: Source) -> None:
     """The size of a file is what it is now, not what it was."""
-    os.truncate(small, 3)
+    os.truncate(path, 3)
     assert writable.size == 3
-    os.truncate(small, 2**40)
+    os.truncate(path, 2**40)
     assert writable.size == 2**40
 
 
@@ -436,10 +417,10 @@ def test_attributes_cannot_be_set(writable: Source) -> None:
             setattr(writable, name, 0)
 
 
-def test_repr(small: Path) -> None:
+def test_repr(path: Path) -> None:
     """What is printed says what it is a source of, and whether it is closed."""
-    with Source.from_path(small) as source:
-        assert repr(str(small)) in repr(source)
+    with Source.from_path(path) as source:
+        assert repr(str(path)) in repr(source)
         assert "closed" not in repr(source)
     assert "closed" in repr(source)
 
@@ -467,29 +448,29 @@ USES: dict[str, Callable[[Source], object]] = {
 
 @pytest.mark.parametrize("name", USES)
 @pytest.mark.parametrize("anonymous", [True, False])
-def test_closed(small: Path, name: str, anonymous: bool) -> None:
+def test_closed(path: Path, name: str, anonymous: bool) -> None:
     """Everything but `closed` and `close` is a ValueError on a closed Source."""
-    source = Source.from_anon(PAGE) if anonymous else Source.from_path(small)
+    source = Source.from_anon(PAGE) if anonymous else Source.from_path(path)
     source.close()
     assert source.closed is True
     with pytest.raises(ValueError, match="closed"):
         USES[name](source)
 
 
-def test_closed_twice(small: Path) -> None:
+def test_closed_twice(path: Path) -> None:
     """Closing a closed Source does nothing, even where its descriptor is somebody else's by now."""
-    source = Source.from_path(small)
+    source = Source.from_path(path)
     fd = source.fd
     source.close()
-    with opened(small, os.O_RDONLY) as again:
+    with opened(path, os.O_RDONLY) as again:
         assert again <= fd
         source.close()
         assert os.fstat(again).st_size == len(CONTENT)
 
 
-def test_closed_by_with(small: Path) -> None:
+def test_closed_by_with(path: Path) -> None:
     """`with` closes a Source, whether or not the block fails."""
-    with pytest.raises(KeyError), Source.from_path(small) as source:
+    with pytest.raises(KeyError), Source.from_path(path) as source:
         raise KeyError
     assert source.closed
 
@@ -551,18 +532,18 @@ def test_read_from_the_beginning(writable: Source) -> None:
 
 
 @pytest.mark.parametrize(("offset", "length"), INSIDE)
-def test_write(small: Path, writable: Source, offset: int, length: int) -> None:
+def test_write(path: Path, writable: Source, offset: int, length: int) -> None:
     """A range inside the source is written, and nothing else."""
     data = b"\xa5" * length
     writable.pwrite_mcsafe(data, offset)
-    assert small.read_bytes() == CONTENT[:offset] + data + CONTENT[offset + length :]
+    assert path.read_bytes() == CONTENT[:offset] + data + CONTENT[offset + length :]
 
 
-def test_write_to_the_beginning(small: Path, writable: Source) -> None:
+def test_write_to_the_beginning(path: Path, writable: Source) -> None:
     """Writing begins at 0 unless told otherwise, and takes keywords and any integer."""
     writable.pwrite_mcsafe(b"one")
     writable.pwrite_mcsafe(data=b"two", offset=Index(8))
-    assert small.read_bytes()[:12] == b"one" + CONTENT[3:8] + b"two" + CONTENT[11:12]
+    assert path.read_bytes()[:12] == b"one" + CONTENT[3:8] + b"two" + CONTENT[11:12]
 
 
 @pytest.mark.parametrize(("offset", "length"), OUTSIDE + HUGE)
@@ -583,11 +564,11 @@ def test_read_into_outside(writable: Source, offset: int, length: int) -> None:
 
 
 @pytest.mark.parametrize(("offset", "length"), OUTSIDE)
-def test_write_outside(small: Path, writable: Source, offset: int, length: int) -> None:
+def test_write_outside(path: Path, writable: Source, offset: int, length: int) -> None:
     """A range that does not lie inside the source is a LengthOutOfRangeError: nothing written, nothing grown."""
     with pytest.raises(pmem2.LengthOutOfRangeError):
         writable.pwrite_mcsafe(bytes(length), offset)
-    assert small.read_bytes() == CONTENT
+    assert path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("length", [0, 1, PAGE])
@@ -607,9 +588,9 @@ def test_empty_source(tmp_path: Path, length: int) -> None:
     assert path.stat().st_size == 0
 
 
-def test_truncated_meanwhile(small: Path, writable: Source) -> None:
+def test_truncated_meanwhile(path: Path, writable: Source) -> None:
     """What was inside before the file was truncated is outside now, and writing there does not grow it."""
-    os.truncate(small, PAGE)
+    os.truncate(path, PAGE)
     assert writable.pread_mcsafe(PAGE) == CONTENT[:PAGE]
     with pytest.raises(pmem2.LengthOutOfRangeError):
         writable.pread_mcsafe(1, PAGE)
@@ -617,18 +598,18 @@ def test_truncated_meanwhile(small: Path, writable: Source) -> None:
         writable.pread_mcsafe(2, PAGE - 1)
     with pytest.raises(pmem2.LengthOutOfRangeError):
         writable.pwrite_mcsafe(b"12", PAGE - 1)
-    assert small.read_bytes() == CONTENT[:PAGE]
+    assert path.read_bytes() == CONTENT[:PAGE]
 
 
-def test_appending_descriptor(small: Path) -> None:
+def test_appending_descriptor(path: Path) -> None:
     """A descriptor that appends (O_APPEND) writes where it is told all the same, or refuses, and never grows."""
-    with opened(small, os.O_RDWR | os.O_APPEND) as fd, Source.from_fd(fd) as source:
+    with opened(path, os.O_RDWR | os.O_APPEND) as fd, Source.from_fd(fd) as source:
         try:
             source.pwrite_mcsafe(b"here", 8)
         except OSError:
-            assert small.read_bytes() == CONTENT
+            assert path.read_bytes() == CONTENT
         else:
-            assert small.read_bytes() == CONTENT[:8] + b"here" + CONTENT[12:]
+            assert path.read_bytes() == CONTENT[:8] + b"here" + CONTENT[12:]
 
 
 # ---- mcsafe: arguments
@@ -708,7 +689,7 @@ def test_no_buffer(writable: Source, wrong: bytearray) -> None:
         writable.pwrite_mcsafe(wrong)
 
 
-def test_buffer_with_gaps(small: Path, writable: Source) -> None:
+def test_buffer_with_gaps(path: Path, writable: Source) -> None:
     """A buffer that is not contiguous is a BufferError, and nothing is transferred."""
     memory = bytearray(b"\xff" * 16)
     with memoryview(memory)[::2] as gaps:
@@ -717,16 +698,16 @@ def test_buffer_with_gaps(small: Path, writable: Source) -> None:
         with pytest.raises(BufferError):
             writable.pwrite_mcsafe(gaps)
     assert memory == b"\xff" * 16
-    assert small.read_bytes() == CONTENT
+    assert path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
     "data", [b"\1\2\3\4", bytearray(b"\1\2\3\4"), memoryview(b"\1\2\3\4"), array("H", [0x0201, 0x0403])]
 )
-def test_write_any_buffer(small: Path, writable: Source, data: bytes) -> None:
+def test_write_any_buffer(path: Path, writable: Source, data: bytes) -> None:
     """Any contiguous buffer is written, byte by byte."""
     writable.pwrite_mcsafe(data, 100)
-    assert small.read_bytes()[99:105] == CONTENT[99:100] + memoryview(data).tobytes() + CONTENT[104:105]
+    assert path.read_bytes()[99:105] == CONTENT[99:100] + memoryview(data).tobytes() + CONTENT[104:105]
 
 
 def test_buffer_is_given_back(writable: Source) -> None:
@@ -743,13 +724,13 @@ def test_buffer_is_given_back(writable: Source) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"1"])
-def test_write_through_a_read_only_source(small: Path, read_only: Source, data: bytes) -> None:
+def test_write_through_a_read_only_source(path: Path, read_only: Source, data: bytes) -> None:
     """Writing through a source that is open for reading is OSError(EBADF), and nothing is written."""
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         read_only.pwrite_mcsafe(data)
     assert caught.value.errno == errno.EBADF
     assert not isinstance(caught.value, pmem2.Pmem2Error)
-    assert small.read_bytes() == CONTENT
+    assert path.read_bytes() == CONTENT
     assert read_only.pread_mcsafe(len(CONTENT)) == CONTENT
 
 
