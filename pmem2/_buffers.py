@@ -26,10 +26,11 @@ def lend(data: Buffer, *, writable: bool = False) -> Borrowed:
         BufferError: *data* is not C-contiguous.
     """
     try:
-        if CPYTHON or memoryview(data).c_contiguous:  # PyPy lends what lies scattered too
-            return ffi.from_buffer(BYTES, data, writable)
+        if not CPYTHON and not memoryview(data).c_contiguous:  # pragma: no cover: PyPy lends what lies scattered too
+            raise BufferError
+        return ffi.from_buffer(BYTES, data, writable)
     except (BufferError, TypeError, ValueError):  # which of them it is depends on the kind of the buffer
         view = memoryview(data)
         if writable and view.readonly:
             raise TypeError("the buffer is read-only, and it is to be written") from None
-    raise BufferError("the data must be C-contiguous; make a copy of it first")
+        raise BufferError("the data must be C-contiguous; make a copy of it first") from None

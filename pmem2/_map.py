@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import operator
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,11 +15,13 @@ from _pmem2 import ffi, lib
 from pmem2._arrays import array_of
 from pmem2._buffers import lend
 from pmem2._config import Config
-from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
-from pmem2._failure import ADVICE, failure, library_error, new_message
-from pmem2._granularity import forced, not_supported
+from pmem2._enums import Granularity, Protection, Sharing
+from pmem2._failure import failure, new_message
+from pmem2._flags import PLAIN, mem_flags
+from pmem2._granularity import forced
 from pmem2._handle import Handle
-from pmem2._lifetime import collect, finalized, pinned
+from pmem2._lifetime import CPYTHON, collect, pinned
+from pmem2._mapping import READ_WRITE, mapped, new_handle
 from pmem2._numbers import SIZE_MAX, integer, size
 from pmem2._ranges import Ranges, lend_ranges
 from pmem2._slices import as_slice, places_of
@@ -28,7 +29,7 @@ from pmem2._source import Source
 
 if TYPE_CHECKING:
     import numpy
-    from _pmem2 import CharArray, CharPointer, MapHandle, Pin
+    from _pmem2 import CharPointer, MapHandle, Pin
     from numpy.typing import DTypeLike, NDArray
     from typing_extensions import Buffer
 
@@ -45,20 +46,7 @@ drain = lib.guarded_drain
 copy = lib.guarded_copy
 store_u64 = lib.guarded_store_u64
 
-BYTES_ARE_LENT = sys.implementation.name == "cpython"  # PyPy copies bytes that are passed as char *
-PLAIN = MemFlag(0)
-READ_WRITE = Protection.READ | Protection.WRITE
-EXCLUSIVE = (
-    MemFlag.NONTEMPORAL | MemFlag.TEMPORAL,
-    MemFlag.WC | MemFlag.WB,
-    MemFlag.NONTEMPORAL | MemFlag.NOFLUSH,
-    MemFlag.WC | MemFlag.NOFLUSH,
-)
-VALID_FLAGS = {
-    flags
-    for flags in range(lib.PMEM2_F_MEM_VALID_FLAGS + 1)
-    if not any(flags & int(both) == int(both) for both in EXCLUSIVE)
-}
+BYTES_ARE_LENT = CPYTHON  # PyPy copies bytes that are passed as char *
 
 
 @final
@@ -105,17 +93,9 @@ class Map(Handle):
         self._buffer = None
         self._config = config
         forced()
-        handle = new_handle()
-        message = new_message()
-        rc = map_new(handle, source, config, config.required_granularity, message)
-        if rc == -errno.EAGAIN:  # pragma: no cover: in a child, test_pitfalls
-            collect()  # maps that were dropped still have their pthread keys
-            rc = map_new(handle, source, config, config.required_granularity, message)
-        if rc:
-            raise map_failure(rc, source, config, message)
-        self._opened(handle)
+        self._opened(mapped(source, config))
         if config.reservation is not None:
-            config.reservation._maps[handle.serial] = self
+            config.reservation._maps[self._handle.serial] = self
 
     @classmethod
     def from_existing(cls, source: Source, buffer: Buffer, granularity: SupportsIndex) -> Map:
@@ -675,27 +655,9 @@ class Map(Handle):
         return f"<pmem2.Map of {self._size} bytes at {self._address:#x}, {self.granularity.name} granularity>"
 
 
-def new_handle() -> MapHandle:
-    """Return room for a map; `ffi.gc` unmaps it at the latest when it is collected."""
-    return finalized(lib.guarded_map_alloc(), lib.guarded_map_drop)
-
-
 def new_pin() -> Pin:
     """Return a pin that pins nothing yet; `ffi.gc` unpins it at the latest when it is collected."""
     return ffi.gc(ffi.new("struct guarded_pin *"), lib.guarded_unpin)
-
-
-def mem_flags(value: SupportsIndex) -> int:
-    """Return *value* as flags of a copy.
-
-    Raises:
-        TypeError: It is not an integer.
-        ValueError: The flags exclude each other, or are unknown.
-    """
-    flags = integer(value, "flags")
-    if flags not in VALID_FLAGS:
-        raise ValueError(f"flags {flags:#x} exclude each other, or are unknown; combine MemFlag")
-    return flags
 
 
 @contextmanager
@@ -707,38 +669,3 @@ def lent(data: Data) -> Iterator[tuple[CharPointer, int]]:
     else:
         with lend(data) as memory:
             yield memory, len(memory)
-
-
-def map_new(handle: MapHandle, source: Source, config: Config, required: Granularity | None, message: CharArray) -> int:
-    """Map *source* as *config* says, but for the granularity; return what C returned."""
-    protection = config.protection
-    if protection is None:
-        read_only = config.sharing is Sharing.SHARED and not source._handle.writable
-        protection = Protection.READ if read_only else READ_WRITE
-    return lib.guarded_map_new(
-        handle,
-        source._handle,
-        lib.GUARD_GRANULARITY_UNSET if required is None else required,
-        config.offset,
-        config.length or 0,
-        config.sharing,
-        protection,
-        ffi.NULL if config.reservation is None else config.reservation._handle,
-        config.reservation_offset,
-        message,
-    )
-
-
-def map_failure(code: int, source: Source, config: Config, message: CharArray) -> Exception:
-    """Return why *source* cannot be mapped as *config* says."""
-    length = "everything" if config.length is None else f"{config.length} bytes"
-    asked = f"cannot map {length} at {config.offset} of {source!r}"
-    if code == ErrorCode.GRANULARITY_NOT_SUPPORTED and config.required_granularity is not None:
-        probe = new_handle()
-        if map_new(probe, source, config, Granularity.PAGE, message) == 0:  # pragma: no branch: it can be mapped
-            lib.guarded_map_close(probe, message)
-            return not_supported(asked, config.required_granularity, Granularity(probe.granularity))
-    if code in (ErrorCode.OFFSET_UNALIGNED, ErrorCode.LENGTH_UNALIGNED) and source._dax is not None:
-        found = f"the device has an alignment of {source._dax.alignment} bytes"
-        return library_error(code, "pmem2_map_new", asked, found, ADVICE[code])
-    return failure(code, "pmem2_map_new", asked, message)

@@ -15,6 +15,7 @@ from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._failure import ADVICE, library_error
 from pmem2._map import Map
+from pmem2._mapping import READ_WRITE
 from pmem2._numbers import FILE_SIZE_MAX
 from pmem2._numbers import size as sized
 from pmem2._source import Source, StrOrBytesPath
@@ -31,7 +32,6 @@ class Access(NamedTuple):
     creates: bool = False
 
 
-READ_WRITE = Protection.READ | Protection.WRITE
 MODES = {
     "r": Access(False, Sharing.SHARED, Protection.READ),
     "r+": Access(True, Sharing.SHARED, READ_WRITE),

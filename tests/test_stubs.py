@@ -69,6 +69,7 @@ DOORS = {
     "_failure",
     "_lifetime",
     "_map",
+    "_mapping",
     "_open",
     "_ranges",
     "_reservation",
