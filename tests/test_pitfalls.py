@@ -1133,10 +1133,13 @@ maps = [a_map(length=4096) for _ in range(1200)]
 """
     fatal = """
 for m in maps: raw.map_delete(m)
-threading.Thread(target=int).start()
+thread = threading.Thread(target=int)
+thread.start()
+thread.join()  # the process must not end before the thread does
 """
     if not PYPY and library_uses_keys(survives):
-        assert dies(prepare, fatal) in (signal.SIGSEGV, signal.SIGABRT)
+        # whose key it is depends on what lay in memory: nearly always one that CPython cannot do without
+        assert any(dies(prepare, fatal) in (signal.SIGSEGV, signal.SIGABRT) for _ in range(10))
     lines = survives(f"""{KEYS}
 source = pmem2.Source.from_anon(4096)
 def cycles():
