@@ -118,69 +118,30 @@ static int guarded_deep_flush(struct guarded_map *m, size_t offset, size_t lengt
     return map_leave(m, rc);
 }
 
-#define LINE ((uintptr_t)64) /* bytes of a cache line */
-
-/* A msync waits for the disk, which takes longer than writing what else is dirty in a small gap. */
-#define BRIDGED ((uintptr_t)256 << 10)
-
-/* A run of whole pages, held back until one is too far from it; it may reach past a map that ends inside a page. */
+/* Whole cache lines or pages. */
 struct run {
     uintptr_t low, high;
 };
 
-static struct run run_of(const struct guarded_map *m, size_t offset, size_t length)
+static struct run run_of(const struct guarded_map *m, uintptr_t unit, size_t offset, size_t length)
 {
-    const uintptr_t mask = page_size() - 1;
-    return (struct run){(m->address + offset) & ~mask, (m->address + offset + length + mask) & ~mask};
+    return (struct run){(m->address + offset) & ~(unit - 1), (m->address + offset + length + unit - 1) & ~(unit - 1)};
 }
 
-static int run_flush(const struct run *run)
-{
-    return run->high ? write_back(run->low, run->high - run->low) : 0;
-}
+/* An msync waits for the disk, which takes longer than writing what else is dirty in a small gap. */
+#define BRIDGED ((uintptr_t)256 << 10)
 
-static int run_add(struct run *run, struct run more)
+/* Pages are held back in `run` until some come that are too far from them, or none, to be written back at once. */
+static int pages_add(struct run *run, struct run more)
 {
-    if (run->high && more.low <= run->high + BRIDGED && more.high + BRIDGED >= run->low) {
+    if (run->high && more.high && more.low <= run->high + BRIDGED && more.high + BRIDGED >= run->low) {
         run->low = more.low < run->low ? more.low : run->low;
         run->high = more.high > run->high ? more.high : run->high;
         return 0;
     }
-    const int rc = run_flush(run);
+    const int rc = run->high ? write_back(run->low, run->high - run->low) : 0;
     *run = more;
     return rc;
-}
-
-/* A range is read once more when it is used, and checked again, as another thread may change the buffer meanwhile. */
-static int read_range(size_t size, const uint64_t *range, uint64_t *offset, uint64_t *length)
-{
-    *offset = __atomic_load_n(&range[0], __ATOMIC_RELAXED);
-    *length = __atomic_load_n(&range[1], __ATOMIC_RELAXED);
-    return *length && *offset <= size && *length <= size - *offset;
-}
-
-/* What a range shares with those just before it is not flushed again. */
-static void flush_lines(const struct guarded_map *m, const uint64_t *ranges, size_t count)
-{
-    const uintptr_t base = m->address;
-    const size_t size = m->size;
-    const pmem2_flush_fn flush = m->flush;
-    uintptr_t low, high, start = 0, end = 0; /* the lines flushed last */
-    uint64_t offset, length;
-    for (size_t i = 0; i < count; i++) {
-        if (!read_range(size, &ranges[2 * i], &offset, &length))
-            continue;
-        low = (base + offset) & ~(LINE - 1);
-        high = base + offset + length;
-        if (low - start < end - start)
-            low = end;
-        else
-            start = low;
-        if (high > low) {
-            flush((void *)low, high - low);
-            end = (high + LINE - 1) & ~(LINE - 1);
-        }
-    }
 }
 
 static int by_address(const void *a, const void *b)
@@ -189,41 +150,64 @@ static int by_address(const void *a, const void *b)
     return (x->low > y->low) - (x->low < y->low);
 }
 
-/* One msync for all pages that lie near each other, in whatever order they come. */
-static int write_back_many(const struct guarded_map *m, const uint64_t *ranges, size_t count)
+static int pages_write_back(struct run *runs, size_t count)
 {
-    struct run *runs = calloc(count + 1, sizeof *runs), now = {0, 0};
-    uint64_t offset, length;
-    size_t used = 0;
+    struct run now = {0, 0};
     int rc = 0;
-    if (!runs)
-        return -ENOMEM;
-    for (size_t i = 0; i < count; i++)
-        if (read_range(m->size, &ranges[2 * i], &offset, &length))
-            runs[used++] = run_of(m, offset, length);
-    qsort(runs, used, sizeof *runs, by_address);
-    for (size_t i = 0; i < used && !rc; i++)
-        rc = run_add(&now, runs[i]);
-    if (!rc)
-        rc = run_flush(&now);
-    free(runs);
-    return rc;
+    qsort(runs, count, sizeof *runs, by_address);
+    for (size_t i = 0; i < count && !rc; i++)
+        rc = pages_add(&now, runs[i]);
+    return rc ? rc : pages_add(&now, (struct run){0, 0});
 }
 
+/* Lines that were flushed just before are not flushed again. */
+static void lines_flush(const struct run *runs, size_t count, pmem2_flush_fn flush)
+{
+    uintptr_t start = 0, end = 0;
+    for (size_t i = 0; i < count; i++) {
+        uintptr_t low = runs[i].low;
+        if (low - start < end - start)
+            low = end;
+        else
+            start = low;
+        if (runs[i].high > low) {
+            flush((void *)low, runs[i].high - low);
+            end = runs[i].high;
+        }
+    }
+}
+
+/* All ranges are checked, and taken, before the first is flushed: another thread may change the buffer meanwhile. */
 static int guarded_flush_many(struct guarded_map *m, const uint64_t *ranges, size_t count, int drain)
 {
     int rc = map_enter(m, OPERATION, DURABILITY, 0, 0);
     if (rc)
         return rc;
-    for (size_t i = 0; i < count; i++)
-        if (ranges[2 * i] > m->size || ranges[2 * i + 1] > m->size - ranges[2 * i])
+    const uintptr_t unit = m->granularity == PMEM2_GRANULARITY_PAGE ? page_size() : 64;
+    const size_t size = m->size;
+    size_t used = 0;
+    struct run *runs = malloc((count + 1) * sizeof *runs);
+    if (!runs)
+        return map_leave(m, -ENOMEM);
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t offset = __atomic_load_n(&ranges[2 * i], __ATOMIC_RELAXED);
+        const uint64_t length = __atomic_load_n(&ranges[2 * i + 1], __ATOMIC_RELAXED);
+        if (offset > size || length > size - offset) {
+            free(runs);
             return map_leave(m, GUARD_RANGE);
+        }
+        runs[used] = run_of(m, unit, offset, length);
+        used += length != 0;
+    }
     if (m->granularity == PMEM2_GRANULARITY_PAGE)
-        return map_leave(m, write_back_many(m, ranges, count));
-    flush_lines(m, ranges, count);
-    if (drain)
-        m->drain();
-    return map_leave(m, 0);
+        rc = pages_write_back(runs, used);
+    else {
+        lines_flush(runs, used, m->flush);
+        if (drain)
+            m->drain();
+    }
+    free(runs);
+    return map_leave(m, rc);
 }
 
 static int copy(const struct guarded_map *m, size_t offset, const void *data, size_t length, unsigned flags)
@@ -264,11 +248,11 @@ static int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *
         else {
             m->copy(at(m, piece->offset), piece->data, piece->length, PMEM2_F_MEM_NOFLUSH);
             if (piece->length)
-                rc = run_add(&run, run_of(m, piece->offset, piece->length));
+                rc = pages_add(&run, run_of(m, page_size(), piece->offset, piece->length));
         }
     }
     if (!rc)
-        rc = run_flush(&run);
+        rc = pages_add(&run, (struct run){0, 0});
     if (!rc && m->granularity != PMEM2_GRANULARITY_PAGE)
         m->drain();
     return map_leave(m, rc);

@@ -37,8 +37,12 @@ def lend_ranges(ranges: Ranges) -> Uint64Array:
     add = numbers.append
     try:
         for offset, length in cast("Iterable[Range]", ranges):
-            add(offset if type(offset) is int else integer(offset, "offset"))
-            add(length if type(length) is int else integer(length, "length"))
+            if offset.__class__ is int and length.__class__ is int:
+                add(offset)
+                add(length)
+            else:
+                add(integer(offset, "offset"))
+                add(integer(length, "length"))
     except NotImplementedError:  # a memoryview of several dimensions
         raise TypeError("a buffer of ranges must be C-contiguous, of the shape (n, 2), and unsigned 64-bit") from None
     try:
