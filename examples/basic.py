@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Write a greeting to a file, durably: `python basic.py FILE`."""
+
+from __future__ import annotations
+
+import sys
+
+import pmem2
+
+GREETING = b"hello, persistent memory\0"
+
+
+def greet(map: pmem2.Map) -> None:
+    """Store the greeting at the beginning, and persist all of the file."""
+    map[: len(GREETING)] = GREETING
+    map.persist()
+
+
+def main(argv: list[str]) -> int:
+    """Return the exit status."""
+    if len(argv) != 2:
+        print(f"usage: {argv[0]} file", file=sys.stderr)
+        return 1
+    try:
+        with pmem2.open(argv[1]) as map:
+            greet(map)
+    except OSError as error:
+        print(f"{getattr(error, 'function', 'open')}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

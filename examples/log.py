@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""An append-only log: `python log.py FILE COMMAND...`, `python log.py help`.
+
+A record counts once the length of the log says so, which is stored when the record is durable.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import pmem2
+
+SIGNATURE = b"PMEM2_LOG\0"  # at 0
+USED, DATA, MINIMUM = 16, 24, 1 << 20  # where the length is, 8 bytes, and what it counts; how large a file must be
+USAGE = """\
+Usage:
+\tlog <file> <COMMAND_1> [COMMAND_2 ...]
+\tlog help
+Available commands:
+append DATA\t\t\t- add a new element to the LOG
+appendv N DATA_1 ... DATA_N\t- add N new elements to the LOG
+rewind\t\t\t\t- remove the LOG content
+dump\t\t\t\t- dump the file content to the console
+help\t\t\t\t- print this help info
+"""
+
+
+class Log:
+    """A log in a map, which becomes one if it is not."""
+
+    def __init__(self, map: pmem2.Map) -> None:
+        """Open or make it; a ValueError says that it is too small, full, or longer than the map."""
+        if map.size < MINIMUM:
+            raise ValueError("log_init: not enough space in the file")
+        self.map, self.capacity = map, map.size - DATA
+        if map[: len(SIGNATURE)] != SIGNATURE:
+            self.rewind()
+            map[: len(SIGNATURE)] = SIGNATURE
+            map.persist(0, len(SIGNATURE))
+        if self.used >= self.capacity:
+            raise ValueError("log_init: log is full" if self.used == self.capacity else "log_init: file truncated?")
+
+    @property
+    def used(self) -> int:
+        """How many bytes are in the log."""
+        return self.map.load_u64(USED)
+
+    def rewind(self) -> None:
+        """Make the log empty; what was in it stays on the medium."""
+        self.map.store_u64(USED, 0, persist=True)
+
+    def append(self, data: bytes) -> None:
+        """Add a record."""
+        used = self.used
+        if used + len(data) > self.capacity:
+            raise ValueError("log_append: no space left in the file")
+        self.map.memcpy(DATA + used, data)
+        self.map.store_u64(USED, used + len(data), persist=True)
+
+    def append_many(self, records: Sequence[bytes]) -> None:
+        """Add all records or, if the power fails, none."""
+        used, total = self.used, sum(map(len, records))
+        place = DATA + used
+        if used + total > self.capacity:
+            raise ValueError("log_appendv: no space left in the file")
+        for record in records:
+            self.map.memcpy(place, record, pmem2.MemFlag.NOFLUSH)
+            place += len(record)
+        self.map.persist(DATA + used, total)
+        self.map.store_u64(USED, used + total, persist=True)
+
+    def dump(self) -> bytes:
+        """Return the content."""
+        return self.map[DATA : DATA + self.used]
+
+
+def execute(log: Log, commands: list[str]) -> None:
+    """Execute commands one after the other."""
+    while commands:
+        command = commands.pop(0)
+        if command == "append" and commands:
+            log.append(os.fsencode(commands.pop(0)))
+        elif command == "appendv" and commands:
+            given = commands.pop(0)
+            number = re.match(r"[1-9]\d*", given)
+            if number is None:
+                raise ValueError(f"log_appendv: invalid N argument: {given}")
+            if len(commands) < int(number[0]):
+                raise ValueError("log_appendv: a too small number of strings provided")
+            log.append_many([os.fsencode(commands.pop(0)) for _ in range(int(number[0]))])
+        elif command == "dump":
+            sys.stdout.buffer.write(log.dump() + b"\n")
+        elif command == "rewind":
+            log.rewind()
+        else:
+            sys.stdout.buffer.write(USAGE.encode())
+            raise ValueError(f"log: {command} - unknown command or a too small number of arguments")
+
+
+def main(argv: list[str]) -> int:
+    """Return the exit status."""
+    if argv[1:2] == ["help"] or len(argv) < 3:
+        print(USAGE, end="")
+        return 0 if argv[1:2] == ["help"] else 1
+    try:
+        with pmem2.open(argv[1]) as map:
+            execute(Log(map), argv[2:])
+    except (OSError, ValueError) as error:
+        known = f"{getattr(error, 'function', 'open')}: {error.strerror}" if isinstance(error, OSError) else error
+        print(known, file=sys.stderr)
+        return int(getattr(error, "code", 1)) % 256  # the C program returns libpmem2's code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The examples and PMDK's C programs, in turn on the same file: the same output, the same bytes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+PORTS = Path(__file__).parent.parent / "examples"
+C_SOURCES = Path("/usr/share/doc/libpmem2-dev/examples")
+MIB = 1 << 20
+
+
+@attrs.frozen
+class Outcome:
+    """How a program ended, what it printed, and what it left in its files."""
+
+    status: int
+    output: str
+    files: tuple[bytes, ...]
+    complaint: str = attrs.field(eq=False)  # libpmem2's own words differ from ours
+
+
+class Programs:
+    """An example, in C and in Python."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        """Compile the C program."""
+        self.folder = folder
+        self.c = [str(folder / f"{name}.out")]
+        self.python = [sys.executable, str(PORTS / f"{name}.py")]
+        source = C_SOURCES / name / f"{name}.c"
+        if not source.exists() or shutil.which("cc") is None:
+            pytest.skip("needs a C compiler and the examples of libpmem2-dev, which are installed with documentation")
+        (folder / "ex_common.h").touch()  # Debian leaves it out; nothing of it is needed
+        subprocess.run(["cc", "-w", f"-I{folder}", "-o", self.c[0], source, "-lpmem2", "-lpthread"], check=True)
+
+    def run(self, program: list[str], arguments: tuple[str, ...], files: list[Path]) -> Outcome:
+        """Run one of them."""
+        done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False, cwd=self.folder)
+        assert done.returncode >= 0, done.stderr
+        return Outcome(done.returncode, done.stdout, tuple(file.read_bytes() for file in files), done.stderr)
+
+    def both(self, *arguments: str, sizes: tuple[int, ...] = (MIB,)) -> Outcome:
+        """Run both on files alike, assert that they agree, and return the outcome; the files stay."""
+        outcomes = []
+        for program in (self.c, self.python):
+            files = [self.folder / f"file{number}" for number in range(len(sizes))]
+            for file, size in zip(files, sizes):
+                kept = self.folder / f"{file.name}.kept"
+                if kept.exists():
+                    shutil.copy(kept, file)
+                else:
+                    file.write_bytes(bytes(size))
+            outcomes.append(self.run(program, arguments, files))
+        for file in files:
+            shutil.copy(file, f"{file}.kept")
+        c, python = outcomes
+        assert c == python, (c.complaint, python.complaint)
+        assert bool(c.complaint) == bool(python.complaint)
+        return python
+
+
+@pytest.fixture
+def programs(request: pytest.FixtureRequest, tmp_path: Path) -> Programs:
+    """The programs of a name."""
+    name: str = request.param
+    return Programs(name, tmp_path)
+
+
+def port(name: str) -> pytest.MarkDecorator:
+    """Run a test with the programs of that name."""
+    return pytest.mark.parametrize("programs", [name], indirect=True)
+
+
+@port("basic")
+def test_basic(programs: Programs) -> None:
+    """Both write the greeting and nothing else."""
+    done = programs.both("file0")
+    assert (done.status, done.output) == (0, "")
+    assert done.files[0].rstrip(b"\0") == b"hello, persistent memory"
+
+
+@port("basic")
+@pytest.mark.parametrize("arguments", [(), ("file0", "more"), ("missing",)])
+def test_basic_refuses(programs: Programs, arguments: tuple[str, ...]) -> None:
+    """Both refuse wrong usage and a file that does not exist."""
+    assert programs.both(*arguments).status == 1
+
+
+@port("basic")
+def test_basic_refuses_an_empty_file(programs: Programs) -> None:
+    """Both refuse an empty file, and say which function did."""
+    done = programs.both("file0", sizes=(0,))
+    assert done.status == 1
+    assert done.complaint.startswith("pmem2_map_new: ")
+
+
+@port("advanced")
+@pytest.mark.parametrize(
+    ("offset", "length", "status"),
+    [
+        ("0", "16", 0),
+        ("4090", "40", 0),
+        ("8191", "1", 0),
+        ("0", "0", 0),
+        ("5", "0", 0),
+        ("7x", "3", 0),
+        ("x", "y", 0),
+        ("0", "8193", 1),
+        ("8192", "1", 1),
+        ("-1", "1", 1),
+    ],
+)
+def test_advanced(programs: Programs, offset: str, length: str, status: int) -> None:
+    """Both show the same bytes, of any place."""
+    (programs.folder / "file0.kept").write_bytes(bytes(range(256)) * 32)
+    done = programs.both("file0", offset, length)
+    assert done.status == status
+
+
+LOG = [
+    ("append", "Hello"),
+    ("append", "one", "append", "two", "dump"),
+    ("appendv", "3", "a", "bc", "", "dump"),
+    ("dump", "rewind", "dump"),
+    ("append", "End of file.", "dump"),
+    ("appendv", "2", "only"),
+    ("appendv", "0", "x"),
+    ("append",),
+    ("nonsense",),
+    ("append", "kept", "nonsense", "append", "not reached"),
+    ("dump",),
+]
+
+
+@port("log")
+def test_log(programs: Programs) -> None:
+    """One goes on where the other ended, whatever the commands."""
+    for commands in LOG:
+        done = programs.both("file0", *commands)
+    assert done.output == "End of file.kept\n"
+
+
+@port("log")
+def test_log_help(programs: Programs) -> None:
+    """Both explain themselves, to whoever asks and to whoever does not."""
+    assert programs.both("help").status == 0
+    assert programs.both().status == 1
+
+
+@port("log")
+@pytest.mark.parametrize("size", [0, 4096, MIB - 4096])
+def test_log_needs_space(programs: Programs, size: int) -> None:
+    """Both refuse a small file."""
+    assert programs.both("file0", "dump", sizes=(size,)).status != 0
+
+
+@port("log")
+@pytest.mark.parametrize("missing", [0, 1, 3, -1])
+def test_log_full(programs: Programs, missing: int) -> None:
+    """Both see that the log is full, nearly full, or longer than the file."""
+    used = MIB - 24 - missing
+    header = b"PMEM2_LOG\0".ljust(16, b"\0") + used.to_bytes(8, sys.byteorder)
+    (programs.folder / "file0.kept").write_bytes(header.ljust(MIB, b"."))
+    assert programs.both("file0", "append", "ab").status == (0 if missing == 3 else 1)
+
+
+@port("map_multiple_files")
+@pytest.mark.parametrize("sizes", [(4096,), (8192, 4096, 3 * 4096), (2 * MIB, 4 * MIB)])
+def test_map_multiple_files(programs: Programs, sizes: tuple[int, ...]) -> None:
+    """Both fill all files with dashes."""
+    done = programs.both(*(f"file{number}" for number in range(len(sizes))), sizes=sizes)
+    assert done.files == tuple(b"-" * size for size in sizes)
+
+
+@port("map_multiple_files")
+@pytest.mark.parametrize(("names", "size"), [((), 4096), (("file0",), 100), (("file0", "missing"), 4096)])
+def test_map_multiple_files_refuses(programs: Programs, names: tuple[str, ...], size: int) -> None:
+    """Both refuse to do without files, and files that are not whole pages."""
+    done = programs.both(*names, sizes=(size,))
+    assert done.status == 1
+    assert not any(done.files[0])
+
+
+@pytest.mark.parametrize("example", sorted(PORTS.glob("*.py")), ids=lambda path: path.name)
+def test_short(example: Path) -> None:
+    """An example is one that can be read at once."""
+    assert len(example.read_text(encoding="utf-8").splitlines()) < 120
