@@ -188,6 +188,66 @@ def test_map_multiple_files_refuses(programs: Programs, names: tuple[str, ...], 
     assert not any(done.files[0])
 
 
+REDO = [
+    ("print",),
+    ("dump",),
+    ("check",),
+    ("add",),
+    ("add", "1", "10"),
+    ("add", "2", "20", "3", "30", "0", "0"),
+    ("add", "7", "70"),
+    ("check",),
+    ("add", "2", "21", "0x10", "160", "-1", "1"),
+    ("add", "5"),
+    ("add", "5", "6", "seven", "8"),
+    ("print", "more"),
+    ("nonsense",),
+    ("print",),
+    ("dump",),
+    ("check",),
+]
+
+
+@port("redo")
+def test_redo(programs: Programs) -> None:
+    """One goes on where the other ended: the list, and the stale entries of the log, are the same bytes."""
+    for command, *rest in REDO:
+        done = programs.both(command, "file0", *rest, sizes=(8192,))
+    assert done.status == 0
+    keys = [line.split()[0] for line in programs.both("print", "file0", sizes=(8192,)).output.splitlines()]
+    assert keys == ["0", "1", "2", "2", "3", "5", "7", "16", str(2**64 - 1)]
+
+
+@port("redo")
+@pytest.mark.parametrize("apply", [0, 1])
+def test_redo_of_an_interrupted_run(programs: Programs, apply: int) -> None:
+    """What was logged is applied at the next start if it was whole, else forgotten."""
+    words = [2, apply, *[0] * 6, 152, 11, 160, 12]
+    log = b"".join(word.to_bytes(8, sys.byteorder) for word in words)
+    (programs.folder / "file0.kept").write_bytes(log.ljust(8192, b"\0"))
+    done = programs.both("add", "file0", sizes=(8192,))
+    assert done.files[0][:64] == bytes(64)
+    assert done.files[0][152] == 11 * apply
+
+
+@port("redo")
+@pytest.mark.parametrize("place", [128, 152 + 8, 152 + 16, 152 + 40 + 16])
+def test_redo_of_a_broken_list(programs: Programs, place: int) -> None:
+    """Both see a list that is not whole."""
+    programs.both("add", "file0", "1", "10", "2", "20", sizes=(8192,))
+    kept = programs.folder / "file0.kept"
+    content = bytearray(kept.read_bytes())
+    content[place : place + 8] = (1).to_bytes(8, sys.byteorder) if place == 152 + 8 else (77).to_bytes(8, sys.byteorder)
+    kept.write_bytes(content)
+    assert programs.both("check", "file0", sizes=(8192,)).status == 1
+
+
+@port("redo")
+def test_redo_needs_space(programs: Programs) -> None:
+    """Both refuse a small file."""
+    assert programs.both("print", "file0", sizes=(4096,)).status == 1
+
+
 @pytest.mark.parametrize("example", sorted(PORTS.glob("*.py")), ids=lambda path: path.name)
 def test_short(example: Path) -> None:
     """An example is one that can be read at once."""

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A sorted list that survives a power cut, by a redo log: `python redo.py add POOL KEY VALUE...`, print, check, dump.
+
+What a change stores goes to the log first; the log is applied once a byte says that it is whole, at the next start too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from struct import Struct
+
+import pmem2
+
+LAST, APPLY, STATE = 0, 8, 64  # how many entries are logged, whether to apply them; bytes of both with padding
+ENTRIES, HEAD, CAPACITY, USED, NODES = 64, 128, 136, 144, 152  # applied entries stay, as the C program leaves them
+ENTRY, NODE = Struct("=2Q"), Struct("=5Q")  # offset, number; id, previous, next, key, value
+NONE, MINIMUM = 2**64 - 1, NODES + 100 * NODE.size
+USAGE = "usage: {0} add pool key value\n       {0} print pool\n       {0} check pool\n       {0} dump pool"
+
+
+class Pool:
+    """A sorted list in a map."""
+
+    def __init__(self, map: pmem2.Map) -> None:
+        """Apply what an interrupted run has logged."""
+        if map.size < MINIMUM:
+            raise ValueError(f"pool size({map.size}) smaller than minimum size({MINIMUM})")
+        self.map = map
+        self.apply()
+        map.store_u64(CAPACITY, (map.size - NODES) // NODE.size, persist=True)
+
+    def apply(self) -> None:
+        """Do what the log says, if it is whole, and reset it."""
+        if self.map[APPLY]:
+            entries = self.map[ENTRIES : ENTRIES + self.map.load_u64(LAST) * ENTRY.size]
+            for offset, number in ENTRY.iter_unpack(entries):
+                self.map.store_u64(offset, number, persist=True)
+        self.map.memset(0, 0, STATE, pmem2.MemFlag.WC)
+
+    def add(self, key: int, value: int) -> None:
+        """Insert before the first node whose key is not smaller."""
+        number = self.map.load_u64(USED)
+        place = NODES + number * NODE.size
+        if place + NODE.size > self.map.size:
+            raise ValueError("pool is full")
+        before = [NONE, *(node[0] for node in self if node[3] < key)][-1]
+        after = next((node[0] for node in self if node[3] >= key), NONE)
+        self.map.memcpy(place, NODE.pack(number, before, after, key, value), pmem2.MemFlag.NODRAIN)
+        changes = [(USED, number + 1)]
+        if after != NONE:
+            changes.append((NODES + after * NODE.size + 8, number))
+        changes.append((HEAD if before == NONE else NODES + before * NODE.size + 16, number))
+        entries = b"".join(ENTRY.pack(*change) for change in changes)
+        self.map[ENTRIES : ENTRIES + len(entries)] = entries
+        self.map.store_u64(LAST, len(changes))
+        self.map.persist(0, ENTRIES + len(entries))
+        self.map[APPLY] = 1
+        self.map.persist(APPLY, 1)
+        self.apply()
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        """Yield the nodes in the order of their keys."""
+        number, used = self.map.load_u64(HEAD), self.map.load_u64(USED)
+        while number < used:
+            node = NODE.unpack(self.map[NODES + number * NODE.size : NODES + (number + 1) * NODE.size])
+            yield node
+            number = node[2]
+
+    def dump(self) -> None:
+        """Print all nodes in the order in which they were made."""
+        used = self.map.load_u64(USED)
+        print(f"allocated entries: {used}")
+        for id, *near, key, value in NODE.iter_unpack(self.map[NODES : NODES + used * NODE.size]):
+            before, after = ("NULL" if other == NONE else other for other in near)
+            print(f"{before}<---{id}--->{after}\t\t\tkey={key} value={value}")
+
+    def check(self) -> None:
+        """Raise a ValueError unless every node is on the list once, and the list has two ends."""
+        used = self.map.load_u64(USED)
+        nodes = list(islice(self, used + 1))
+        if len({node[0] for node in nodes}) != used or (used and (nodes[0][1], nodes[-1][2]) != (NONE, NONE)):
+            self.dump()
+            raise ValueError("consistency check failed")
+
+
+def number(text: str) -> int:
+    """Return an argument as an unsigned 64-bit integer."""
+    if not text.lstrip("+-").isalnum() or abs(int(text, 0)) > NONE:
+        raise ValueError(f"invalid argument {text}")
+    return int(text, 0) % 2**64
+
+
+def main(argv: list[str]) -> int:
+    """Return the exit status."""
+    command, path, *rest = argv[1:] if len(argv) > 2 else ("", "", "")
+    try:
+        if len(rest) % 2 if command == "add" else rest:
+            raise ValueError(USAGE.format(argv[0]))
+        with pmem2.open(path, "r+" if command == "add" else "c") as map:
+            pool = Pool(map)
+            for key, value in zip(rest[::2], rest[1::2]):
+                pool.add(number(key), number(value))
+            if command == "print":
+                print(*(f"{node[3]} = {node[4]}\n" for node in pool), sep="", end="")
+            elif command in ("check", "dump"):
+                getattr(pool, command)()
+            elif command != "add":
+                raise ValueError(f"invalid command {command}\n{USAGE.format(argv[0])}")
+    except (OSError, ValueError) as error:
+        known = f"{getattr(error, 'function', 'open')}: {error.strerror}" if isinstance(error, OSError) else error
+        print(known, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
