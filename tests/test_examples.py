@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ class Outcome:
     output: str
     files: tuple[bytes, ...]
     complaint: str = attrs.field(eq=False)  # libpmem2's own words differ from ours
+    said: str = attrs.field(eq=False)
 
 
 class Programs:
@@ -44,7 +46,9 @@ class Programs:
         """Run one of them."""
         done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False, cwd=self.folder)
         assert done.returncode >= 0, done.stderr
-        return Outcome(done.returncode, done.stdout, tuple(file.read_bytes() for file in files), done.stderr)
+        output = re.sub(r"\d+\.\d+", "TIME", done.stdout)
+        content = tuple(file.read_bytes() for file in files)
+        return Outcome(done.returncode, output, content, done.stderr, done.stdout)
 
     def both(self, *arguments: str, sizes: tuple[int, ...] = (MIB,)) -> Outcome:
         """Run both on files alike, assert that they agree, and return the outcome; the files stay."""
@@ -246,6 +250,36 @@ def test_redo_of_a_broken_list(programs: Programs, place: int) -> None:
 def test_redo_needs_space(programs: Programs) -> None:
     """Both refuse a small file."""
     assert programs.both("print", "file0", sizes=(4096,)).status == 1
+
+
+@port("ringbuf")
+def test_ringbuf(programs: Programs) -> None:
+    """What one leaves the other goes on with; only the times differ."""
+    for operations in ("64", "1", "300"):
+        done = programs.both("file0", "10000", operations)
+        assert re.fullmatch(r"Time elapsed: \S+ seconds\nBandwidth: \S+ megabytes per second\n", done.said)
+    entries = (MIB - 128) // 10000
+    read, write = (int.from_bytes(done.files[0][place : place + 8], sys.byteorder) for place in (64, 72))
+    assert read == write == 365 % entries
+
+
+@port("ringbuf")
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("file0", "0", "1"), ("file0", str((2 << 20) + 1), "1"), ("file0", "1", "x"), ("missing", "1", "1")],
+)
+def test_ringbuf_refuses(programs: Programs, arguments: tuple[str, ...]) -> None:
+    """Both refuse wrong usage."""
+    assert programs.both(*arguments).status == 1
+
+
+@port("ringbuf")
+def test_ringbuf_of_another_size(programs: Programs) -> None:
+    """Both see that the ring buffer is another one."""
+    programs.both("file0", "100", "5")
+    assert programs.both("file0", "200", "5").complaint == "entry size (100) different than provided (200)\n"
+    programs.folder.joinpath("file0.kept").write_bytes(programs.folder.joinpath("file0").read_bytes()[: MIB // 2])
+    assert "number of entries" in programs.both("file0", "100", "5").complaint
 
 
 @pytest.mark.parametrize("example", sorted(PORTS.glob("*.py")), ids=lambda path: path.name)
