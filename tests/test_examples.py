@@ -282,6 +282,38 @@ def test_ringbuf_of_another_size(programs: Programs) -> None:
     assert "number of entries" in programs.both("file0", "100", "5").complaint
 
 
+TEXTS = [
+    ("read",),
+    ("write", "foobar"),
+    ("read",),
+    ("write", ""),
+    ("read",),
+    ("write",),
+    ("write", "x" * 4096),
+    ("read",),
+]
+
+
+@port("unsafe_shutdown")
+@pytest.mark.parametrize("flags", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("known", [False, True])
+def test_unsafe_shutdown(programs: Programs, known: bool, flags: int) -> None:
+    """Both leave the same file, new or known, closed or not, and complain of the same."""
+    words = flags.to_bytes(8, sys.byteorder) + (4096).to_bytes(8, sys.byteorder)
+    header = (b"SHUTDOWN" if known else b"").ljust(16, b"\0") + words
+    (programs.folder / "file0.kept").write_bytes(header.ljust(4096 - 9, b"\0") + b"leftovers")
+    for command, *text in TEXTS:
+        done = programs.both(command, "file0", *text, sizes=(4096,))
+        assert "Unsafe shutdown count" in done.complaint or "device_usc" in done.complaint
+
+
+@port("unsafe_shutdown")
+@pytest.mark.parametrize("arguments", [(), ("read",), ("erase", "file0"), ("read", "missing")])
+def test_unsafe_shutdown_refuses(programs: Programs, arguments: tuple[str, ...]) -> None:
+    """Both refuse wrong usage, and a file that does not exist."""
+    assert programs.both(*arguments).status == 1
+
+
 @pytest.mark.parametrize("example", sorted(PORTS.glob("*.py")), ids=lambda path: path.name)
 def test_short(example: Path) -> None:
     """An example is one that can be read at once."""
