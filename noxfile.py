@@ -13,7 +13,7 @@ from nox.command import CommandFailed
 
 PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13", "pypy3.9"]
 OLDEST_TYPED = "3.10"  # mypy knows no older one
-CHECKED = ["pmem2", "tests", "nvdimm", "examples", "build_pmem2.py", "noxfile.py", "setup.py"]
+CHECKED = ["pmem2", "tests", "nvdimm", "examples", "fuzz", "build_pmem2.py", "noxfile.py", "setup.py"]
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
@@ -165,3 +165,11 @@ def powercut(session: nox.Session) -> None:
     """Cut the power of a machine that writes, again and again, and check what it finds then; argument: how often."""
     machine(session)
     session.run("python", "nvdimm/powercut.py", *session.posargs)
+
+
+@nox.session(default=False, python=PYTHONS)
+def fuzz(session: nox.Session) -> None:
+    """Run programs of public calls, each in a child that must not die; argument: ci (2 minutes) or long (an hour)."""
+    install(session, "coverage")
+    seconds = {"ci": 110, "long": 3600}[session.posargs[0] if session.posargs else "ci"]
+    session.run("python", "fuzz/machine.py", "--seconds", str(seconds))
