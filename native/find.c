@@ -24,7 +24,7 @@ static int look(struct guarded_reservation *r, int how, size_t offset, size_t le
 static int guarded_reservation_look(struct guarded_reservation *r, int how, size_t offset, size_t length,
                                     struct guarded_map *origin, uint64_t *found, char *message)
 {
-    struct pmem2_map *map;
+    struct pmem2_map *map = NULL;
     lock(&library_lock);
     int rc = 0;
     if (!r->reservation || (origin && !origin->map))
