@@ -173,3 +173,50 @@ def fuzz(session: nox.Session) -> None:
     install(session, "coverage")
     seconds = {"ci": 110, "long": 3600}[session.posargs[0] if session.posargs else "ci"]
     session.run("python", "fuzz/machine.py", "--seconds", str(seconds))
+
+
+@nox.session(default=False)
+def leaks(session: nox.Session) -> None:
+    """Count what 100,000 cycles of each object leave behind; argument: a part of them, as 0.1."""
+    install(session, "tests")
+    session.run("python", "tests/leaks.py", *session.posargs)
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Look for known vulnerabilities in what pmem2 needs at run time."""
+    session.install("pip-audit", "attrs", "cffi")
+    output = session.run("pip-audit", "--local", "--skip-editable", success_codes=[0, 1], silent=True)
+    print(output)
+    if "No known vulnerabilities found" not in str(output):
+        if "ConnectionError" in str(output) or "Max retries" in str(output) or "HTTPError" in str(output):
+            session.skip("the service that knows vulnerabilities cannot be reached")
+        session.error("see above")
+
+
+@nox.session(default=False, python="3.9")
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions of cffi and attrs that are declared, on the oldest Python."""
+    session.install("setuptools>=77", "wheel", "cffi==1.15.0", "attrs==22.2.0")
+    session.install("--no-build-isolation", "--no-deps", "--force-reinstall", ".")
+    session.install(*nox.project.dependency_groups(PROJECT, "tests"), "cffi==1.15.0", "attrs==22.2.0")
+    session.run("pytest", "-q", *session.posargs)
+
+
+@nox.session(default=False)
+def analyze(session: nox.Session) -> None:
+    """Let gcc's analyzer, and cppcheck where it is installed, read the C code."""
+    session.install("cffi", "setuptools")
+    here = session.create_tmp()
+    compile_here = "import sys, build_pmem2; build_pmem2.ffibuilder.compile(tmpdir=sys.argv[1])"
+    session.run("python", "-c", compile_here, here, env={"CFLAGS": "-fanalyzer -Wall -Wextra -Wconversion -Werror"})
+    guards = Path(here) / "guards.c"
+    guards.write_text("".join(f'#include "{Path("native") / name}"\n' for name in GUARDS), encoding="utf-8")
+    if shutil.which("cppcheck") is None:
+        session.warn("cppcheck is not installed")
+        return
+    checks = ["--enable=warning,performance,portability", "--error-exitcode=1", "--inline-suppr", "--quiet"]
+    session.run("cppcheck", *checks, "-I.", str(guards), external=True)
+
+
+GUARDS = ["posix.c", "gate.c", "source.c", "reservation.c", "map.c", "find.c", "operations.c", "badblocks.c"]

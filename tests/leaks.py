@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Count what many cycles of each object leave behind: memory, descriptors, mappings, pthread keys.
+
+`python tests/leaks.py [SCALE]`: SCALE 1 is 100,000 cycles (reservations 10,000, from_existing 500: libpmem2 itself
+cannot do more of these in one process). What libpmem2 leaks by itself is measured beside it, through its own functions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import raw
+
+import pmem2
+
+PAGE = os.sysconf("SC_PAGESIZE")
+WARM_UP = 50
+libc = ctypes.CDLL(None)
+
+
+class Held(NamedTuple):
+    """What a process holds."""
+
+    kilobytes: int
+    descriptors: int
+    mappings: int
+    keys: int
+
+
+def free_keys() -> int:
+    """Return how many pthread keys are left."""
+    keys = []
+    key = ctypes.c_uint()
+    while libc.pthread_key_create(ctypes.byref(key), None) == 0:
+        keys.append(key.value)
+    for number in keys:
+        libc.pthread_key_delete(ctypes.c_uint(number))
+    return len(keys)
+
+
+def held() -> Held:
+    """Return what this process holds now."""
+    for _ in range(3):
+        gc.collect()
+    resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE // 1024
+    mappings = len(Path("/proc/self/maps").read_text(encoding="utf-8").splitlines())
+    return Held(resident, len(os.listdir("/proc/self/fd")), mappings, -free_keys())
+
+
+def grown(act: Callable[[], object], cycles: int) -> Held:
+    """Return what is held more after so many cycles, the first few not counted."""
+    for _ in range(WARM_UP):
+        act()
+    before = held()
+    for _ in range(cycles):
+        act()
+    return Held(*(after - first for after, first in zip(held(), before)))
+
+
+def main() -> int:
+    """Print a table; return 1 if something of ours is not flat."""
+    scale = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(bytes(16 * PAGE))
+        source = pmem2.Source.from_path(path)
+        lasting = source.map()
+        descriptor = os.open(path, os.O_RDWR)
+
+        def existing() -> None:
+            pmem2.Map.from_existing(source, bytearray(64), pmem2.Granularity.BYTE).close()
+
+        def raw_existing() -> None:
+            memory = ctypes.create_string_buffer(64)
+            with raw.source(descriptor) as own:
+                raw.map_delete(raw.map_from_existing(own, ctypes.addressof(memory), 64, pmem2.Granularity.BYTE)[1])
+
+        def raw_reservation() -> None:
+            raw.reservation_delete(raw.reservation_new(0, 1 << 20)[1])
+
+        # what it is, one cycle, how many, and whether libpmem2 itself leaks then
+        rows: list[tuple[str, Callable[[], object], int, bool]] = [
+            ("sources", lambda: pmem2.Source.from_path(path).close(), 100_000, False),
+            ("configs", lambda: pmem2.Config(length=PAGE), 100_000, False),
+            ("maps", lambda: source.map().close(), 100_000, False),
+            ("views", lambda: lasting.view(8, 64).release(), 100_000, False),
+            ("bad-block contexts", lambda: source.bad_blocks().close(), 100_000, False),
+            ("reservations", lambda: pmem2.VMReservation(1 << 20).close(), 10_000, True),
+            ("reservations, libpmem2 alone", raw_reservation, 10_000, True),
+            ("from_existing", existing, 500, True),
+            ("from_existing, libpmem2 alone", raw_existing, 300, True),
+        ]
+        print(f"{'':30} {'cycles':>8} {'KiB':>7} {'descr.':>7} {'mappings':>9} {'keys':>6}")
+        for name, act, most, library_leaks in rows:
+            cycles = max(int(most * scale), 100)
+            try:
+                more = grown(act, cycles)
+            except OSError as error:
+                print(f"{name:30} {cycles:8} not here: {error}")
+                continue
+            print(f"{name:30} {cycles:8} {more[0]:7} {more[1]:7} {more[2]:9} {more[3]:6}")
+            own = more.kilobytes < 2048 and more.mappings < 20 and more.keys == 0
+            flat = more.descriptors == 0 and (own or library_leaks)
+            failed = failed or not flat
+        os.close(descriptor)
+        lasting.close()
+        source.close()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
