@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Faults of the system: no memory, no descriptors, no addresses, a failing disk. The table is in docs/faults.md."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import RunChild
+
+FAULTS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t);
+static __thread long left = -1; /* allocations of libpmem2 and of the extension until one fails */
+static int broken;
+void fail_at(long count) { left = count; }
+long allocations_left(void) { return left; }
+void break_disk(int how) { broken = how; }
+static int fails(void *caller)
+{
+    Dl_info info;
+    const char *name;
+    if (left < 0 || !dladdr(caller, &info) || !info.dli_fname || !(name = strrchr(info.dli_fname, '/')))
+        return 0;
+    if (!strstr(name, "pmem2"))
+        return 0;
+    return left-- == 0;
+}
+void *malloc(size_t n)
+{
+    if (!fails(__builtin_return_address(0)))
+        return __libc_malloc(n);
+    errno = ENOMEM;
+    return 0;
+}
+void *calloc(size_t n, size_t m)
+{
+    if (!fails(__builtin_return_address(0)))
+        return __libc_calloc(n, m);
+    errno = ENOMEM;
+    return 0;
+}
+int msync(void *address, size_t length, int flags)
+{
+    if (!broken)
+        return (int)syscall(SYS_msync, address, length, flags);
+    errno = EIO;
+    return -1;
+}
+"""
+
+PRELUDE = """
+import ctypes, gc, os, resource, signal, sys, threading
+signal.alarm(50)
+import pmem2
+path = sys.argv[1]
+libc = ctypes.CDLL(None)
+BYTE = pmem2.Granularity.BYTE
+"""
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> str:
+    """A library that makes memory and the disk fail on demand, to be preloaded."""
+    source, library = tmp_path / "faults.c", tmp_path / "faults.so"
+    source.write_text(FAULTS, encoding="utf-8")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    return str(library)
+
+
+EVERY_ALLOCATION = """
+def everything():
+    with pmem2.Source.from_path(path) as source, pmem2.VMReservation(1 << 20) as reservation:
+        with source.map(pmem2.Config(reservation=reservation, length=4096)) as map:
+            map.memcpy(0, b"x")
+            assert reservation.first() is map
+            reservation.extend(4096)
+        with source.map(), pmem2.Map.from_existing(source, bytearray(64), BYTE), source.bad_blocks() as bad:
+            list(bad)
+    with pmem2.Source.from_anon(4096) as source, source.map():
+        pass
+everything()
+gc.collect()
+before = len(os.listdir("/proc/self/fd"))
+failed = 0
+for count in range(500):
+    libc.fail_at(ctypes.c_long(count))
+    try:
+        everything()
+    except MemoryError:
+        failed += 1
+    except OSError as error:
+        # EPERM: libpmem2 1.12 returns -1 where it has no memory for a reservation
+        assert error.errno in (1, 12) or isinstance(error, pmem2.Pmem2Error), error
+        failed += 1
+    unused = libc.allocations_left() >= 0
+    libc.fail_at(ctypes.c_long(-1))
+    gc.collect()
+    if unused:
+        break
+everything()
+gc.collect()
+print(failed > 10, unused, len(os.listdir("/proc/self/fd")) == before)
+"""
+
+
+def test_each_allocation_fails_in_turn(run_child: RunChild, file: Path, faults: str) -> None:
+    """Whichever allocation of libpmem2 or of the guards fails, it is an exception, and everything works afterwards."""
+    child = run_child(PRELUDE + EVERY_ALLOCATION, str(file), LD_PRELOAD=faults)
+    assert (child.returncode, child.stdout) == (0, "True True True\n"), child.stderr
+
+
+def test_disk_that_fails(run_child: RunChild, file: Path, faults: str) -> None:
+    """Write-back that fails with EIO is an OSError each time, and the map goes on; what was durable before is so."""
+    code = """
+with pmem2.open(path) as map:
+    map.memcpy(0, b"durable")
+    libc.break_disk(1)
+    copy, many = lambda: map.memcpy(8, b"x"), lambda: map.persist_many([(0, 1)])
+    for act in (map.persist, map.flush, map.deep_flush, copy, many):
+        try:
+            act()
+        except OSError as error:
+            print(error.errno)
+    libc.break_disk(0)
+    map.persist()
+print(open(path, "rb").read(9))
+"""
+    child = run_child(PRELUDE + code, str(file), LD_PRELOAD=faults)
+    assert child.stdout.splitlines() == ["5"] * 5 + [repr(b"durable\0x")], child.stderr
+
+
+def test_no_descriptors_and_no_addresses(run_child: RunChild, file: Path) -> None:
+    """The limits on descriptors and addresses are OSErrors that say so; existing maps work on."""
+    code = """
+map = pmem2.open(path)
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+source = pmem2.Source.from_path(path)
+resource.setrlimit(resource.RLIMIT_NOFILE, ([os.dup(0) for _ in range(20)][-1] + 1, limits[1]))
+for act in (lambda: pmem2.Source.from_path(path), lambda: pmem2.Source.from_fd(source.fd)):
+    try:
+        act()
+    except OSError as error:
+        print(error.errno)
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+for act in (source.map, lambda: pmem2.VMReservation(1 << 30)):
+    try:
+        act()
+    except OSError as error:
+        print(error.errno)
+map.memcpy(0, b"fine")
+print(map[:4])
+"""
+    child = run_child(PRELUDE + code, str(file))
+    assert child.stdout.splitlines() == ["24", "24", "12", "12", "b'fine'"], child.stderr
+
+
+def test_interrupt_in_long_copies(run_child: RunChild, file: Path) -> None:
+    """Ctrl-C in the middle of long copies leaves the map whole and able to close."""
+    code = """
+map = pmem2.open(path)
+data = bytes([7]) * len(map)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    while True:
+        map.memcpy(0, data)
+except KeyboardInterrupt:
+    print(map[:] == data)
+map.close()
+print(map.closed)
+"""
+    child = run_child(PRELUDE + code, str(file))
+    assert child.stdout.splitlines() == ["True", "True"], child.stderr
