@@ -220,3 +220,34 @@ def analyze(session: nox.Session) -> None:
 
 
 GUARDS = ["posix.c", "gate.c", "source.c", "reservation.c", "map.c", "find.c", "operations.c", "badblocks.c"]
+
+
+def sanitized(session: nox.Session, kind: str, runtime: str, tests: list[str], **options: str) -> None:
+    """Build the extension with a sanitizer, and run some of the tests with it."""
+    session.install("cffi", "setuptools", "attrs", *nox.project.dependency_groups(PROJECT, "tests"))
+    here = Path(session.create_tmp())
+    compile_here = "import sys, build_pmem2; build_pmem2.ffibuilder.compile(tmpdir=sys.argv[1])"
+    flags = {"CFLAGS": f"-g -O1 -fno-omit-frame-pointer -fsanitize={kind}", "LDFLAGS": f"-fsanitize={kind}"}
+    session.run("python", "-c", compile_here, str(here), env=flags)
+    found = str(session.run("cc", f"-print-file-name={runtime}", external=True, silent=True)).strip()
+    path = os.pathsep.join((str(here), str(Path.cwd())))
+    environment = {"LD_PRELOAD": found, "PYTHONPATH": path, "PYTHONMALLOC": "malloc", **options}
+    session.run(
+        "pytest", "-q", *(session.posargs or tests), env=environment
+    )  # not -m: an extension lies here too, maybe
+
+
+@nox.session(default=False)
+def asan(session: nox.Session) -> None:
+    """Run a focused part of the tests with AddressSanitizer and UndefinedBehaviorSanitizer in the C code."""
+    focus = ["test_properties", "test_map", "test_reservation", "test_source"]
+    tests = [f"tests/{name}.py" for name in focus]
+    sanitized(session, "address,undefined", "libasan.so", tests, ASAN_OPTIONS="detect_leaks=0")
+
+
+@nox.session(default=False)
+def tsan(session: nox.Session) -> None:
+    """Run the tests of threads with ThreadSanitizer in the C code; the interpreter itself is not watched."""
+    sanitized(
+        session, "thread", "libtsan.so", ["tests/test_threads.py"], TSAN_OPTIONS="ignore_noninstrumented_modules=1"
+    )
