@@ -77,5 +77,8 @@ static void guarded_badblocks_drop(struct guarded_badblocks *b)
 
 static int guarded_badblocks_closed(struct guarded_badblocks *b)
 {
-    return __atomic_load_n(&b->context, __ATOMIC_ACQUIRE) == NULL;
+    lock(&library_lock);
+    int closed = !b->context;
+    unlock(&library_lock);
+    return closed;
 }

@@ -46,7 +46,7 @@ static int gate_enter(uint64_t *gate, uint64_t unit)
 
 static uint64_t gate_leave(uint64_t *gate, uint64_t unit)
 {
-    return __atomic_sub_fetch(gate, unit, __ATOMIC_RELEASE);
+    return __atomic_sub_fetch(gate, unit, __ATOMIC_ACQ_REL); /* whoever leaves last may free what the others have used */
 }
 
 /* Close unless somebody is inside; with `wait` operations may finish first, but nobody enters any more. */
