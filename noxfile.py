@@ -232,9 +232,8 @@ def sanitized(session: nox.Session, kind: str, runtime: str, tests: list[str], *
     found = str(session.run("cc", f"-print-file-name={runtime}", external=True, silent=True)).strip()
     path = os.pathsep.join((str(here), str(Path.cwd())))
     environment = {"LD_PRELOAD": found, "PYTHONPATH": path, "PYTHONMALLOC": "malloc", **options}
-    session.run(
-        "pytest", "-q", *(session.posargs or tests), env=environment
-    )  # not -m: an extension lies here too, maybe
+    # not `python -m`, which would find an extension that was built in place; findings are not to be captured
+    session.run("pytest", "-q", "--capture=sys", *(session.posargs or tests), env=environment)
 
 
 @nox.session(default=False)
