@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -181,3 +183,115 @@ print(map.closed)
 """
     child = run_child(PRELUDE + code, str(file))
     assert child.stdout.splitlines() == ["True", "True"], child.stderr
+
+
+@pytest.fixture
+def failing_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system on a device that has run out of real space: what it promised, it cannot write."""
+    below, above = tmp_path / "below", tmp_path / "above"
+    below.mkdir()
+    above.mkdir()
+    image = below / "image"
+    undo: list[list[str]] = []
+    try:
+        commands = [
+            ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(below)],
+            ["truncate", "-s", "32m", str(image)],
+            ["mkfs.ext4", "-q", "-O", "^has_journal", str(image)],
+            ["mount", "-o", "loop,errors=continue", str(image), str(above)],
+        ]
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"no such disk can be made here: {done.stderr}")
+            if command[0] == "mount":
+                undo.insert(0, ["umount", command[-1]])
+        yield above
+    except FileNotFoundError as error:
+        pytest.skip(f"no such disk can be made here: {error}")
+    finally:
+        for command in undo:
+            subprocess.run(command, check=True)
+
+
+def test_device_that_fails(run_child: RunChild, failing_disk: Path) -> None:
+    """A device that cannot write is an OSError from the call that was to make it durable; the map goes on."""
+    code = """
+with pmem2.open(path, "w+", size=8 << 20) as map:
+    map[:] = bytes([7]) * len(map)
+    try:
+        map.persist()
+    except OSError as error:
+        print(error.errno)
+    print(map[-1])
+"""
+    child = run_child(PRELUDE + code, str(failing_disk / "file"))
+    error, byte = child.stdout.splitlines()
+    assert error in ("5", "28"), child.stderr  # a loop device passes on what its own file system says
+    assert byte == "7"
+
+
+def test_file_system_that_becomes_read_only(run_child: RunChild, small_disk: Path) -> None:
+    """It cannot while a writable map lives; afterwards files can only be mapped for reading."""
+    code = """
+import subprocess
+from collections.abc import Iterator
+disk = os.path.dirname(path)
+remount = lambda: subprocess.run(["mount", "-o", "remount,ro", disk], stderr=subprocess.DEVNULL).returncode
+with pmem2.open(path, "w+", size=4096) as map:
+    map.memcpy(0, b"kept")
+    print(remount() != 0)
+print(remount() == 0)
+try:
+    pmem2.open(path)
+except OSError as error:
+    print(error.errno)
+with pmem2.open(path, "r") as map:
+    print(map[:4])
+"""
+    child = run_child(PRELUDE + code, str(small_disk / "file"))
+    assert child.stdout.splitlines() == ["True", "True", "30", "b'kept'"], child.stderr
+
+
+def test_without_sys(run_child: RunChild, file: Path) -> None:
+    """Where /sys is not mounted, files are mapped as ever, and what only sysfs knows is an OSError."""
+    code = """
+import subprocess
+from collections.abc import Iterator
+if os.environ.get("INSIDE") is None:
+    inside = f"umount -l /sys; exec {sys.executable} -c 'import os, sys; exec(os.environ[\\"CODE\\"])' {path}"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", inside], env={**os.environ, "INSIDE": "1"})
+    sys.exit(done.returncode)
+print(os.listdir("/sys"))
+with pmem2.Source.from_path(path) as source, source.map() as map:
+    map.memcpy(0, b"x")
+    for look in (lambda: source.device_id, lambda: source.numa_node, lambda: list(source.bad_blocks())):
+        try:
+            look()
+        except OSError as error:
+            print(type(error).__name__)
+"""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces for us")
+    child = run_child(PRELUDE + code, str(file), CODE=PRELUDE + code)
+    assert child.stdout.splitlines() == ["[]", "NosuppError", "DaxRegionNotFoundError"], child.stderr
+
+
+def test_user_without_permissions(run_child: RunChild, locked: Path) -> None:
+    """A plain user maps what may be read, and is told where libndctl or the file do not allow more."""
+    if os.geteuid():
+        pytest.skip("becoming another user needs root")
+    code = """
+os.setgid(65534)
+os.setuid(65534)
+with pmem2.Source.from_path(path, writable=False) as source, source.map() as map:
+    print(map.protection.name, list(source.bad_blocks()))
+    for look in (lambda: source.device_id, lambda: source.numa_node, lambda: pmem2.open(path)):
+        try:
+            look()
+        except OSError as error:
+            print(type(error).__name__)
+"""
+    child = run_child(PRELUDE + code, str(locked))
+    wanted = ["READ []", "NosuppError", "DaxRegionNotFoundError", "PermissionError"]
+    assert child.stdout.splitlines() == wanted, child.stderr
