@@ -250,3 +250,10 @@ def tsan(session: nox.Session) -> None:
     sanitized(
         session, "thread", "libtsan.so", ["tests/test_threads.py"], TSAN_OPTIONS="ignore_noninstrumented_modules=1"
     )
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Let eight threads work on the same maps for ten minutes; argument: other seconds."""
+    install(session)
+    session.run("python", "-W", "ignore::ResourceWarning", "tests/soak.py", *(session.posargs or ["600"]))
