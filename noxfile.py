@@ -257,3 +257,13 @@ def soak(session: nox.Session) -> None:
     """Let eight threads work on the same maps for ten minutes; argument: other seconds."""
     install(session)
     session.run("python", "-W", "ignore::ResourceWarning", "tests/soak.py", *(session.posargs or ["600"]))
+
+
+@nox.session(default=False)
+@nox.parametrize("suite", ["bookworm", "trixie"])
+def debians(session: nox.Session, suite: str) -> None:
+    """Run the tests in an empty Debian, with its own packages; needs root and mmdebstrap."""
+    if os.geteuid() or shutil.which("mmdebstrap") is None:
+        session.skip("root and mmdebstrap are needed")
+    folder = Path(session.create_tmp()).resolve() / "root"
+    session.run("tests/debian.sh", suite, str(folder), *session.posargs, external=True)
