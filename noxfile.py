@@ -172,7 +172,7 @@ def fuzz(session: nox.Session) -> None:
     """Run programs of public calls, each in a child that must not die; argument: ci (2 minutes) or long (an hour)."""
     install(session, "coverage")
     seconds = {"ci": 110, "long": 3600}[session.posargs[0] if session.posargs else "ci"]
-    session.run("python", "fuzz/machine.py", "--seconds", str(seconds))
+    session.run("python", "fuzz/programs.py", "--seconds", str(seconds))
 
 
 @nox.session(default=False)

@@ -172,6 +172,7 @@ def test_interrupt_in_long_copies(run_child: RunChild, file: Path) -> None:
     code = """
 map = pmem2.open(path)
 data = bytes([7]) * len(map)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     while True:

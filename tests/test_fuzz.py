@@ -9,23 +9,23 @@ import pytest
 from conftest import RunChild
 
 FUZZ = Path(__file__).parent.parent / "fuzz"
-IMPORTS = f"import os, signal, sys; sys.path.insert(0, {str(FUZZ)!r}); import machine, world"
+IMPORTS = f"import os, signal, sys; sys.path.insert(0, {str(FUZZ)!r}); import programs, world"
 
 pytestmark = pytest.mark.skipif(not FUZZ.exists(), reason="fuzz/ is not here")
 
 
 def test_some_programs(run_child: RunChild) -> None:
     """No program of public calls kills or hangs the process, leaves anything behind, or raises what is not named."""
-    child = run_child(f"{IMPORTS}; machine.fuzz(20, seed=0); print(machine.Totals.done > 0)")
+    child = run_child(f"{IMPORTS}; programs.fuzz(20, seed=0); print(programs.Totals.done > 0)")
     assert (child.returncode, child.stdout) == (0, "True\n"), child.stderr
 
 
 PLANTED = f"""
 {IMPORTS}
 world.World.collect = lambda self: os.kill(os.getpid(), signal.SIGSEGV)
-for name in set(machine.OPERATIONS) - {{"collect"}}:
-    setattr(machine.Programs, name, None)
-machine.fuzz(30, seed=0)
+for name in set(programs.OPERATIONS) - {{"collect"}}:
+    setattr(programs.Programs, name, None)
+programs.fuzz(30, seed=0)
 """
 
 

@@ -4,8 +4,8 @@
 A child that a signal ends is a failing example like any other, and shrinks: the report is the shortest program that
 ends it.
 
-    python fuzz/machine.py --seconds 120       as long as that, each round with another seed
-    python fuzz/machine.py --examples 20       one round of so many programs, always the same ones
+    python fuzz/programs.py --seconds 120       as long as that, each round with another seed
+    python fuzz/programs.py --examples 20       one round of so many programs, always the same ones
 """
 
 from __future__ import annotations
