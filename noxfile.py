@@ -41,7 +41,16 @@ def install(session: nox.Session, *groups: str) -> None:
     session.install("attrs", "cffi", *wanted)
 
 
+def compile_c(session: nox.Session, flags: str, **environment: str) -> Path:
+    """Compile the extension alone, with these flags; return the folder that it is in."""
+    here = session.create_tmp()
+    code = "import sys, build_pmem2; build_pmem2.ffibuilder.compile(tmpdir=sys.argv[1])"
+    session.run("python", "-c", code, here, env={"CFLAGS": flags, **environment})
+    return Path(here)
+
+
 PROJECT = nox.project.load_toml("pyproject.toml")
+WARNINGS = "-Wall -Wextra -Wconversion -Werror"
 
 
 @nox.session(python=PYTHONS)
@@ -72,9 +81,7 @@ def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(PROJECT, "lint"), "cffi", "setuptools")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    compile_here = "import sys, build_pmem2; build_pmem2.ffibuilder.compile(tmpdir=sys.argv[1])"
-    flags = "-Wall -Wextra -Wconversion -Werror"
-    session.run("python", "-c", compile_here, session.create_tmp(), env={"CFLAGS": flags})
+    compile_c(session, WARNINGS)
 
 
 @nox.session
@@ -170,7 +177,7 @@ def powercut(session: nox.Session) -> None:
 @nox.session(default=False, python=PYTHONS)
 def fuzz(session: nox.Session) -> None:
     """Run programs of public calls, each in a child that must not die; argument: ci (2 minutes) or long (an hour)."""
-    install(session, "coverage")
+    install(session, "tests" if str(session.python).startswith("pypy") else "coverage")  # with NumPy where it is built
     seconds = {"ci": 110, "long": 3600}[session.posargs[0] if session.posargs else "ci"]
     session.run("python", "fuzz/programs.py", "--seconds", str(seconds))
 
@@ -207,11 +214,9 @@ def lowest(session: nox.Session) -> None:
 def analyze(session: nox.Session) -> None:
     """Let gcc's analyzer, and cppcheck where it is installed, read the C code."""
     session.install("cffi", "setuptools")
-    here = session.create_tmp()
-    compile_here = "import sys, build_pmem2; build_pmem2.ffibuilder.compile(tmpdir=sys.argv[1])"
-    session.run("python", "-c", compile_here, here, env={"CFLAGS": "-fanalyzer -Wall -Wextra -Wconversion -Werror"})
-    guards = Path(here) / "guards.c"
-    guards.write_text("".join(f'#include "{Path("native") / name}"\n' for name in GUARDS), encoding="utf-8")
+    guards = compile_c(session, f"-fanalyzer {WARNINGS}") / "guards.c"
+    names = str(session.run("python", "-c", "import build_pmem2; print(*build_pmem2.SOURCES)", silent=True)).split()
+    guards.write_text("".join(f'#include "native/{name}"\n' for name in names), encoding="utf-8")
     if shutil.which("cppcheck") is None:
         session.warn("cppcheck is not installed")
         return
@@ -219,16 +224,10 @@ def analyze(session: nox.Session) -> None:
     session.run("cppcheck", *checks, "-I.", str(guards), external=True)
 
 
-GUARDS = ["posix.c", "gate.c", "source.c", "reservation.c", "map.c", "find.c", "operations.c", "badblocks.c"]
-
-
 def sanitized(session: nox.Session, kind: str, runtime: str, tests: list[str], **options: str) -> None:
     """Build the extension with a sanitizer, and run some of the tests with it."""
     session.install("cffi", "setuptools", "attrs", *nox.project.dependency_groups(PROJECT, "tests"))
-    here = Path(session.create_tmp())
-    compile_here = "import sys, build_pmem2; build_pmem2.ffibuilder.compile(tmpdir=sys.argv[1])"
-    flags = {"CFLAGS": f"-g -O1 -fno-omit-frame-pointer -fsanitize={kind}", "LDFLAGS": f"-fsanitize={kind}"}
-    session.run("python", "-c", compile_here, str(here), env=flags)
+    here = compile_c(session, f"-g -O1 -fno-omit-frame-pointer -fsanitize={kind}", LDFLAGS=f"-fsanitize={kind}")
     found = str(session.run("cc", f"-print-file-name={runtime}", external=True, silent=True)).strip()
     path = os.pathsep.join((str(here), str(Path.cwd())))
     environment = {"LD_PRELOAD": found, "PYTHONPATH": path, "PYTHONMALLOC": "malloc", **options}

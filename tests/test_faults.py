@@ -236,7 +236,6 @@ def test_file_system_that_becomes_read_only(run_child: RunChild, small_disk: Pat
     """It cannot while a writable map lives; afterwards files can only be mapped for reading."""
     code = """
 import subprocess
-from collections.abc import Iterator
 disk = os.path.dirname(path)
 remount = lambda: subprocess.run(["mount", "-o", "remount,ro", disk], stderr=subprocess.DEVNULL).returncode
 with pmem2.open(path, "w+", size=4096) as map:
@@ -258,7 +257,6 @@ def test_without_sys(run_child: RunChild, file: Path) -> None:
     """Where /sys is not mounted, files are mapped as ever, and what only sysfs knows is an OSError."""
     code = """
 import subprocess
-from collections.abc import Iterator
 if os.environ.get("INSIDE") is None:
     inside = f"umount -l /sys; exec {sys.executable} -c 'import os, sys; exec(os.environ[\\"CODE\\"])' {path}"
     done = subprocess.run(["unshare", "-m", "sh", "-c", inside], env={**os.environ, "INSIDE": "1"})
