@@ -10,6 +10,7 @@ project=$(cd "$(dirname "$0")/.." && pwd)
 if [ ! -x "$root/usr/bin/python3" ]; then
     packages=gcc,libc6-dev,libpmem2-dev,pkg-config,python3-attr,python3-cffi,python3-dev,python3-hypothesis
     packages=$packages,python3-numpy,python3-pytest,python3-setuptools
+    packages=$packages,e2fsprogs,mount,util-linux # for the tests of faults
     mmdebstrap --quiet --mode=root --variant=apt --include="$packages" "$suite" "$root"
 fi
 rm -rf "$root/project"
