@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cffi import FFI
+from cffi import FFI, PkgConfigError
 
 NATIVE = Path(__file__).with_name("native")
 PLATFORM = "windows" if sys.platform == "win32" else "posix"
@@ -23,10 +23,17 @@ SOURCES = (
     "source.c",
     "reservation.c",
     "map.c",
+    f"{PLATFORM}_map.c",
     "find.c",
     "operations.c",
+    "pairs.c",
     "badblocks.c",
 )
+MISSING = """pmem2 is compiled against libpmem2, which pkg-config does not find. Install it with its headers:
+    Debian, Ubuntu  apt install gcc libpmem2-dev pkg-config python3-dev
+    Fedora          dnf install gcc libpmem2-devel pkgconf-pkg-config python3-devel
+    Arch            pmdk from the AUR, then pacman -S base-devel
+    openSUSE        zypper install gcc libpmem2-devel pkgconf python3-devel"""
 
 
 def joined(names: tuple[str, ...]) -> str:
@@ -37,9 +44,12 @@ def joined(names: tuple[str, ...]) -> str:
 ffibuilder = FFI()
 ffibuilder.cdef(joined(DECLARATIONS))
 if PLATFORM == "windows":  # no pkg-config there
-    ffibuilder.set_source("_pmem2", joined(SOURCES), libraries=["libpmem2"])
+    ffibuilder.set_source("_pmem2", joined(SOURCES), libraries=["libpmem2", "ntdll"])
 else:
-    ffibuilder.set_source_pkgconfig("_pmem2", ["libpmem2"], joined(SOURCES))
+    try:
+        ffibuilder.set_source_pkgconfig("_pmem2", ["libpmem2"], joined(SOURCES))
+    except PkgConfigError as error:
+        sys.exit(f"{error}\n{MISSING}")
 
 if __name__ == "__main__":
     ffibuilder.compile(verbose=True)

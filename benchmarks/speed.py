@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How near pmem2 comes to C, and what else there is: `python benchmarks/speed.py [--json] [--plot FILE]`.
 
-Times are medians of alternating runs in one process, so that the ratios hold on a noisy machine; the times themselves
-do not. Files lie on a memory file system with forced CACHE_LINE granularity, so that a flush is an instruction.
+Times are the least of many short runs, of two ways in turn in one process, so that their ratio holds on a noisy
+machine; the times themselves do not. Files lie on a memory file system with forced CACHE_LINE granularity, where a
+flush is an instruction.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ import reference
 from _pmem2 import ffi, lib
 
 import pmem2
+from pmem2._map import copy, drain, flush, persist, store_u64
 
 Work = Callable[[int], object]
 Row = dict[str, Any]
-ROUNDS = 9
+ROUNDS = 50
 SHM = Path("/dev/shm")
+READ_WRITE = lib.PMEM2_PROT_READ | lib.PMEM2_PROT_WRITE
 
 
 def timed(work: Work, times: int) -> float:
@@ -41,60 +44,93 @@ def timed(work: Work, times: int) -> float:
     return (time.perf_counter_ns() - start) / times
 
 
-def compare(name: str, ours: Work, theirs: Work, times: int, target: float, against: str = "C") -> Row:
-    """Time two ways in turn; the ratio is the median of the ratios of neighbours."""
+def compare(
+    name: str, ours: Work, theirs: Work, times: int, target: float, against: str = "C", rounds: int = ROUNDS
+) -> Row:
+    """Time two ways in turn, many times for a millisecond or so: the least is what nothing else has disturbed."""
     ours(times // 10 + 1)
     theirs(times // 10 + 1)
-    pairs = [(timed(ours, times), timed(theirs, times)) for _ in range(ROUNDS)]
+    pairs = [(timed(ours, times), timed(theirs, times)) for _ in range(rounds)]
     return {
         "name": name,
-        "ours_ns": statistics.median(a for a, _ in pairs),
-        "other_ns": statistics.median(b for _, b in pairs),
-        "ratio": statistics.median(a / b for a, b in pairs),
+        "ours_ns": (ours_ns := min(a for a, _ in pairs)),
+        "other_ns": (other_ns := min(b for _, b in pairs)),
+        "ratio": ours_ns / other_ns,
+        "median_ratio": statistics.median(a / b for a, b in pairs),
         "target": target,
         "against": against,
     }
 
 
+class Unchecked:
+    """The floor: a Python method that calls the C helper, and checks no argument."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def persist(self, offset: int, length: int) -> None:
+        """Call the helper."""
+        if persist(self._handle, offset, length):
+            raise ValueError
+
+    def flush(self, offset: int, length: int) -> None:
+        """Call the helper."""
+        if flush(self._handle, offset, length):
+            raise ValueError
+
+    def drain(self) -> None:
+        """Call the helper."""
+        if drain(self._handle):
+            raise ValueError
+
+    def memcpy(self, offset: int, data: bytes) -> None:
+        """Call the helper."""
+        if copy(self._handle, offset, data, len(data), 0):
+            raise ValueError
+
+    def store_u64(self, offset: int, value: int) -> None:
+        """Call the helper."""
+        if store_u64(self._handle, offset, value, 0):
+            raise ValueError
+
+
+# what is called, on a Map or on Unchecked, and the bare call of the same helper
+SMALL = {
+    "persist(64, 8)": "lib.guarded_persist(h, 64, 8)",
+    "flush(64, 8)": "lib.guarded_flush(h, 64, 8)",
+    "drain()": "lib.guarded_drain(h)",
+    "memcpy(64, data)": "lib.guarded_copy(h, 64, data, 64, 0)",
+    "store_u64(64, 8)": "lib.guarded_store_u64(h, 64, 8, 0)",
+}
+
+
+def loop(text: str, m: Any) -> Work:
+    """Return a loop over one expression, with everything that it names at hand."""
+    scope: dict[str, Any] = {}
+    bare = text.split("(")[0]
+    call = text.replace(bare, "call", 1)
+    names = {"m": m, "h": m._handle, "data": b"x" * 64, "lib": lib}
+    names["call"] = eval(bare, names)
+    arguments = ", ".join(f"{name}={name}" for name in ("call", "h", "data"))
+    if bare.startswith("m."):  # a method is looked up each time, as users do
+        call, arguments = text, "m=m, data=data"
+    exec(f"def work(times, {arguments}):\n for _ in range(times):\n  {call}", names, scope)
+    work: Work = scope["work"]
+    return work
+
+
 def small(m: pmem2.Map) -> list[Row]:
-    """Compare methods with the bare call of the same C helper."""
-    handle, data = m._handle, b"x" * 64
+    """Compare methods, and methods that check nothing, with the bare call of the same C helper."""
     limit = 1.1 if sys.implementation.name == "pypy" else 1.3
-
-    def call(function: Callable[..., object], *arguments: object) -> Work:
-        names = [f"a{n}" for n in range(len(arguments))]
-        defaults = ", ".join(f"{name}={name}" for name in ["function", *names])
-        scope: dict[str, Any] = {"function": function, **dict(zip(names, arguments))}
-        exec(f"def work(times, {defaults}):\n for _ in range(times):\n  function({', '.join(names)})", scope)
-        work: Work = scope["work"]
-        return work
-
-    def method(text: str) -> Work:
-        scope: dict[str, Any] = {"m": m, "data": data}
-        exec(f"def work(times, m=m, data=data):\n for _ in range(times):\n  {text}", scope)
-        work: Work = scope["work"]
-        return work
-
-    cases = [
-        ("persist(64, 8)", "m.persist(64, 8)", (lib.guarded_persist, handle, 64, 8)),
-        ("flush(64, 8)", "m.flush(64, 8)", (lib.guarded_flush, handle, 64, 8)),
-        ("drain()", "m.drain()", (lib.guarded_drain, handle)),
-        ("memcpy(64, 64 bytes)", "m.memcpy(64, data)", (lib.guarded_copy, handle, 64, data, 64, 0)),
-        ("store_u64(64, 8)", "m.store_u64(64, 8)", (lib.guarded_store_u64, handle, 64, 8, 0)),
-    ]
-    rows = [compare(name, method(text), call(*bare), 100_000, limit, "the bare call") for name, text, bare in cases]
-    nothing = {"m": Nothing(), "data": data}
-    exec("def work(times, m=m, data=data):\n for _ in range(times):\n  m.nothing(64, 8)", nothing)
-    floor: Any = nothing["work"]
-    rows.append(compare("floor: a Python method that does nothing", floor, call(lib.guarded_drain, handle), 100_000, 0))
+    rows = []
+    for text, bare in SMALL.items():
+        theirs = loop(bare, m)
+        rows.append(compare(text, loop(f"m.{text}", m), theirs, 2000, limit, "the bare call", 200))
+        floor = loop(f"m.{text}", Unchecked(m._handle))
+        rows.append(compare(f"floor: {text} that checks nothing", floor, theirs, 2000, 0, "the bare call", 200))
     return rows
-
-
-class Nothing:
-    """What calling any method costs."""
-
-    def nothing(self, offset: int, length: int) -> None:
-        """Do nothing."""
 
 
 def ranges(m: pmem2.Map, c: Any, c_map: int) -> list[Row]:
@@ -128,7 +164,7 @@ def ranges(m: pmem2.Map, c: Any, c_map: int) -> list[Row]:
                 f"persist_many, {count} tuples",
                 lambda times, pairs=pairs: [m.persist_many(pairs) for _ in range(times)],
                 lambda times, pairs=pairs: [m.persist(o, n) for _ in range(times) for o, n in pairs],
-                20_000 // count,
+                max(2000 // count, 1),
                 0.2,
                 "a loop in Python",
             )
@@ -145,7 +181,7 @@ def bulk(m: pmem2.Map, source: pmem2.Source, c: Any, c_map: int) -> list[Row]:
     """Compare copies with the same calls in C, from every kind of buffer."""
     rows = []
     for length in (64 << 10, 1 << 20, 16 << 20):
-        times = max((64 << 20) // length, 4)
+        times = max((8 << 20) // length, 1)
         data = bytearray(os.urandom(length))
         lent = ffi.from_buffer("char[]", data)
         pointer = reference_pointer(c, "char *", lent)
@@ -203,9 +239,10 @@ def bulk(m: pmem2.Map, source: pmem2.Source, c: Any, c_map: int) -> list[Row]:
 def bare_mapping(source: pmem2.Source, times: int) -> None:
     """Map and unmap with the C helpers alone."""
     message = ffi.new("char[]", lib.GUARD_MESSAGE_SIZE)
+    granularity, sharing = lib.PMEM2_GRANULARITY_PAGE, lib.PMEM2_SHARED
     for _ in range(times):
         handle = lib.guarded_map_alloc()
-        lib.guarded_map_new(handle, source._handle, lib.PMEM2_GRANULARITY_PAGE, 0, 0, 0, 3, ffi.NULL, 0, message)
+        lib.guarded_map_new(handle, source._handle, granularity, 0, 0, sharing, READ_WRITE, ffi.NULL, 0, message)
         lib.guarded_map_close(handle, message)
         lib.guarded_map_drop(handle)
 
@@ -222,7 +259,7 @@ def mapping(c: Any) -> list[Row]:
                         f"map and unmap {length >> 10} KiB",
                         lambda times, s=source: [pmem2.Map(s).close() for _ in range(times)],
                         lambda times, s=source: c.lib.c_map(s.fd, times),
-                        1000,
+                        20,
                         1.5,
                     )
                 )
@@ -231,7 +268,7 @@ def mapping(c: Any) -> list[Row]:
                         f"floor: the C helpers alone, {length >> 10} KiB",
                         lambda times, s=source: bare_mapping(s, times),
                         lambda times, s=source: c.lib.c_map(s.fd, times),
-                        1000,
+                        20,
                         0,
                     )
                 )
@@ -245,6 +282,7 @@ def instead() -> list[Row]:
     for folder, forced in ((tempfile.gettempdir(), None), (str(SHM), claim)):
         if forced:
             os.environ["PMEM2_FORCE_GRANULARITY"] = forced
+        few, many = (5, 200) if forced else (2, 10)  # a disk takes its time
         with tempfile.TemporaryDirectory(dir=folder) as place:
             path = Path(place) / "data"
             pmem2.open(path, "x+", size=contenders.SIZE).close()
@@ -256,9 +294,10 @@ def instead() -> list[Row]:
                             f"{name}, {forced or 'ordinary file'}",
                             lambda times, workload=workload, ours=ours: workload(ours, times),
                             lambda times, workload=workload, other=other: workload(other, times),
-                            10 if "1000" in name or "MiB" in name else 200,
+                            few if "1000" in name or "MiB" in name else many,
                             1.0,
                             other.name,
+                            ROUNDS if forced else 5,
                         )
                     )
     return rows
@@ -276,9 +315,27 @@ def start() -> list[Row]:
         return work
 
     base = "import attrs, _cffi_backend"
-    row = compare("start with `import pmem2`", run(f"{base}, pmem2"), run(base), 3, 0, "attrs and the cffi backend")
+    row = compare("start with `import pmem2`", run(f"{base}, pmem2"), run(base), 1, 0, "attrs and the cffi backend")
     row["added_ms"] = (row["ours_ns"] - row["other_ns"]) / 1e6
     return [row]
+
+
+COUNTED = """
+import os, sys
+sys.path.insert(0, {here!r})
+import pmem2, speed
+path = f"/dev/shm/pmem2-count-{{os.getpid()}}"
+with pmem2.open(path, "w+", size=4096) as m:
+    os.unlink(path)
+    floor = speed.Unchecked(m._handle)
+    works = [speed.loop(*pair) for text, bare in speed.SMALL.items()
+             for pair in ((f"m.{{text}}", m), (f"m.{{text}}", floor), (bare, m))]
+    for work in works:
+        work(100)
+        os.getppid()  # where callgrind begins to count anew
+        work({times})
+        os.getppid()
+"""
 
 
 def instructions() -> list[Row]:
@@ -286,23 +343,18 @@ def instructions() -> list[Row]:
     if shutil.which("valgrind") is None or sys.implementation.name != "cpython":
         print("instruction counts: skipped, they need valgrind and CPython", file=sys.stderr)
         return []
-    rows = []
-    for name, text in (("persist(64, 8)", "m.persist(64, 8)"), ("memcpy(64, 64 bytes)", "m.memcpy(64, data)")):
-        counts = []
-        for times in (1000, 3000):
-            code = (
-                "import pmem2, os\n"
-                "with pmem2.open('/dev/shm/pmem2-count-%d' % os.getpid(), 'w+', size=4096) as m:\n"
-                " os.unlink('/dev/shm/pmem2-count-%d' % os.getpid())\n"
-                f" data = b'x' * 64\n for _ in range({times}):\n  {text}\n"
-            )
-            with tempfile.TemporaryDirectory() as folder:
-                out = Path(folder) / "out"
-                command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, "-c", code]
-                subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": "0"})
-                counts.append(next(int(x.split()[1]) for x in out.read_text().splitlines() if x.startswith("summary")))
-        rows.append({"name": f"instructions of {name}", "count": (counts[1] - counts[0]) / 2000})
-    return rows
+    times = 1000
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        code = COUNTED.format(here=str(Path(__file__).parent), times=times)
+        tool = ["valgrind", "--tool=callgrind", "--dump-before=getppid*", f"--callgrind-out-file={out}"]
+        subprocess.run([*tool, sys.executable, "-c", code], check=True, capture_output=True)
+        parts = [out.with_suffix(f".{number}").read_text() for number in range(2, 6 * len(SMALL) + 1, 2)]
+    each = [int(part.split("\ntotals: ")[1].split()[0]) / times for part in parts]
+    return [
+        {"name": f"instructions of {text}", "count": each[3 * n], "floor": each[3 * n + 1], "bare": each[3 * n + 2]}
+        for n, text in enumerate(SMALL)
+    ]
 
 
 def plot(file: Path, m: pmem2.Map, c: Any, c_map: int) -> None:
@@ -358,7 +410,10 @@ def table(rows: list[Row]) -> None:
     """Print rows for people."""
     for row in rows:
         if "count" in row:
-            print(f"{row['name']:<44}{row['count']:>12,.0f}")
+            print(
+                f"{row['name']:<44}{row['count']:>12,.0f}{row['floor']:>12,.0f} checking nothing"
+                f"{row['bare']:>12,.0f} for the bare call"
+            )
             continue
         verdict = f"target {row['target']:g}" if row["target"] else "no target"
         if "added_ms" in row:

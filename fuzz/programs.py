@@ -33,7 +33,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from pmem2 import Granularity
 
 STEPS = 50  # operations of one program
-LIMIT = 60  # seconds that one program may take
+LIMIT = 600  # seconds that one program may take, on a machine that is busy with others too
 PAGE = world.PAGE
 SIZE = world.FILE_SIZE
 

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The library keeps the number of a descriptor, so a bad-block context owns one. */
+/* The library keeps the number of a descriptor, so a bad-block context owns one: a file of its own. */
 
 struct guarded_badblocks {
     struct pmem2_badblock_context *context;
-    int fd;
+    file_t file;
     int finished;
 };
 
 static struct guarded_badblocks *guarded_badblocks_alloc(void)
 {
-    return calloc(1, sizeof(struct guarded_badblocks));
+    struct guarded_badblocks *b = calloc(1, sizeof *b);
+    if (b)
+        b->file = NO_FILE;
+    return b;
 }
 
 static int guarded_badblocks_new(struct guarded_badblocks *b, struct guarded_source *s, char *message)
@@ -18,20 +21,17 @@ static int guarded_badblocks_new(struct guarded_badblocks *b, struct guarded_sou
     if (rc)
         return rc;
     struct pmem2_source *own = NULL;
-    b->fd = -1;
     if (s->dax_size)
         rc = PMEM2_E_NOSUPP;
-    else if (s->fd >= 0) {
-        b->fd = duplicate(s->fd);
-        rc = b->fd < 0 ? b->fd : told(pmem2_source_from_fd(&own, b->fd), message);
-    }
+    else if (s->file != NO_FILE && !(rc = duplicate(s->file, &b->file)))
+        rc = told(source_from_file(&own, b->file), message);
     lock(&library_lock);
     if (!rc)
         rc = told(pmem2_badblock_context_new(&b->context, own ? own : s->source), message);
     unlock(&library_lock);
     pmem2_source_delete(&own);
-    if (rc && b->fd >= 0)
-        close(b->fd);
+    if (rc)
+        close_file(&b->file);
     return source_leave(s, rc);
 }
 
@@ -61,8 +61,7 @@ static void guarded_badblocks_close(struct guarded_badblocks *b)
     if (b->context) {
         pmem2_badblock_context_delete(&b->context);
         b->context = NULL;
-        if (b->fd >= 0)
-            close(b->fd);
+        close_file(&b->file);
     }
     unlock(&library_lock);
 }

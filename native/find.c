@@ -40,9 +40,12 @@ static int guarded_reservation_look(struct guarded_reservation *r, int how, size
     }
     if (!rc) {
         const struct guarded_map *m = reserved_maps;
-        while (m->map != map)
+        while (m && m->map != map)
             m = m->neighbour;
-        *found = m->serial;
+        if (m)
+            *found = m->serial;
+        else /* one that could not be undone: it was nobody's Map */
+            rc = PMEM2_E_MAPPING_NOT_FOUND;
     }
     unlock(&library_lock);
     return rc;

@@ -13,16 +13,17 @@
 #define GUARD_GRANULARITY_UNSET ...
 
 void guarded_leave(void);
-int guarded_allocate(int fd, size_t size);
+int guarded_allocate(file_t file, size_t size);
+int memcmp(const void *a, const void *b, size_t n); /* the C library's, which is much faster than PyPy */
 
-struct guarded_source { size_t dax_size; size_t dax_alignment; int fd; int writable; ...; };
+struct guarded_source { size_t dax_size; size_t dax_alignment; file_t file; int writable; ...; };
 struct guarded_source *guarded_source_alloc(void);
-int guarded_source_from_fd(struct guarded_source *s, int fd, char *message);
+int guarded_source_from_file(struct guarded_source *s, file_t file, char *message);
 int guarded_source_from_anon(struct guarded_source *s, size_t size, char *message);
 void guarded_source_close(struct guarded_source *s);
 void guarded_source_drop(struct guarded_source *s);
 int guarded_source_closed(struct guarded_source *s);
-int guarded_source_get_fd(struct guarded_source *s, int *fd, char *message);
+int guarded_source_get_file(struct guarded_source *s, file_t *file, char *message);
 int guarded_source_size(struct guarded_source *s, size_t *size, char *message);
 int guarded_source_alignment(struct guarded_source *s, size_t *alignment, char *message);
 int guarded_source_device_id(struct guarded_source *s, char *id, size_t *length, char *message);
@@ -44,6 +45,7 @@ int guarded_reservation_shrink(struct guarded_reservation *r, size_t offset, siz
 struct guarded_map { uintptr_t address; size_t size; unsigned protection; enum pmem2_granularity granularity;
                      uint64_t serial; ...; };
 struct guarded_map *guarded_map_alloc(void);
+int guarded_claim_ignored(void);
 int guarded_map_new(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset, size_t length,
                     enum pmem2_sharing_type sharing, unsigned protection,
                     struct guarded_reservation *r, size_t reservation_offset, char *message);
@@ -70,6 +72,7 @@ int guarded_persist(struct guarded_map *m, size_t offset, size_t length);
 int guarded_flush(struct guarded_map *m, size_t offset, size_t length);
 int guarded_drain(struct guarded_map *m);
 int guarded_deep_flush(struct guarded_map *m, size_t offset, size_t length, char *message);
+int guarded_pairs(uintptr_t address, uint64_t *numbers, size_t count);
 int guarded_flush_many(struct guarded_map *m, const uint64_t *ranges, size_t count, int drain);
 int guarded_copy(struct guarded_map *m, size_t offset, const char *data, size_t length, unsigned flags);
 int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count);

@@ -17,6 +17,7 @@ struct guarded_map {
     struct guarded_map *neighbour;  /* in the list of maps in reservations, which `find` answers from */
     uint64_t serial;                /* never used twice: a number that Python can look a Map up by */
     size_t unmap;                   /* bytes that are ours to unmap: a device DAX that no NVDIMM region backs */
+    file_t file;                    /* what a Windows map writes pages back through: ours, or NO_FILE */
 };
 
 static struct guarded_map *reserved_maps;
@@ -24,7 +25,10 @@ static uint64_t serials;
 
 static struct guarded_map *guarded_map_alloc(void)
 {
-    return calloc(1, sizeof(struct guarded_map));
+    struct guarded_map *m = calloc(1, sizeof *m);
+    if (m)
+        m->file = NO_FILE;
+    return m;
 }
 
 static void take_functions(struct guarded_map *m, struct pmem2_map *map)
@@ -61,6 +65,7 @@ static int map_delete(struct guarded_map *m, char *message)
     int rc = told(pmem2_map_delete(&m->map), message);
     if (rc)
         return rc;
+    close_file(&m->file);
     if (m->unmap)
         unmap((void *)m->address, m->unmap);
     if (m->reservation) {
@@ -74,88 +79,13 @@ static int map_delete(struct guarded_map *m, char *message)
     return 0;
 }
 
-/* pmem2_map_new for a device DAX that no NVDIMM region backs, in the library's order of checks */
-static int map_dax(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset, size_t length,
-                   enum pmem2_sharing_type sharing, unsigned protection, char *message)
-{
-    if (granularity == GUARD_GRANULARITY_UNSET)
-        return PMEM2_E_GRANULARITY_NOT_SET;
-    if (offset % s->dax_alignment)
-        return PMEM2_E_OFFSET_UNALIGNED;
-    if (sharing == PMEM2_PRIVATE)
-        return PMEM2_E_SRC_DEVDAX_PRIVATE;
-    if (length % s->dax_alignment)
-        return PMEM2_E_LENGTH_UNALIGNED;
-    if (offset >= s->dax_size || length > s->dax_size - offset)
-        return PMEM2_E_MAP_RANGE;
-    if (granularity == PMEM2_GRANULARITY_BYTE)
-        return PMEM2_E_GRANULARITY_NOT_SUPPORTED;
-    if (!length)
-        length = s->dax_size - offset;
-    void *address;
-    int rc = map_shared(s->fd, offset, length, protection, &address);
-    if (rc)
-        return rc;
-    rc = told(pmem2_map_from_existing(&m->map, s->source, address, length, PMEM2_GRANULARITY_CACHE_LINE), message);
-    if (rc)
-        unmap(address, length);
-    else
-        m->unmap = length;
-    return rc;
-}
-
-/* The functions of CACHE_LINE, where the environment claims it, from a map of memory of our own: they serve all maps. */
-static int take_cache_line_functions(struct guarded_map *m, struct guarded_source *s, char *message)
-{
-    static char memory[64];
-    static struct guarded_map known;
-    if (!known.persist) {
-        int rc = told(pmem2_map_from_existing(&known.map, s->source, memory, sizeof memory,
-                                              PMEM2_GRANULARITY_CACHE_LINE), message);
-        if (rc)
-            return rc;
-        take_functions(&known, known.map);
-        pmem2_map_delete(&known.map);
-    }
-    m->persist = known.persist;
-    m->flush = known.flush;
-    m->drain = known.drain;
-    m->copy = known.copy;
-    m->set = known.set;
-    return 0;
-}
-
-/* The second half of mapping a file that is not on DAX: what libpmem2 has mapped privately becomes shared. */
-static int map_share(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset,
-                     unsigned protection, char *message)
-{
-    int rc = 0;
-    m->granularity = forced_granularity(PMEM2_GRANULARITY_PAGE);
-    if ((int)m->granularity > granularity)
-        rc = PMEM2_E_GRANULARITY_NOT_SUPPORTED;
-    else if (m->granularity == PMEM2_GRANULARITY_CACHE_LINE)
-        rc = take_cache_line_functions(m, s, message);
-    else /* those of BYTE; on PAGE only its plain copies are used */
-        take_functions(m, m->map);
-    if (!rc)
-        rc = map_over(pmem2_map_get_address(m->map), s->fd, offset, pmem2_map_get_size(m->map), protection);
-    if (rc)
-        pmem2_map_delete(&m->map);
-    return rc;
-}
-
-/*
- * On a file that is not on DAX, pmem2_map_new tries MAP_SYNC first, at a fixed address. Many file systems refuse only
- * after the kernel has unmapped what was there, and the second attempt then maps over whatever another thread has got
- * in the gap, its stack for one. So there libpmem2 maps privately, which takes one attempt, and we map over that.
- */
-static int map_new(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset, size_t length,
-                   enum pmem2_sharing_type sharing, unsigned protection, struct guarded_reservation *r,
-                   size_t reservation_offset, char *message)
+/* pmem2_map_new with a config of all this */
+static int map_configured(struct guarded_map *m, const struct pmem2_source *source, int granularity, size_t offset,
+                          size_t length, enum pmem2_sharing_type sharing, unsigned protection,
+                          struct guarded_reservation *r, size_t reservation_offset, char *message)
 {
     struct pmem2_config *config;
     size_t size;
-    const int paged = s->fd >= 0 && !s->device && sharing == PMEM2_SHARED && !is_dax(s->fd, offset);
     int rc = told(pmem2_config_new(&config), message);
     if (rc)
         return rc;
@@ -166,22 +96,27 @@ static int map_new(struct guarded_map *m, struct guarded_source *s, int granular
     if (!rc)
         rc = pmem2_config_set_length(config, length);
     if (!rc)
-        rc = pmem2_config_set_sharing(config, paged ? PMEM2_PRIVATE : sharing);
+        rc = pmem2_config_set_sharing(config, sharing);
     if (!rc)
-        rc = pmem2_config_set_protection(config, paged ? PMEM2_PROT_READ : protection);
+        rc = pmem2_config_set_protection(config, protection);
     if (!rc && r)
         rc = pmem2_config_set_vm_reservation(config, r->reservation, reservation_offset);
     if (!rc)
-        rc = pmem2_map_new(&m->map, config, s->source);
+        rc = pmem2_map_new(&m->map, config, source);
     told(rc, message);
     pmem2_config_delete(&config);
     /* an offset exactly at the end passes libpmem2's checks and fails in mmap */
-    if (rc == -EINVAL && !pmem2_source_size(s->source, &size) && offset == size)
+    if (rc == -EINVAL && !pmem2_source_size(source, &size) && offset == size)
         rc = PMEM2_E_MAP_RANGE;
-    if (!rc && paged)
-        rc = map_share(m, s, granularity, offset, protection, message);
     return rc;
 }
+
+/* How a platform maps, in posix_map.c and windows_map.c: all under library_lock. */
+static int map_new(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset, size_t length,
+                   enum pmem2_sharing_type sharing, unsigned protection, struct guarded_reservation *r,
+                   size_t reservation_offset, char *message);
+static int map_existing(struct guarded_map *m, struct guarded_source *s, uintptr_t address, size_t length,
+                        enum pmem2_granularity granularity, char *message);
 
 static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset,
                            size_t length, enum pmem2_sharing_type sharing, unsigned protection,
@@ -196,12 +131,8 @@ static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, int 
     /* libpmem2 would map over whatever lies there */
     else if (r && reservation_offset > pmem2_vm_reservation_get_size(r->reservation))
         rc = GUARD_RANGE;
-    else if (!(rc = spare_keys())) {
-        if (!s->dax_size)
-            rc = map_new(m, s, granularity, offset, length, sharing, protection, r, reservation_offset, message);
-        else
-            rc = r ? PMEM2_E_NOSUPP : map_dax(m, s, granularity, offset, length, sharing, protection, message);
-    }
+    else if (!(rc = spare_keys()))
+        rc = map_new(m, s, granularity, offset, length, sharing, protection, r, reservation_offset, message);
     if (!rc)
         map_opened(m, protection, r);
     unlock(&library_lock);
@@ -216,7 +147,7 @@ static int guarded_map_from_existing(struct guarded_map *m, struct guarded_sourc
         return rc;
     lock(&library_lock);
     if (!(rc = spare_keys()))
-        rc = told(pmem2_map_from_existing(&m->map, s->source, (void *)address, length, granularity), message);
+        rc = map_existing(m, s, address, length, granularity, message);
     if (!rc)
         map_opened(m, protection, NULL);
     unlock(&library_lock);
@@ -239,10 +170,10 @@ static void map_free(struct guarded_map *m)
     if (is_leaving())
         return;
     lock(&library_lock);
-    if (m->map)
-        map_delete(m, message);
+    int rc = m->map ? map_delete(m, message) : 0;
     unlock(&library_lock);
-    free(m);
+    if (!rc) /* what the system does not unmap, for want of memory, stays: searches may still come across it */
+        free(m);
 }
 
 /* The owner is gone. A view that outlives it, as garbage may, keeps the mapping until it goes too. */

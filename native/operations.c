@@ -72,7 +72,7 @@ static void guarded_unpin(struct guarded_pin *p)
 static int make_durable(const struct guarded_map *m, size_t offset, size_t length)
 {
     if (m->granularity == PMEM2_GRANULARITY_PAGE)
-        return length ? write_back(m->address + offset, length) : 0;
+        return length ? write_back(m->file, m->address + offset, length) : 0;
     m->persist(at(m, offset), length);
     return 0;
 }
@@ -131,15 +131,21 @@ static struct run run_of(const struct guarded_map *m, uintptr_t unit, size_t off
 /* An msync waits for the disk, which takes longer than writing what else is dirty in a small gap. */
 #define BRIDGED ((uintptr_t)256 << 10)
 
-/* Pages are held back in `run` until some come that are too far from them, or none, to be written back at once. */
-static int pages_add(struct run *run, struct run more)
+/* What is in `run` is held back until something comes that is too far from it, or nothing, to be flushed at once. */
+static int run_add(const struct guarded_map *m, struct run *run, struct run more)
 {
-    if (run->high && more.high && more.low <= run->high + BRIDGED && more.high + BRIDGED >= run->low) {
+    const int paged = m->granularity == PMEM2_GRANULARITY_PAGE;
+    const uintptr_t gap = paged ? BRIDGED : 0;
+    int rc = 0;
+    if (run->high && more.high && more.low <= run->high + gap && more.high + gap >= run->low) {
         run->low = more.low < run->low ? more.low : run->low;
         run->high = more.high > run->high ? more.high : run->high;
         return 0;
     }
-    const int rc = run->high ? write_back(run->low, run->high - run->low) : 0;
+    if (run->high && paged)
+        rc = write_back(m->file, run->low, run->high - run->low);
+    else if (run->high)
+        m->flush((void *)run->low, run->high - run->low);
     *run = more;
     return rc;
 }
@@ -150,63 +156,72 @@ static int by_address(const void *a, const void *b)
     return (x->low > y->low) - (x->low < y->low);
 }
 
-static int pages_write_back(struct run *runs, size_t count)
+/* Read a range from the buffer of a caller, whose other threads may change it meanwhile; return whether it is inside. */
+static int range_at(const struct guarded_map *m, const uint64_t *ranges, size_t i, size_t *offset, size_t *length)
 {
-    struct run now = {0, 0};
-    int rc = 0;
-    qsort(runs, count, sizeof *runs, by_address);
-    for (size_t i = 0; i < count && !rc; i++)
-        rc = pages_add(&now, runs[i]);
-    return rc ? rc : pages_add(&now, (struct run){0, 0});
+    *offset = __atomic_load_n(&ranges[2 * i], __ATOMIC_RELAXED);
+    *length = __atomic_load_n(&ranges[2 * i + 1], __ATOMIC_RELAXED);
+    return *offset <= m->size && *length <= m->size - *offset;
+}
+
+static int pages_flush(const struct guarded_map *m, const uint64_t *ranges, size_t count)
+{
+    struct run now = {0, 0}, *runs = malloc((count + 1) * sizeof *runs);
+    const uintptr_t unit = page_size();
+    size_t used = 0, offset, length;
+    int rc = runs ? 0 : -ENOMEM;
+    for (size_t i = 0; i < count && !rc; i++) {
+        if (!range_at(m, ranges, i, &offset, &length))
+            rc = GUARD_RANGE;
+        else if (length)
+            runs[used++] = run_of(m, unit, offset, length);
+    }
+    if (!rc)
+        qsort(runs, used, sizeof *runs, by_address);
+    for (size_t i = 0; i < used && !rc; i++)
+        rc = run_add(m, &now, runs[i]);
+    free(runs);
+    return rc ? rc : run_add(m, &now, (struct run){0, 0});
 }
 
 /* Lines that were flushed just before are not flushed again. */
-static void lines_flush(const struct run *runs, size_t count, pmem2_flush_fn flush)
+static int lines_flush(const struct guarded_map *m, const uint64_t *ranges, size_t count)
 {
+    const pmem2_flush_fn flush = m->flush;
     uintptr_t start = 0, end = 0;
+    size_t offset, length;
     for (size_t i = 0; i < count; i++) {
-        uintptr_t low = runs[i].low;
-        if (low - start < end - start)
-            low = end;
+        if (!range_at(m, ranges, i, &offset, &length))
+            return GUARD_RANGE;
+        if (!length)
+            continue;
+        struct run run = run_of(m, 64, offset, length);
+        if (run.low >= end || run.low < start)
+            start = run.low;
         else
-            start = low;
-        if (runs[i].high > low) {
-            flush((void *)low, runs[i].high - low);
-            end = runs[i].high;
+            run.low = end;
+        if (run.high > run.low) {
+            flush((void *)run.low, run.high - run.low);
+            end = run.high;
         }
     }
+    return 0;
 }
 
-/* All ranges are checked, and taken, before the first is flushed: another thread may change the buffer meanwhile. */
+/* All ranges are checked before the first is flushed; and each once more, as another thread may change the buffer. */
 static int guarded_flush_many(struct guarded_map *m, const uint64_t *ranges, size_t count, int drain)
 {
     int rc = map_enter(m, OPERATION, DURABILITY, 0, 0);
     if (rc)
         return rc;
-    const uintptr_t unit = m->granularity == PMEM2_GRANULARITY_PAGE ? page_size() : 64;
-    const size_t size = m->size;
-    size_t used = 0;
-    struct run *runs = malloc((count + 1) * sizeof *runs);
-    if (!runs)
-        return map_leave(m, -ENOMEM);
-    for (size_t i = 0; i < count; i++) {
-        const uint64_t offset = __atomic_load_n(&ranges[2 * i], __ATOMIC_RELAXED);
-        const uint64_t length = __atomic_load_n(&ranges[2 * i + 1], __ATOMIC_RELAXED);
-        if (offset > size || length > size - offset) {
-            free(runs);
-            return map_leave(m, GUARD_RANGE);
-        }
-        runs[used] = run_of(m, unit, offset, length);
-        used += length != 0;
-    }
+    size_t offset, length, outside = 0;
     if (m->granularity == PMEM2_GRANULARITY_PAGE)
-        rc = pages_write_back(runs, used);
-    else {
-        lines_flush(runs, used, m->flush);
-        if (drain)
-            m->drain();
-    }
-    free(runs);
+        return map_leave(m, pages_flush(m, ranges, count));
+    for (size_t i = 0; i < count; i++)
+        outside += !range_at(m, ranges, i, &offset, &length);
+    rc = outside ? GUARD_RANGE : lines_flush(m, ranges, count);
+    if (!rc && drain)
+        m->drain();
     return map_leave(m, rc);
 }
 
@@ -232,6 +247,9 @@ struct guarded_piece {
     size_t length;
 };
 
+/* A longer piece goes past the cache, as libpmem2 sees fit; of shorter ones, what they share is flushed once. */
+#define CACHED 256
+
 static int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
 {
     int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, 0, 0);
@@ -240,20 +258,19 @@ static int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *
     for (size_t i = 0; i < count && !rc; i++)
         if (pieces[i].offset > m->size || pieces[i].length > m->size - pieces[i].offset)
             rc = GUARD_RANGE;
+    const int paged = m->granularity == PMEM2_GRANULARITY_PAGE;
+    const uintptr_t unit = paged ? page_size() : 64;
     struct run run = {0, 0};
     for (size_t i = 0; i < count && !rc; i++) {
         const struct guarded_piece *piece = &pieces[i];
-        if (m->granularity != PMEM2_GRANULARITY_PAGE)
-            m->copy(at(m, piece->offset), piece->data, piece->length, PMEM2_F_MEM_NODRAIN);
-        else {
-            m->copy(at(m, piece->offset), piece->data, piece->length, PMEM2_F_MEM_NOFLUSH);
-            if (piece->length)
-                rc = pages_add(&run, run_of(m, page_size(), piece->offset, piece->length));
-        }
+        const int direct = !paged && piece->length >= CACHED;
+        m->copy(at(m, piece->offset), piece->data, piece->length, direct ? PMEM2_F_MEM_NODRAIN : PMEM2_F_MEM_NOFLUSH);
+        if (piece->length && !direct)
+            rc = run_add(m, &run, run_of(m, unit, piece->offset, piece->length));
     }
     if (!rc)
-        rc = pages_add(&run, (struct run){0, 0});
-    if (!rc && m->granularity != PMEM2_GRANULARITY_PAGE)
+        rc = run_add(m, &run, (struct run){0, 0});
+    if (!rc && !paged)
         m->drain();
     return map_leave(m, rc);
 }

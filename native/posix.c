@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the guards need of the operating system; a Windows build brings its own. */
-
+/* What the guards need of the operating system; windows.c is the same for Windows. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +14,14 @@
 #include <unistd.h>
 
 #include <libpmem2.h>
+
+/* what names an open file */
+typedef int file_t;
+#define NO_FILE (-1)
+#define source_from_file pmem2_source_from_fd
+#define source_get_file pmem2_source_get_fd
+#define read_at pmem2_source_pread_mcsafe
+#define write_at pmem2_source_pwrite_mcsafe
 
 typedef pthread_mutex_t lock_t;
 
@@ -81,43 +88,50 @@ static int spare_keys(void)
     return made == SPARE ? 0 : -EAGAIN;
 }
 
+static void close_file(file_t *file)
+{
+    if (*file != NO_FILE)
+        close(*file);
+    *file = NO_FILE;
+}
+
 /* not 0, 1 or 2: libpmem2's debug build refuses those for bad blocks */
-static int duplicate(int fd)
+static int duplicate(file_t file, file_t *own)
 {
     char path[32];
     struct stat status;
-    int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (own < 0)
-        return -errno;
-    const int flags = fcntl(own, F_GETFL);
-    if (!(flags & O_APPEND) || fstat(own, &status) || !S_ISREG(status.st_mode))
-        return own;
+    *own = fcntl(file, F_DUPFD_CLOEXEC, 3);
+    if (*own == NO_FILE)
+        return errno == EINVAL ? -EMFILE : -errno; /* EINVAL: the process may have no more than three at all */
+    const int flags = fcntl(*own, F_GETFL);
+    if (!(flags & O_APPEND) || fstat(*own, &status) || !S_ISREG(status.st_mode))
+        return 0;
     /* through a descriptor that appends, Linux writes at the end, whatever the offset: open the file once more */
-    snprintf(path, sizeof path, "/proc/self/fd/%d", own);
-    int other = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
-    if (other < 0)
-        other = -errno;
-    close(own);
-    return other;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", *own);
+    const int other = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
+    const int rc = other == NO_FILE ? -errno : 0;
+    close(*own);
+    *own = other;
+    return rc;
 }
 
 /* Give a file space on disk; PyPy's own posix_fallocate tells of no failure. */
-static int guarded_allocate(int fd, size_t size)
+static int guarded_allocate(file_t file, size_t size)
 {
     int code;
     do
-        code = posix_fallocate(fd, 0, (off_t)size);
+        code = posix_fallocate(file, 0, (off_t)size);
     while (code == EINTR);
     return -code;
 }
 
-static int inspect(int fd, int *device, int *writable)
+static int inspect(file_t file, int *device, int *writable)
 {
     struct stat status;
-    if (fstat(fd, &status))
+    if (fstat(file, &status))
         return -errno;
     *device = S_ISCHR(status.st_mode);
-    *writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+    *writable = (fcntl(file, F_GETFL) & O_ACCMODE) == O_RDWR;
     return 0;
 }
 
@@ -127,8 +141,9 @@ static uintptr_t page_size(void)
 }
 
 /* libpmem2's own write-back of pages aborts the process on an error, and never ends on a map made from_existing. */
-static int write_back(uintptr_t address, size_t length)
+static int write_back(file_t file, uintptr_t address, size_t length)
 {
+    (void)file;
     const uintptr_t start = address & ~(page_size() - 1);
     int rc;
     do
@@ -137,58 +152,14 @@ static int write_back(uintptr_t address, size_t length)
     return rc;
 }
 
-static int prot_of(unsigned protection)
-{
-    return (protection & PMEM2_PROT_READ ? PROT_READ : 0) | (protection & PMEM2_PROT_WRITE ? PROT_WRITE : 0)
-        | (protection & PMEM2_PROT_EXEC ? PROT_EXEC : 0);
-}
-
-static int map_shared(int fd, size_t offset, size_t length, unsigned protection, void **address)
-{
-    *address = mmap(NULL, length, prot_of(protection), MAP_SHARED, fd, (off_t)offset);
-    if (*address != MAP_FAILED)
-        return 0;
-    return errno == EACCES ? PMEM2_E_NO_ACCESS : -errno;
-}
-
-/* Whether the library's first attempt, with MAP_SYNC, is going to work; or fail for a reason that it will tell. */
-static int is_dax(int fd, size_t offset)
-{
-    void *probe = mmap(NULL, page_size(), PROT_READ, MAP_SHARED_VALIDATE | MAP_SYNC, fd,
-                       (off_t)(offset & ~(page_size() - 1)));
-    if (probe == MAP_FAILED)
-        return errno != EOPNOTSUPP && errno != EINVAL;
-    munmap(probe, page_size());
-    return 1;
-}
-
-/* Map over what lies at `address`, in one step: no other thread's mapping can get in between. */
-static int map_over(void *address, int fd, size_t offset, size_t length, unsigned protection)
-{
-    void *probe;
-    int rc = map_shared(fd, offset, page_size(), protection, &probe); /* what it refuses leaves no hole over there */
-    if (rc)
-        return rc;
-    munmap(probe, page_size());
-    if (mmap(address, length, prot_of(protection), MAP_SHARED | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
-        return -errno;
-    return 0;
-}
-
-/* as libpmem2 reads it: anything else is ignored */
-static enum pmem2_granularity forced_granularity(enum pmem2_granularity otherwise)
-{
-    const char *name = secure_getenv("PMEM2_FORCE_GRANULARITY");
-    if (!name)
-        return otherwise;
-    if (!strcasecmp(name, "BYTE"))
-        return PMEM2_GRANULARITY_BYTE;
-    if (!strcasecmp(name, "CACHE_LINE") || !strcasecmp(name, "CACHELINE"))
-        return PMEM2_GRANULARITY_CACHE_LINE;
-    return strcasecmp(name, "PAGE") ? otherwise : PMEM2_GRANULARITY_PAGE;
-}
-
 static void unmap(void *address, size_t length)
 {
     munmap(address, length);
+}
+
+/* that libpmem2 keeps behind a reservation at an explicit address; the same arithmetic as its own */
+static size_t reservation_padding(size_t size)
+{
+    const size_t align = size < ((size_t)2 << 30) ? (size_t)2 << 20 : (size_t)1 << 30;
+    return (size + align - 1) / align * align + align - size;
 }

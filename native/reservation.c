@@ -39,11 +39,8 @@ static int guarded_reservation_new(struct guarded_reservation *r, uintptr_t addr
 {
     lock(&library_lock);
     int rc = told(pmem2_vm_reservation_new(&r->reservation, (void *)address, size), message);
-    if (!rc && address) {
-        /* the same arithmetic as libpmem2's prediction of the alignment */
-        size_t align = size < ((size_t)2 << 30) ? (size_t)2 << 20 : (size_t)1 << 30;
-        r->padding = (size + align - 1) / align * align + align - size;
-    }
+    if (!rc && address)
+        r->padding = reservation_padding(size);
     unlock(&library_lock);
     return rc;
 }

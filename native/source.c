@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A source owns its descriptor; whoever leaves a closed one last releases it. */
+/* A source owns its file; whoever leaves a closed one last releases it. */
 
 struct guarded_source {
     uint64_t gate;
     struct pmem2_source *source;
     size_t dax_size;       /* of a device DAX that no NVDIMM region backs (CXL): libndctl would crash on it */
     size_t dax_alignment;
-    int fd;                /* ours, or -1 */
+    file_t file;           /* ours, or NO_FILE */
     int device;            /* a device DAX */
     int writable;
 };
@@ -14,9 +14,7 @@ struct guarded_source {
 static void source_release(struct guarded_source *s)
 {
     pmem2_source_delete(&s->source);
-    if (s->fd >= 0)
-        close(s->fd);
-    s->fd = -1;
+    close_file(&s->file);
 }
 
 static int source_enter(struct guarded_source *s)
@@ -36,18 +34,18 @@ static struct guarded_source *guarded_source_alloc(void)
 {
     struct guarded_source *s = calloc(1, sizeof *s);
     if (s)
-        s->fd = -1;
+        s->file = NO_FILE;
     return s;
 }
 
-static int guarded_source_from_fd(struct guarded_source *s, int fd, char *message)
+static int guarded_source_from_file(struct guarded_source *s, file_t file, char *message)
 {
-    s->fd = duplicate(fd);
-    if (s->fd < 0)
-        return s->fd == -EBADF ? PMEM2_E_INVALID_FILE_HANDLE : s->fd;
-    int rc = told(pmem2_source_from_fd(&s->source, s->fd), message);
+    int rc = duplicate(file, &s->file);
+    if (rc)
+        return rc == -EBADF ? PMEM2_E_INVALID_FILE_HANDLE : rc;
+    rc = told(source_from_file(&s->source, s->file), message);
     if (!rc)
-        rc = inspect(s->fd, &s->device, &s->writable);
+        rc = inspect(s->file, &s->device, &s->writable);
     if (rc)
         source_release(s);
     return rc;
@@ -79,10 +77,10 @@ static int guarded_source_closed(struct guarded_source *s)
     return (__atomic_load_n(&s->gate, __ATOMIC_ACQUIRE) & CLOSED) != 0;
 }
 
-static int guarded_source_get_fd(struct guarded_source *s, int *fd, char *message)
+static int guarded_source_get_file(struct guarded_source *s, file_t *file, char *message)
 {
     int rc = source_enter(s);
-    return rc ? rc : source_leave(s, told(pmem2_source_get_fd(s->source, fd), message));
+    return rc ? rc : source_leave(s, told(source_get_file(s->source, file), message));
 }
 
 static int source_size(struct guarded_source *s, size_t *size, char *message)
@@ -144,12 +142,12 @@ static int mcsafe(struct guarded_source *s, mcsafe_fn transfer, char *data, size
 {
     const size_t chunk = (size_t)1 << 30; /* the kernel moves less than 2 GiB in one call */
     size_t size, done = 0;
-    int rc = s->fd < 0 ? 0 : source_size(s, &size, message);
+    int rc = s->file == NO_FILE ? 0 : source_size(s, &size, message);
     if (s->dax_size)
         rc = PMEM2_E_NOSUPP;
     if (rc)
         return rc;
-    if (s->fd >= 0 && (offset > size || length > size - offset))
+    if (s->file != NO_FILE && (offset > size || length > size - offset))
         return PMEM2_E_LENGTH_OUT_OF_RANGE;
     if (s->device) {
         if ((rc = spare_keys()))
@@ -162,14 +160,14 @@ static int mcsafe(struct guarded_source *s, mcsafe_fn transfer, char *data, size
             rc = told(transfer(s->source, data + done, now, offset + done), message);
         while (rc == -EINTR);
         /* a write cut short by a full disk fails in earnest at its last byte */
-        if (!rc && now && transfer == pmem2_source_pwrite_mcsafe && !s->device)
+        if (!rc && now && transfer == write_at && !s->device)
             rc = told(transfer(s->source, data + done + now - 1, 1, offset + done + now - 1), message);
         done += now;
     } while (!rc && done < length);
     if (s->device)
         unlock(&sigbus_lock);
     /* a read is short only where the file was truncated meanwhile */
-    if (!rc && s->fd >= 0 && !(rc = source_size(s, &size, message)) && (offset > size || length > size - offset))
+    if (!rc && s->file != NO_FILE && !(rc = source_size(s, &size, message)) && (offset > size || length > size - offset))
         rc = PMEM2_E_LENGTH_OUT_OF_RANGE;
     return rc;
 }
@@ -178,7 +176,7 @@ static int guarded_source_pread_mcsafe(struct guarded_source *s, char *buffer, s
                                        char *message)
 {
     int rc = source_enter(s);
-    return rc ? rc : source_leave(s, mcsafe(s, pmem2_source_pread_mcsafe, buffer, length, offset, message));
+    return rc ? rc : source_leave(s, mcsafe(s, read_at, buffer, length, offset, message));
 }
 
 static int guarded_source_pwrite_mcsafe(struct guarded_source *s, char *data, size_t length, size_t offset,
@@ -187,6 +185,6 @@ static int guarded_source_pwrite_mcsafe(struct guarded_source *s, char *data, si
     int rc = source_enter(s);
     if (rc)
         return rc;
-    rc = s->writable ? mcsafe(s, pmem2_source_pwrite_mcsafe, data, length, offset, message) : -EBADF;
+    rc = s->writable ? mcsafe(s, write_at, data, length, offset, message) : -EBADF;
     return source_leave(s, rc);
 }

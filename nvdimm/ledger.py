@@ -38,11 +38,15 @@ class Ledger:
     """The records on one medium."""
 
     def __init__(self, path: str) -> None:
-        """Map the medium, and check every record that the two counters speak of."""
+        """Map the medium, and recover."""
         self.name = "devdax" if path.startswith("/dev/") else "fsdax"
         if not os.path.exists(path):
             pmem2.open(path, "x+", size=256 << 20).close()
-        self.map = pmem2.open(path)
+        self.recover(pmem2.open(path))
+
+    def recover(self, map: pmem2.Map) -> None:
+        """Check every record that the two counters speak of, and begin anew behind them."""
+        self.map = map
         self.end = START
         first, self.last = self.map.load_u64(0) or 1, self.map.load_u64(8)
         wrong = next((number for number in range(first, self.last + 1) if not self.passes(number)), None)

@@ -17,7 +17,7 @@ BYTES = ffi.typeof("char[]")
 
 
 def lend(data: Buffer, *, writable: bool = False) -> Borrowed:
-    """Return the bytes of *data* for a `with` block: leaving it gives them back, whatever happened inside.
+    """Return the bytes of *data*, to be given back by `ffi.release` or by a `with` block, whatever happens meanwhile.
 
     (A borrowed buffer that is left to the garbage collector can crash CPython.)
 
@@ -26,11 +26,13 @@ def lend(data: Buffer, *, writable: bool = False) -> Borrowed:
         BufferError: *data* is not C-contiguous.
     """
     try:
-        if not CPYTHON and not memoryview(data).c_contiguous:  # pragma: no cover: PyPy lends what lies scattered too
-            raise BufferError
+        if not CPYTHON:  # pragma: no cover: PyPy lends what lies scattered too
+            with memoryview(data) as view:  # PyPy 8 keeps a bytearray from being resized until it is released
+                if not view.c_contiguous:
+                    raise BufferError
         return ffi.from_buffer(BYTES, data, writable)
     except (BufferError, TypeError, ValueError):  # which of them it is depends on the kind of the buffer
-        view = memoryview(data)
-        if writable and view.readonly:
-            raise TypeError("the buffer is read-only, and it is to be written") from None
+        with memoryview(data) as view:
+            if writable and view.readonly:
+                raise TypeError("the buffer is read-only, and it is to be written") from None
         raise BufferError("the data must be C-contiguous; make a copy of it first") from None

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
-from typing import NamedTuple, Optional
+import sys
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from pmem2._enums import ErrorCode
 from pmem2._failure import library_error
 
-SYSFS = Path("/sys")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SYSFS: Union[str, os.PathLike[str]] = "/sys"
 
 
 class DaxDevice(NamedTuple):
@@ -22,24 +25,29 @@ class DaxDevice(NamedTuple):
     numa_node: int
 
 
-def unbacked_dax(fd: int) -> Optional[DaxDevice]:
-    """Return the device behind *fd* if it is a DAX device outside every NVDIMM bus, else `None`.
+if sys.platform != "win32":  # pragma: no branch: Windows has none
 
-    Raises:
-        InvalidSizeFormatError: The kernel tells no size.
-        InvalidAlignmentFormatError: The kernel tells no alignment.
-    """
-    status = os.fstat(fd)
-    if not stat.S_ISCHR(status.st_mode):
-        return None
-    device = (SYSFS / "dev" / "char" / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}").resolve()
-    if (device / "subsystem").resolve().name != "dax" or any(part.startswith("ndbus") for part in device.parts):
-        return None
-    return DaxDevice(
-        number(device / "size", ErrorCode.INVALID_SIZE_FORMAT),
-        number(device / "align", ErrorCode.INVALID_ALIGNMENT_FORMAT),
-        number(device / "numa_node", ErrorCode.DAX_REGION_NOT_FOUND),
-    )
+    def unbacked_dax(fd: int) -> Optional[DaxDevice]:
+        """Return the device behind *fd* if it is a DAX device outside every NVDIMM bus, else `None`.
+
+        Raises:
+            InvalidSizeFormatError: The kernel tells no size.
+            InvalidAlignmentFormatError: The kernel tells no alignment.
+            DaxRegionNotFoundError: The kernel tells no NUMA node.
+        """
+        status = os.fstat(fd)
+        if not stat.S_ISCHR(status.st_mode):
+            return None
+        from pathlib import Path  # which takes a tenth of the time of importing all of pmem2
+
+        device = (Path(SYSFS) / "dev" / "char" / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}").resolve()
+        if (device / "subsystem").resolve().name != "dax" or any(part.startswith("ndbus") for part in device.parts):
+            return None
+        return DaxDevice(
+            number(device / "size", ErrorCode.INVALID_SIZE_FORMAT),
+            number(device / "align", ErrorCode.INVALID_ALIGNMENT_FORMAT),
+            number(device / "numa_node", ErrorCode.DAX_REGION_NOT_FOUND),
+        )
 
 
 def number(attribute: Path, code: ErrorCode) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+import sys
 from typing import TYPE_CHECKING
 
 from _pmem2 import ffi, lib
@@ -14,6 +14,8 @@ from pmem2 import errors
 from pmem2._enums import ErrorCode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from _pmem2 import CharArray
 
 VERDICTS: dict[int, tuple[type[Exception], str]] = {
@@ -38,9 +40,12 @@ SILENT = {
     ErrorCode.MAP_RANGE,
 }
 
+if sys.platform == "win32":
+    SILENT.add(ErrorCode.IO_FAIL)  # there the guards themselves read and write
+
 ADVICE: dict[int, str] = {
     ErrorCode.NOSUPP: "ordinary files and anonymous memory have no NVDIMM behind them",
-    ErrorCode.INVALID_FILE_HANDLE: "pass a descriptor that is open for reading, or for reading and writing",
+    ErrorCode.INVALID_FILE_HANDLE: "pass one that is open for reading, or for reading and writing",
     ErrorCode.INVALID_FILE_TYPE: "pass a regular file or a DAX device",
     ErrorCode.MAP_RANGE: "choose an offset and a length inside the source, or make the file larger first",
     ErrorCode.MAPPING_EXISTS: "choose another place, or let the system choose one",
@@ -60,7 +65,8 @@ ADVICE: dict[int, str] = {
     ErrorCode.NO_ACCESS: "open the file for reading and writing, or ask for protection=Protection.READ",
     ErrorCode.VM_RESERVATION_NOT_EMPTY: "close the maps in it first",
     ErrorCode.MAP_EXISTS: "close the other Map of that memory first",
-    ErrorCode.FILE_DESCRIPTOR_NOT_SET: "only a source made from a file or a descriptor has one",
+    ErrorCode.FILE_HANDLE_NOT_SET: "only a source made from a file or a handle has one, and only on Windows",
+    ErrorCode.FILE_DESCRIPTOR_NOT_SET: "only a source made from a file or a descriptor has one, and none on Windows",
     ErrorCode.SOURCE_TYPE_NOT_SUPPORTED: "make the source from a file or a device",
     ErrorCode.IO_FAIL: "the medium has a bad block there: see Source.bad_blocks()",
 }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 
 from pmem2._enums import ErrorCode, Granularity
@@ -24,7 +25,7 @@ def forced() -> Granularity | None:
     Warns:
         RuntimeWarning: The variable is set to what libpmem2 silently ignores.
     """
-    text = os.environ.get(VARIABLE)
+    text = None if sys.platform == "win32" else os.environ.get(VARIABLE)  # which libpmem2 does not read on Windows
     if text is None:
         return None
     claim = FORCED.get(text.upper())
@@ -42,10 +43,13 @@ def reason(available: Granularity) -> str:
         return "it is on DAX, and the platform flushes its caches on power failure (eADR)"
     if available is Granularity.CACHE_LINE:
         return "it is on DAX, but the platform does not flush its caches on power failure (no eADR)"
-    return (
-        "it is not on a file system mounted with DAX, or the kernel refuses MAP_SYNC, "
-        "so that stores go through the page cache"
-    )
+    if sys.platform == "win32":
+        return "it is not on a DAX volume, so that stores go through the page cache"
+    else:
+        return (
+            "it is not on a file system mounted with DAX, or the kernel refuses MAP_SYNC, "
+            "so that stores go through the page cache"
+        )
 
 
 def not_supported(asked: str, required: Granularity, available: Granularity) -> Exception:

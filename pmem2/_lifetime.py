@@ -48,7 +48,7 @@ def finalized(pointer: P, destructor: Callable[[P], None]) -> P:
     Raises:
         MemoryError: *pointer* is NULL.
     """
-    if pointer == ffi.NULL:
+    if not pointer:
         raise MemoryError  # pragma: no cover: malloc does not fail on demand
     owner = ffi.gc(pointer, destructor)
     return tied(ffi.cast(ffi.typeof(pointer), pointer), owner) if CPYTHON else owner

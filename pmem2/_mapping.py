@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from typing import TYPE_CHECKING
 
 from _pmem2 import ffi, lib
@@ -73,6 +74,8 @@ def map_failure(code: int, source: Source, config: Config, message: CharArray) -
         if map_new(probe, source, config, Granularity.PAGE, message) == 0:  # pragma: no branch: it can be mapped
             lib.guarded_map_close(probe, message)
             return not_supported(asked, config.required_granularity, Granularity(probe.granularity))
+    if sys.platform == "win32" and code == ErrorCode.NOSUPP:
+        return library_error(code, "pmem2_map_new", asked, "Windows has no memory like that", "add Protection.READ")
     if code in (ErrorCode.OFFSET_UNALIGNED, ErrorCode.LENGTH_UNALIGNED) and source._dax is not None:
         found = f"the device has an alignment of {source._dax.alignment} bytes"
         return library_error(code, "pmem2_map_new", asked, found, ADVICE[code])

@@ -39,3 +39,16 @@ def size(value: SupportsIndex, name: str, maximum: int = SIZE_MAX) -> int:
     if number > maximum:
         raise ValueError(f"{name} must be at most {maximum}, and {number} is not")
     return number
+
+
+def positive(value: SupportsIndex, name: str, maximum: int = SIZE_MAX) -> int:
+    """Return *value* as an int from 1 to *maximum*.
+
+    Raises:
+        TypeError: *value* is a bool or not an integer.
+        ValueError: *value* is 0, negative or too large.
+    """
+    number = size(value, name, maximum)
+    if number == 0:
+        raise ValueError(f"{name} must not be 0")
+    return number

@@ -14,10 +14,10 @@ from _pmem2 import lib
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._failure import ADVICE, library_error
+from pmem2._files import QUIETLY
 from pmem2._map import Map
 from pmem2._mapping import READ_WRITE
-from pmem2._numbers import FILE_SIZE_MAX
-from pmem2._numbers import size as sized
+from pmem2._numbers import FILE_SIZE_MAX, positive
 from pmem2._source import Source, StrOrBytesPath
 
 Mode = Literal["r", "r+", "w+", "x+", "c"]
@@ -73,10 +73,7 @@ def open(
     if access.creates:
         if size is None:
             raise ValueError(f"mode {mode!r} needs a size")
-        number = sized(size, "size", FILE_SIZE_MAX)
-        if number == 0:
-            raise ValueError("size must not be 0")
-        return create(path, number, config, exclusive=mode == "x+")
+        return create(path, positive(size, "size", FILE_SIZE_MAX), config, exclusive=mode == "x+")
     if size is not None:
         raise ValueError(f"mode {mode!r} takes no size: the file has one")
     with Source.from_path(path, writable=access.writable) as source:
@@ -85,11 +82,13 @@ def open(
 
 def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) -> Map:
     """Map a file of *size* bytes of zeros, new or emptied, but change nothing before all that can fail was tried."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    with ExitStack() as close, ExitStack() as undo:
+    flags = os.O_RDWR | QUIETLY
+    if not exclusive and os.path.islink(path):  # to a file that is to be made, perhaps
+        path = os.path.realpath(path)
+    with ExitStack() as remove, ExitStack() as close, ExitStack() as undo:
         try:
             fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-            undo.callback(os.unlink, path)
+            remove.callback(os.unlink, path)
         except FileExistsError:
             if exclusive:
                 raise
@@ -100,22 +99,23 @@ def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) 
         if stat.S_ISREG(os.fstat(fd).st_mode):  # pragma: no branch: nox -s nvdimm
             before = source.size
             undo.callback(os.ftruncate, fd, before)
-            allocate(fd, size, path)
+            allocate(source, size, path)
             if before:
                 Map(source, probing(config, size, source)).close()
                 check_range(size, config, source)
                 os.ftruncate(fd, 0)
-                allocate(fd, size, path)
+                allocate(source, size, path)
         elif size > source.size:  # pragma: no cover: nox -s nvdimm
             raise out_of_range(size, source, f"the device has {source.size} bytes")
         result = Map(source, config)
         undo.pop_all()
+        remove.pop_all()
         return result
 
 
-def allocate(fd: int, size: int, path: StrOrBytesPath) -> None:
+def allocate(source: Source, size: int, path: StrOrBytesPath) -> None:
     """Give a file *size* bytes on disk."""
-    code = lib.guarded_allocate(fd, size)
+    code = lib.guarded_allocate(source._handle.file, size)
     if code:
         raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", os.fspath(path))
 

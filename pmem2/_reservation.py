@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import errno
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, SupportsIndex, final
 
 import attrs
@@ -14,9 +14,11 @@ from pmem2._enums import ErrorCode
 from pmem2._failure import ADVICE, failure, new_message
 from pmem2._handle import Handle
 from pmem2._lifetime import collect, finalized
-from pmem2._numbers import size
+from pmem2._numbers import positive, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from _pmem2 import MapHandle, ReservationHandle
 
     from pmem2._map import Map
@@ -69,8 +71,10 @@ class VMReservation(Handle):
         rc = lib.guarded_reservation_new(self._handle, place, number, message)
         if rc:
             where = f" at {place:#x}" if place else ""
+            # 1.12 returns -1 where its malloc fails; what the kernel calls EPERM is a low address that was asked for
+            code = -errno.ENOMEM if rc == -errno.EPERM and not place else rc
             raise failure(
-                rc, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message, IN_RESERVATIONS
+                code, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message, IN_RESERVATIONS
             )
 
     def _extent(self) -> tuple[int, int]:
@@ -237,14 +241,6 @@ class VMReservation(Handle):
 
 
 sized = size  # the methods above have a parameter of that name
-
-
-def positive(value: SupportsIndex, name: str) -> int:
-    """Return *value* as an int greater than 0."""
-    number = sized(value, name)
-    if number == 0:
-        raise ValueError(f"{name} must not be 0")
-    return number
 
 
 def address_of(map: Map) -> int:

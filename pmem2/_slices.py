@@ -16,15 +16,15 @@ def as_slice(key: object) -> Slice | None:
     return key if isinstance(key, slice) else None
 
 
-def places_of(key: Slice, size: int) -> tuple[int, int, Slice | None]:
+def places_of(key: Slice, size: int) -> tuple[int, int, int]:
     """Return the range (offset, length) that a slice of *size* bytes lies in.
 
     Returns:
-        The offset, the length, and the slice within that range where it has gaps or runs backwards, else `None`.
+        The offset, the length, and the step with which that range is gone through: from its end if negative.
     """
     places = range(*key.indices(size))
     if not places:
-        return 0, 0, None
+        return 0, 0, 1
     low = min(places[0], places[-1])
     length = max(places[0], places[-1]) - low + 1
-    return low, length, None if places.step == 1 else slice(None, None, places.step)
+    return low, length, places.step

@@ -13,18 +13,25 @@ from _pmem2 import ffi, lib
 
 from pmem2._buffers import lend
 from pmem2._config import Config
-from pmem2._devdax import DaxDevice, unbacked_dax
+from pmem2._devdax import DaxDevice
 from pmem2._enums import ErrorCode
 from pmem2._failure import ADVICE, failure, library_error, new_message
+from pmem2._files import QUIETLY, file_of
 from pmem2._handle import Handle
 from pmem2._lifetime import finalized
 from pmem2._numbers import integer, size
+
+if sys.platform == "win32":
+    from pmem2._files import handle_of
+else:
+    from pmem2._devdax import unbacked_dax
 
 if TYPE_CHECKING:
     from _pmem2 import CharArray, SourceHandle
     from typing_extensions import Buffer
 
     from pmem2._badblocks import BadBlockContext
+    from pmem2._files import File
     from pmem2._map import Map
 
 StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
@@ -42,9 +49,9 @@ class HasFileno(Protocol):
 class Source(Handle):
     """What is mapped: a file, a DAX device, or anonymous memory.
 
-    Made by `Source.from_path`, `Source.from_fd` or `Source.from_anon`. Owns a duplicate of the descriptor, so that
-    closing or reusing the caller's changes nothing. Maps do not need their source any more. See
-    pmem2_source_from_fd(3).
+    Made by `Source.from_path`, `Source.from_fd` or `Source.from_anon`, or on Windows `Source.from_handle`. Owns a
+    duplicate of the descriptor or the handle, so that closing or reusing the caller's changes nothing. Maps do not need
+    their source any more. See pmem2_source_from_fd(3).
     """
 
     _handle: SourceHandle
@@ -52,7 +59,7 @@ class Source(Handle):
     _dax: DaxDevice | None
 
     def __init__(self) -> None:
-        """Refuse: there are three kinds of source.
+        """Refuse: there are several kinds of source.
 
         Raises:
             TypeError: Always.
@@ -86,14 +93,19 @@ class Source(Handle):
 
     @classmethod
     def _from_fd(cls, fd: int, name: str) -> Source:
+        return cls._from_file(file_of(fd), "pmem2_source_from_fd", name)
+
+    @classmethod
+    def _from_file(cls, file: File | None, function: str, name: str) -> Source:
         self = cls._new(name)
         message = new_message()
         handle = new_handle()
-        known = 0 <= fd < 2**31
-        rc = lib.guarded_source_from_fd(handle, fd, message) if known else ErrorCode.INVALID_FILE_HANDLE
+        code: int = ErrorCode.INVALID_FILE_HANDLE
+        rc = code if file is None else lib.guarded_source_from_file(handle, file, message)
         if rc:
-            raise failure(rc, "pmem2_source_from_fd", f"cannot make a source from {name}", message)
-        self._dax = unbacked_dax(handle.fd)
+            raise failure(rc, function, f"cannot make a source from {name}", message)
+        if sys.platform != "win32":  # pragma: no branch: which has no DAX devices
+            self._dax = unbacked_dax(handle.file)
         if self._dax is not None:
             handle.dax_size, handle.dax_alignment, _ = self._dax
         self._handle = handle
@@ -110,8 +122,10 @@ class Source(Handle):
             writable: Whether to open it for writing too.
 
         Raises:
+            TypeError: *path* is no path.
             InvalidFileTypeError: *path* is neither a regular file nor a DAX device.
             OSError: It cannot be opened.
+            ValueError: There is a NUL in it.
         """
         name = repr(os.fspath(path))
         mode = os.stat(path).st_mode
@@ -120,7 +134,7 @@ class Source(Handle):
             asked = f"cannot make a source from {name}"
             found = "it is neither a regular file nor a DAX device"
             raise library_error(code, "pmem2_source_from_fd", asked, found, ADVICE[code])
-        fd = os.open(path, os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY))
+        fd = os.open(path, QUIETLY | (os.O_RDWR if writable else os.O_RDONLY))
         try:
             return cls._from_fd(fd, name)
         finally:
@@ -151,18 +165,26 @@ class Source(Handle):
 
     @classmethod
     def from_handle(cls, handle: SupportsIndex) -> Source:
-        """Make a source from a Windows file handle.
+        """Make a source from a Windows file handle that is open for reading, or for reading and writing.
+
+        Args:
+            handle: A number, as `msvcrt.get_osfhandle` returns it. The handle may be closed afterwards.
 
         Raises:
+            TypeError: *handle* is not an integer.
+            InvalidFileHandleError: It is closed, open for writing only, or not one of a file.
+            InvalidFileTypeError: It is one of a directory, a pipe or a console.
             NosuppError: This is not Windows.
+
+        See pmem2_source_from_handle(3) of PMDK 1.13 or older.
         """
-        raise library_error(
-            ErrorCode.NOSUPP,
-            "pmem2_source_from_handle",
-            f"cannot make a source from the handle {handle!r}",
-            f"{sys.platform} has no Windows handles",
-            "use Source.from_fd",
-        )
+        if sys.platform == "win32":
+            number = integer(handle, "handle")
+            return cls._from_file(handle_of(number), "pmem2_source_from_handle", f"handle {number:#x}")
+        else:
+            asked = f"cannot make a source from the handle {handle!r}"
+            found = f"{sys.platform} has no Windows handles"
+            raise library_error(ErrorCode.NOSUPP, "pmem2_source_from_handle", asked, found, "use Source.from_fd")
 
     def _fails(self, code: int, function: str, what: str, message: CharArray) -> Exception:
         return failure(code, function, f"cannot {what} the source {self._name}", message)
@@ -172,14 +194,40 @@ class Source(Handle):
         """The descriptor that this source owns; see pmem2_source_get_fd(3).
 
         Raises:
-            FileDescriptorNotSetError: The source is anonymous.
+            FileDescriptorNotSetError: The source is anonymous, or this is Windows, where `handle` is what it owns.
             ValueError: It is closed.
         """
-        message, value = new_message(), ffi.new("int *")
-        rc = lib.guarded_source_get_fd(self._handle, value, message)
-        if rc:
-            raise self._fails(rc, "pmem2_source_get_fd", "give the descriptor of", message)
-        return value[0]
+        if sys.platform == "win32":
+            raise self._not_set(ErrorCode.FILE_DESCRIPTOR_NOT_SET, "pmem2_source_get_fd", "descriptor")
+        else:
+            message, value = new_message(), ffi.new("int *")
+            rc = lib.guarded_source_get_file(self._handle, value, message)
+            if rc:
+                raise self._fails(rc, "pmem2_source_get_fd", "give the descriptor of", message)
+            return value[0]
+
+    @property
+    def handle(self) -> int:
+        """The Windows handle that this source owns; see pmem2_source_get_handle(3) of PMDK 1.13 or older.
+
+        Raises:
+            FileHandleNotSetError: The source is anonymous, or this is not Windows, where `fd` is what it owns.
+            ValueError: It is closed.
+        """
+        if sys.platform == "win32":
+            message, value = new_message(), ffi.new("void **")
+            rc = lib.guarded_source_get_file(self._handle, value, message)
+            if rc:
+                raise self._fails(rc, "pmem2_source_get_handle", "give the handle of", message)
+            return int(ffi.cast("uintptr_t", value[0]))
+        else:
+            raise self._not_set(ErrorCode.FILE_HANDLE_NOT_SET, "pmem2_source_get_handle", "handle")
+
+    def _not_set(self, code: ErrorCode, function: str, what: str) -> Exception:
+        asked = f"cannot give the {what} of the source {self._name}"
+        if self.closed:
+            return failure(lib.GUARD_CLOSED, function, asked)
+        return library_error(code, function, asked, f"sources on {sys.platform} have none", ADVICE[code])
 
     @property
     def size(self) -> int:
@@ -297,8 +345,11 @@ class Source(Handle):
             OSError, ValueError: As `pread_mcsafe`.
         """
         start = sized(offset, "offset")
-        with lend(buffer, writable=True) as target:
+        target = lend(buffer, writable=True)
+        try:
             self._pread(target, len(target), start)
+        finally:
+            ffi.release(target)
 
     def _pread(self, buffer: CharArray, length: int, offset: int) -> None:
         message = new_message()

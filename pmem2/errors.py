@@ -47,7 +47,7 @@ class FileHandleNotSetError(Pmem2Error):
 
 
 class InvalidFileHandleError(Pmem2Error):
-    """The descriptor is negative, closed, or open for writing only."""
+    """The descriptor or handle is closed, is none of a file, or is open for writing only."""
 
 
 class InvalidFileTypeError(Pmem2Error):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
 import subprocess
 import sys
@@ -12,15 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+import linux_only
 import pytest
 import raw
 from hypothesis import HealthCheck, settings
 
 import pmem2
 
+pytest_plugins = ["pytester"]
+
 SIZE = 16 * 1024 * 1024
-CONTENT = bytes(range(256)) * 32  # two pages
-PAGE = os.sysconf("SC_PAGESIZE")
+PAGE = mmap.ALLOCATIONGRANULARITY  # what maps are aligned to: a page, and on Windows 16 of them
+CONTENT = bytes(range(256)) * (2 * PAGE // 256)
 # what `nox -s nvdimm` says where the temporary files are on persistent memory
 MEDIUM_GRANULARITY = os.environ.get("PMEM2_TEST_GRANULARITY")
 GRANULARITIES = [pmem2.Granularity[MEDIUM_GRANULARITY]] if MEDIUM_GRANULARITY else list(pmem2.Granularity)
@@ -31,6 +36,23 @@ settings.register_profile("default", deadline=None, max_examples=50, suppress_he
 settings.register_profile("ci", settings.get_profile("default"), max_examples=500)
 settings.register_profile("long", settings.get_profile("default"), max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+# what cannot even be imported there
+collect_ignore = list(linux_only.MODULES) if sys.platform == "win32" else []
+
+
+def pytest_report_header() -> list[str]:
+    """Say which modules are left out, and why."""
+    return [f"not on Windows: {name}: {linux_only.MODULES[name]}" for name in collect_ignore]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the other tests that are not for this system."""
+    linux_only.skip(items)
+    if sys.implementation.name == "cpython":
+        gc.collect()
+        gc.freeze()  # hundreds of tests collect garbage, and none of them need go through all the others
 
 
 class RunChild(Protocol):
@@ -84,9 +106,20 @@ def raw_source(fd: int) -> Iterator[int]:
 
 
 @pytest.fixture
+def reservations() -> None:
+    """Skip where no addresses can be reserved: wine 8 has no placeholders for memory."""
+    try:
+        pmem2.VMReservation(PAGE).close()
+    except OSError as error:
+        if sys.platform != "win32":
+            raise
+        pytest.skip(f"addresses cannot be reserved here: {error}")
+
+
+@pytest.fixture
 def exec_file(file: Path) -> Path:
     """That file, where memory mapped from it may be executed."""
-    if os.statvfs(file).f_flag & ST_NOEXEC:
+    if sys.platform != "win32" and os.statvfs(file).f_flag & ST_NOEXEC:
         pytest.skip("the file system is mounted noexec")
     return file
 
@@ -161,12 +194,14 @@ def run_child() -> RunChild:
     path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
 
     def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        preloaded = [name["LD_PRELOAD"] for name in (os.environ, environment) if "LD_PRELOAD" in name]
         return subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code), *arguments],
-            env={**os.environ, "PYTHONPATH": path, **environment},
+            # a sanitizer's runtime comes first
+            env={**os.environ, "PYTHONPATH": path, **environment, "LD_PRELOAD": " ".join(preloaded)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,  # for what hangs, not for what is slow: an msync may wait seconds for a busy disk
             check=False,
         )
 

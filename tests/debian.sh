@@ -27,5 +27,5 @@ exec unshare --mount --pid --fork sh -euc '
     exec chroot "$root" sh -euc "mkdir /tmp/build; cp -r /project/native /project/build_pmem2.py /tmp/build
         (cd /tmp/build; python3 build_pmem2.py >/dev/null); cd /project
         python3 -c \"import sys; print(sys.version)\"; dpkg-query -W libpmem2-dev python3-cffi-backend python3-attr
-        PYTHONPATH=/tmp/build:. exec python3 -m pytest -q -p no:cacheprovider \"\$@\"" sh "$@"
+        PYTHONPATH=/tmp/build:/project exec python3 -m pytest -q -p no:cacheprovider \"\$@\"" sh "$@"
 ' sh "$root" "$@"

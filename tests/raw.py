@@ -7,6 +7,7 @@ pointer was afterwards. What must succeed and be freed again is a context manage
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +20,67 @@ MIB = 1024 * 1024
 # ---- sources
 
 
-def source_from_fd(fd: int) -> tuple[int, int]:
-    """Call pmem2_source_from_fd with an out-pointer that is not NULL before."""
-    out = ffi.new("struct pmem2_source **", ffi.cast("struct pmem2_source *", 7))
-    rc = lib.pmem2_source_from_fd(out, fd)
-    return rc, int(ffi.cast("uintptr_t", out[0]))
+if sys.platform == "win32":
+    import msvcrt
+
+    def source_from_handle(handle: int) -> tuple[int, int]:
+        """Call pmem2_source_from_handle with an out-pointer that is not NULL before."""
+        out = ffi.new("struct pmem2_source **", ffi.cast("struct pmem2_source *", 7))
+        rc = lib.pmem2_source_from_handle(out, ffi.cast("void *", handle))
+        return rc, int(ffi.cast("uintptr_t", out[0]))
+
+    def source_from_fd(fd: int) -> tuple[int, int]:
+        """Call pmem2_source_from_handle: libpmem2's C runtime does not know the interpreter's descriptors."""
+        return source_from_handle(file_of(fd))
+
+    def file_of(fd: int) -> int:
+        """Return the handle behind a descriptor, INVALID_HANDLE_VALUE if there is none."""
+        try:
+            return msvcrt.get_osfhandle(fd)
+        except OSError:
+            return -1
+
+    def source_file(source: int) -> tuple[int, int]:
+        """Call pmem2_source_get_handle."""
+        handle = ffi.new("void **")
+        rc = lib.pmem2_source_get_handle(ffi.cast("struct pmem2_source *", source), handle)
+        return rc, int(ffi.cast("uintptr_t", handle[0]))
+
+    def source_device_id(source: int) -> int:
+        """Call pmem2_source_device_idU for the length and for the id; return only what C returned."""
+        pointer, size = ffi.cast("struct pmem2_source *", source), ffi.new("size_t *")
+        rc = lib.pmem2_source_device_idU(pointer, ffi.NULL, size)
+        return rc or lib.pmem2_source_device_idU(pointer, ffi.new("char[]", size[0]), size)
+
+    def errormsg() -> str:
+        """Call pmem2_errormsgU."""
+        return ffi.string(lib.pmem2_errormsgU()).decode(errors="replace")
+
+else:
+
+    def source_from_fd(fd: int) -> tuple[int, int]:
+        """Call pmem2_source_from_fd with an out-pointer that is not NULL before."""
+        out = ffi.new("struct pmem2_source **", ffi.cast("struct pmem2_source *", 7))
+        rc = lib.pmem2_source_from_fd(out, fd)
+        return rc, int(ffi.cast("uintptr_t", out[0]))
+
+    def file_of(fd: int) -> int:
+        """Return a descriptor, which names a file here."""
+        return fd
+
+    def source_file(source: int) -> tuple[int, int]:
+        """Call pmem2_source_get_fd."""
+        fd = ffi.new("int *", -1)
+        rc = lib.pmem2_source_get_fd(ffi.cast("struct pmem2_source *", source), fd)
+        return rc, fd[0]
+
+    def source_device_id(source: int) -> int:
+        """Call pmem2_source_device_id for the length; return only what C returned."""
+        return lib.pmem2_source_device_id(ffi.cast("struct pmem2_source *", source), ffi.NULL, ffi.new("size_t *"))
+
+    def errormsg() -> str:
+        """Call pmem2_errormsg."""
+        return ffi.string(lib.pmem2_errormsg()).decode(errors="replace")
 
 
 def source_from_anon(size: int) -> tuple[int, int]:
@@ -49,13 +106,6 @@ def source(fd: int) -> Iterator[int]:
         yield pointer
     finally:
         assert source_delete(pointer) == (0, 0)
-
-
-def source_fd(source: int) -> tuple[int, int]:
-    """Call pmem2_source_get_fd."""
-    fd = ffi.new("int *", -1)
-    rc = lib.pmem2_source_get_fd(ffi.cast("struct pmem2_source *", source), fd)
-    return rc, fd[0]
 
 
 def source_size(source: int) -> tuple[int, int]:
@@ -253,13 +303,28 @@ def call(address: int) -> int:
     return ffi.cast("int (*)(void)", address)()
 
 
-def permissions(address: int) -> str | None:
-    """Return what the system allows where a mapping begins, as `rw-s` or `r--p`; `None` where none begins."""
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        extent, allowed = line.split()[:2]
-        if int(extent.split("-")[0], 16) == address:
-            return allowed
-    return None
+if sys.platform == "win32":
+    import ctypes
+
+    # PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY, and the same with PAGE_EXECUTE
+    PERMISSIONS = {2: "r--s", 4: "rw-s", 8: "rw-p", 0x20: "r-xs", 0x40: "rwxs", 0x80: "rwxp"}
+
+    def permissions(address: int) -> str | None:
+        """Return what the system allows where a mapping begins, as `rw-s` or `r--s`; `None` where none begins."""
+        information = (ctypes.c_uint32 * 12)()  # a MEMORY_BASIC_INFORMATION
+        assert ctypes.windll.kernel32.VirtualQuery(ctypes.c_void_p(address), information, 48)
+        begins = information[2] | information[3] << 32 == address
+        return PERMISSIONS.get(information[9]) if begins else None
+
+else:
+
+    def permissions(address: int) -> str | None:
+        """Return what the system allows where a mapping begins, as `rw-s` or `r--p`; `None` where none begins."""
+        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+            extent, allowed = line.split()[:2]
+            if int(extent.split("-")[0], 16) == address:
+                return allowed
+        return None
 
 
 # ---- reservations
@@ -338,11 +403,6 @@ def find_next(reservation: int, map: int) -> tuple[int, int]:
 # ---- errors
 
 
-def errormsg() -> str:
-    """Call pmem2_errormsg."""
-    return ffi.string(lib.pmem2_errormsg()).decode(errors="replace")
-
-
 def is_debug_build() -> bool:
     """Return whether this process has the debug build of libpmem2, which clears old texts and has asserts."""
     return "/pmdk_dbg/libpmem2" in Path("/proc/self/maps").read_text(encoding="utf-8")
@@ -406,11 +466,6 @@ def memcpy_flags(map: int, data: bytes, flags: int) -> None:
 
 
 # ---- bad blocks, devices
-
-
-def source_device_id(source: int) -> int:
-    """Call pmem2_source_device_id for the length; return only what C returned."""
-    return lib.pmem2_source_device_id(ffi.cast("struct pmem2_source *", source), ffi.NULL, ffi.new("size_t *"))
 
 
 def source_device_usc(source: int) -> int:

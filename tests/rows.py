@@ -41,7 +41,6 @@ ALL_ROWS = (
 )
 # fmt: on
 
-WINDOWS = "needs Windows, which libpmem2 2.0 dropped"
 NO_MEMORY = "needs a libpmem2 built for fault injection: one malloc in it fails"
 PMEMCHECK = "needs valgrind's pmemcheck, which only PMDK's own valgrind has"
 FAKE_BAD_BLOCK = "fakes the answers of libndctl and of the file system inside libpmem2"
@@ -51,22 +50,11 @@ EXAMPLE = "is an example program of PMDK: it belongs to examples/, which are not
 ELSEWHERE: dict[int, str] = {
     # rows 1 to 138
     5: NO_MEMORY,
-    7: WINDOWS,
-    8: WINDOWS,
-    9: WINDOWS,
-    10: WINDOWS,
-    11: WINDOWS,
-    13: WINDOWS,
-    15: WINDOWS,
     23: "is row 20 once more, on an ordinary file, through upstream's harness for a device DAX",
-    25: WINDOWS,
-    28: WINDOWS,
     34: "needs NVDIMMs that count unsafe shutdowns",
     36: NO_MEMORY,
     61: "fakes a struct pmem2_map of length 0, which no public function makes",
     62: "fakes a struct pmem2_map at an unaligned address, which no public function makes",
-    63: WINDOWS,
-    77: WINDOWS,
     91: NO_MEMORY,
     92: NO_MEMORY,
     100: NO_MEMORY,

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 import pmem2
+
+if TYPE_CHECKING:
+    from conftest import RunChild
 
 
 @pytest.mark.medium
@@ -22,3 +27,18 @@ def test_what_was_persisted_is_in_the_file(tmp_path: Path, granularity: pmem2.Gr
     with pmem2.open(path, "r") as m:
         assert m[0:13] == b"hello\0\0\0world"
     assert path.read_bytes()[:13] == b"hello\0\0\0world"
+
+
+def test_importing_does_nothing_that_can_wait(run_child: RunChild) -> None:
+    """What only some users need is imported when they need it."""
+    child = run_child("""
+        import json, sys
+        import attrs, _cffi_backend
+        before = set(sys.modules)
+        import pmem2
+        print(json.dumps(sorted(set(sys.modules) - before)))
+    """)
+    assert child.returncode == 0, child.stderr
+    new = cast("list[str]", json.loads(child.stdout))
+    assert "pmem2._map" in new
+    assert not {"pathlib", "numpy", "ctypes", "subprocess", "tempfile", "threading"} & set(new)

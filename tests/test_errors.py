@@ -192,7 +192,7 @@ FAILING: dict[str, Failing] = {
         "pmem2_source_from_fd",
         "source from descriptor -1",
         "open",
-        "pass a descriptor that is open for reading",
+        "pass one that is open for reading",
     ),
     "directory": Failing(
         directory,

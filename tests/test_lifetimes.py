@@ -14,6 +14,7 @@ import sys
 import textwrap
 import warnings
 import weakref
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Protocol, Union
 
@@ -49,7 +50,7 @@ class Survives(Protocol):
 PRELUDE = """
 import gc, os, signal, sys, threading, warnings, weakref
 import pmem2
-signal.alarm(30)
+signal.alarm(150)
 warnings.simplefilter("ignore", ResourceWarning)
 path = sys.argv[1]
 def collect():
@@ -595,6 +596,29 @@ def test_objects_that_a_finalizer_brings_back(survives: Survives) -> None:
     assert survives(RISEN) == ["b'\\x01\\x02' True []", "False False False False", "0"]
 
 
+# ---- buffers that are lent for one call
+
+
+def test_buffers_are_given_back(source: pmem2.Source, map: pmem2.Map) -> None:
+    """A buffer is not exported any more when the call returns, or has refused it: it can be resized."""
+    memory, ranges = bytearray(64), array("Q", [0, 64])
+    map.memcpy(0, memory)
+    map.memmove(0, memory)
+    map.memcpy_many([(0, memory)])
+    map[0:64] = memory
+    source.pwrite_mcsafe(memory)
+    source.pread_mcsafe_into(memory)
+    with pytest.raises(ValueError, match="outside"):
+        map.memcpy(len(map), memory)
+    memory.append(0)
+    map.persist_many(ranges)
+    map.flush_many(ranges)
+    ranges.append(0)
+    with pytest.raises(ValueError, match="pairs"):
+        map.persist_many(ranges)
+    ranges.append(0)
+
+
 # ---- existing memory
 
 
@@ -724,6 +748,7 @@ def test_find_returns_no_map_that_is_dying(source: pmem2.Source, reservation: pm
 
 SOURCE: dict[str, Callable[[pmem2.Source], object]] = {
     "fd": lambda s: s.fd,
+    "handle": lambda s: s.handle,
     "size": lambda s: s.size,
     "alignment": lambda s: s.alignment,
     "device_id": lambda s: s.device_id,

@@ -224,7 +224,7 @@ def test_private(path: Path) -> None:
 
 NUMBERS = [None, 0, 1, 2, 7, 63, 64, LENGTH - 1, LENGTH, LENGTH + 1, 2**63, 2**70, -1, -2, -64, -LENGTH, -LENGTH - 1]
 NUMBERS += [-(2**63), -(2**70)]
-STEPS = [None, 1, 2, 3, 64, LENGTH - 1, LENGTH, 2**70, -1, -2, -7, -LENGTH, -(2**70)]
+STEPS = [None, 1, 2, 3, 63, 64, LENGTH - 1, LENGTH, 2**70, -1, -2, -7, -LENGTH, -(2**70)]
 SLICES = [slice(*key) for key in itertools.product(NUMBERS, NUMBERS, [None, -1, 3])]
 SLICES += [slice(*key) for key in itertools.product([None, 5, -5], [None, 5, -5, LENGTH], STEPS)]
 
@@ -821,6 +821,8 @@ def ranges(make: Callable[[], object]) -> Iterable[tuple[int, int]]:
 
 FORMS: dict[str, Callable[[], object]] = {
     "list": lambda: [(0, 1), (PAGE, PAGE), (LENGTH, 0)],
+    "list of lists": lambda: [[0, 1], [5, 6]],
+    "list of both": lambda: [(0, 1), [5, 6]],
     "tuple of lists": lambda: ([0, 1], [5, 6]),
     "generator": lambda: pairs([(0, 1), (5, 6)]),
     "set": lambda: {(0, 1), (5, 6)},
@@ -839,6 +841,21 @@ def test_many_ranges(small: Map, form: str) -> None:
     """The ranges may be any iterable of pairs, or a buffer of unsigned 64-bit integers."""
     small.persist_many(ranges(FORMS[form]))
     small.flush_many(ranges(FORMS[form]))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python knows __buffer__ from 3.12 on")
+def test_data_that_raises_overflow_error(small: Map) -> None:
+    """What a buffer raises comes through, the first time."""
+    asked = []
+
+    class Overflows:
+        def __buffer__(self, flags: int) -> memoryview:
+            asked.append(flags)
+            raise OverflowError("mine")
+
+    with pytest.raises(OverflowError, match="mine"):
+        small.memcpy(0, Overflows())  # type: ignore[arg-type, unused-ignore] # before 3.12
+    assert len(asked) == 1
 
 
 def test_many_ranges_of_two_columns(small: Map) -> None:
@@ -889,6 +906,7 @@ BAD_RANGES: dict[str, Callable[[], object]] = {
     "array past the end": lambda: array("Q", [LENGTH + 1, 0]),
     "negative": lambda: [(0, 1), (-1, 1)],
     "too large": lambda: [(0, 1), (0, 2**64)],
+    "largest": lambda: [(0, 1), (2**64 - 1, 0)],
 }
 
 

@@ -120,6 +120,22 @@ def test_emptied(path: Path, size: int) -> None:
     assert path.read_bytes() == bytes(size)
 
 
+def test_link_to_a_file_that_is_not_there(new: Path, tmp_path: Path) -> None:
+    """w+ creates the file that a link names, x+ refuses, and a failure removes no more than what was created."""
+    link = tmp_path / "link"
+    link.symlink_to(new)
+    with pytest.raises(FileExistsError):
+        pmem2.open(link, "x+", size=PAGE)
+    with pytest.raises(pmem2.OffsetUnalignedError):
+        pmem2.open(link, "w+", size=PAGE, config=pmem2.Config(offset=1))
+    assert link.is_symlink()
+    assert not new.exists()
+    with pmem2.open(link, "w+", size=PAGE) as map:
+        map[0] = 42
+    assert link.is_symlink()
+    assert new.read_bytes() == b"*" + bytes(PAGE - 1)
+
+
 def test_hole_is_filled(new: Path) -> None:
     """w+ gives a file space on disk that was a hole before."""
     new.touch()

@@ -49,7 +49,7 @@ PRELUDE = """
 import ctypes, gc, json, mmap, os, signal, sys, threading, warnings
 from _pmem2 import ffi, lib
 import pmem2, raw
-signal.alarm(30)
+signal.alarm(60)
 path = sys.argv[1]
 fd = os.open(path, os.O_RDWR)
 BYTE, CACHE_LINE, PAGE = pmem2.Granularity
@@ -134,7 +134,7 @@ NULLS = {
     "source_from_fd": "lib.pmem2_source_from_fd(ffi.NULL, fd)",
     "source_size": "raw.source_size(0)",
     "source_alignment": "raw.source_alignment(0)",
-    "source_get_fd": "raw.source_fd(0)",
+    "source_get_fd": "raw.source_file(0)",
     "config_new": "lib.pmem2_config_new(ffi.NULL)",
     "config_set_granularity": "raw.set_granularity(0, PAGE)",
     "config_set_offset": "raw.set_offset(0, 0)",

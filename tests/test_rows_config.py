@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from pathlib import Path
 
 import attrs
@@ -11,10 +12,12 @@ import pytest
 import raw
 from _pmem2 import lib
 from conftest import SIZE
+from values import opened
 
 import pmem2
 
-PAGE = mmap.PAGESIZE
+PAGE = mmap.ALLOCATIONGRANULARITY
+PROT_WRITE = 2  # of mmap.mmap, where it has it
 READ, WRITE, EXEC, NONE = (
     pmem2.Protection.READ,
     pmem2.Protection.WRITE,
@@ -138,7 +141,7 @@ def test_row_045_no_sharing() -> None:
 def test_row_046_protections(exec_file: Path, protection: pmem2.Protection, allowed: str) -> None:
     """Each protection is accepted, and is what the system then allows the mapping."""
     with pmem2.Source.from_path(exec_file) as source:
-        with raw.config() as config, raw.source(source.fd) as pointer:
+        with raw.config() as config, opened(exec_file, os.O_RDWR) as fd, raw.source(fd) as pointer:
             assert raw.set_protection(config, protection) == 0
             with raw.map(config, pointer) as mapped:
                 assert raw.permissions(raw.map_address(mapped)) == allowed
@@ -150,12 +153,12 @@ def test_row_046_protections(exec_file: Path, protection: pmem2.Protection, allo
 def test_row_047_no_protection(source: pmem2.Source, raw_source: int) -> None:
     """The PROT_WRITE of mmap is refused, and what was set before stays."""
     with raw.config() as config:
-        assert raw.set_protection(config, mmap.PROT_WRITE) == lib.PMEM2_E_INVALID_PROT_FLAG
+        assert raw.set_protection(config, PROT_WRITE) == lib.PMEM2_E_INVALID_PROT_FLAG
         with raw.map(config, raw_source) as pointer:
             assert raw.permissions(raw.map_address(pointer)) == "rw-s"
     default = pmem2.Config()
     with pytest.raises(pmem2.InvalidProtFlagError):
-        attrs.evolve(default, protection=mmap.PROT_WRITE)
+        attrs.evolve(default, protection=PROT_WRITE)
     with source.map(default) as map:
         assert map.protection == READ | WRITE
         assert raw.permissions(map.address) == "rw-s"

@@ -22,7 +22,7 @@ from conftest import SIZE, RunChild
 import pmem2
 from pmem2 import ErrorCode, Granularity
 
-PAGE = mmap.PAGESIZE
+PAGE = mmap.ALLOCATIONGRANULARITY
 WORD = 2**64
 
 # the beginning of what a child does to libpmem2 itself

@@ -6,7 +6,6 @@ from __future__ import annotations
 import mmap
 import os
 import platform
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,10 +14,11 @@ import pytest
 import raw
 from _pmem2 import lib
 from conftest import SIZE, RunChild
+from values import SEGFAULT
 
 import pmem2
 
-PAGE = mmap.PAGESIZE
+PAGE = mmap.ALLOCATIONGRANULARITY
 HALF = SIZE // 2
 KIB = 1024
 HUGE_PAGE = 2 * 1024 * KIB
@@ -166,14 +166,14 @@ def test_row_059_unmapped(source: pmem2.Source, raw_source: int) -> None:
     map.close()
 
 
-def test_row_064_getters(source: pmem2.Source, raw_source: int) -> None:
+def test_row_064_getters(source: pmem2.Source, fd: int, raw_source: int) -> None:
     """Address, size and granularity are what the map was made with."""
     with raw.existing(raw_source, 0x12345, 16384, lib.PMEM2_GRANULARITY_BYTE) as pointer:
         assert raw.map_address(pointer) == 0x12345
         assert raw.map_size(pointer) == 16384
         assert raw.map_granularity(pointer) == lib.PMEM2_GRANULARITY_BYTE
     byte = pmem2.Granularity.BYTE
-    with mmap.mmap(source.fd, 16384) as memory, pmem2.Map.from_existing(source, memory, byte) as map:
+    with mmap.mmap(fd, 16384) as memory, pmem2.Map.from_existing(source, memory, byte) as map:
         memory[:5] = b"there"
         assert map[:5] == b"there"
         assert raw.permissions(map.address) == "rw-s"
@@ -326,7 +326,7 @@ def check_not_writable(
     """Check that a copy into a map without WRITE kills a process through libpmem2, and raises through the façade."""
     numbers = [str(int(number)) for number in (mode, protection, sharing)]
     child = run_child(STORE, str(file), *numbers)
-    assert (child.returncode, child.stdout) == (-signal.SIGSEGV, "mapped\n"), child.stderr
+    assert (child.returncode, child.stdout) == (SEGFAULT, "mapped\n"), child.stderr
     config = pmem2.Config(protection=protection, sharing=sharing)
     with opened(file, mode) as fd, pmem2.Source.from_fd(fd) as source, source.map(config) as map:
         assert map.protection == protection
@@ -426,32 +426,32 @@ with pmem2.Source.from_path(sys.argv[1]) as source:
 def test_row_084_code_is_not_executed(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
     """A map for reading and writing does not execute what is stored in it, be it shared or private."""
     child = run_child(EXECUTE, str(exec_file), str(int(sharing)), TWO_PLUS_TWO.hex())
-    assert (child.returncode, child.stdout) == (-signal.SIGSEGV, "stored\n"), child.stderr
+    assert (child.returncode, child.stdout) == (SEGFAULT, "stored\n"), child.stderr
 
 
 # ---- existing memory
 
 
-def test_row_088_the_same_memory_twice(source: pmem2.Source, raw_source: int) -> None:
+def test_row_088_the_same_memory_twice(source: pmem2.Source, fd: int, raw_source: int) -> None:
     """Existing memory is made a map of once; a second one is refused until the first is gone."""
     with raw.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
         again = raw.map_from_existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE)
         assert again == (lib.PMEM2_E_MAP_EXISTS, 0)
     page = pmem2.Granularity.PAGE
-    with mmap.mmap(source.fd, SIZE) as memory:
+    with mmap.mmap(fd, SIZE) as memory:
         with pmem2.Map.from_existing(source, memory, page), pytest.raises(pmem2.MapExistsError):
             pmem2.Map.from_existing(source, memory, page)
         with pmem2.Map.from_existing(source, memory, page) as map:
             assert map.size == SIZE
 
 
-def test_row_089_memory_that_overlaps_below(source: pmem2.Source, raw_source: int) -> None:
+def test_row_089_memory_that_overlaps_below(source: pmem2.Source, fd: int, raw_source: int) -> None:
     """Memory whose end overlaps the beginning of a map is refused."""
     with raw.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
         below = raw.map_from_existing(raw_source, 0xFFF0, 0xFF, lib.PMEM2_GRANULARITY_PAGE)
         assert below == (lib.PMEM2_E_MAP_EXISTS, 0)
     page = pmem2.Granularity.PAGE
-    with mmap.mmap(source.fd, SIZE) as memory, memoryview(memory) as view, ExitStack() as stack:
+    with mmap.mmap(fd, SIZE) as memory, memoryview(memory) as view, ExitStack() as stack:
         first, second, both = (stack.enter_context(view[a:b]) for a, b in ((0, PAGE), (PAGE, SIZE), (0, PAGE + 1)))
         stack.enter_context(pmem2.Map.from_existing(source, second, page))
         with pytest.raises(pmem2.MapExistsError):

@@ -17,7 +17,7 @@ from conftest import SIZE, RunChild
 
 import pmem2
 
-PAGE = mmap.PAGESIZE
+PAGE = mmap.ALLOCATIONGRANULARITY
 HALF = SIZE // 2
 THREADS = 8
 ROUNDS = 100

@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import socket
+import sys
 from array import array
 from collections.abc import Iterator
 from contextlib import closing
@@ -371,11 +372,14 @@ def test_anonymous_has_no_file(anonymous: Source) -> None:
     assert anonymous.alignment == PAGE
 
 
-def test_from_a_windows_handle() -> None:
-    """Where there are no Windows handles, one raises NosuppError."""
-    with pytest.raises(pmem2.NosuppError, match="handle") as caught:
+def test_from_a_windows_handle(path: Path) -> None:
+    """Where there are no Windows handles, one raises NosuppError that says what to use, and no source has one."""
+    with pytest.raises(pmem2.NosuppError, match=r"handle.*use Source\.from_fd") as caught:
         Source.from_handle(1)
     assert caught.value.errno == errno.ENOTSUP
+    with Source.from_path(path) as source, pytest.raises(pmem2.FileHandleNotSetError, match=sys.platform) as missing:
+        _ = source.handle
+    assert missing.value.function == "pmem2_source_get_handle"
 
 
 def test_made_by_three_methods_only() -> None:
@@ -412,7 +416,7 @@ def test_ordinary_file(ordinary: Source) -> None:
 
 def test_attributes_cannot_be_set(writable: Source) -> None:
     """The properties cannot be set, and no attribute be added."""
-    for name in ("fd", "size", "alignment", "device_id", "device_usc", "numa_node", "closed", "color"):
+    for name in ("fd", "handle", "size", "alignment", "device_id", "device_usc", "numa_node", "closed", "color"):
         with pytest.raises(AttributeError):
             setattr(writable, name, 0)
 
@@ -430,6 +434,7 @@ def test_repr(path: Path) -> None:
 
 USES: dict[str, Callable[[Source], object]] = {
     "fd": lambda source: source.fd,
+    "handle": lambda source: source.handle,
     "size": lambda source: source.size,
     "alignment": lambda source: source.alignment,
     "device_id": lambda source: source.device_id,

@@ -7,6 +7,8 @@ import os
 import re
 import sys
 import threading
+import time
+from array import array
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
@@ -29,7 +31,7 @@ Act = Callable[[], object]
 CHILD = """
 import gc, itertools, os, signal, sys, threading, warnings
 import pmem2
-signal.alarm(40)
+signal.alarm(150)
 warnings.simplefilter("ignore", ResourceWarning)
 path = sys.argv[1]
 """
@@ -63,6 +65,16 @@ def together(*acts: Act) -> Counter[str]:
     for thread in threads:
         thread.join()
     return Counter(seen)
+
+
+def descriptors_of(file: Path) -> list[str]:
+    """Return this process's descriptors of a file; others come and go as garbage of earlier tests is collected."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            if os.path.samefile(f"/proc/self/fd/{name}", file):
+                found.append(name)
+    return found
 
 
 def forever(act: Act) -> Act:
@@ -173,7 +185,6 @@ def test_closing_existing_memory_that_others_use(source: pmem2.Source) -> None:
 def test_closing_a_source_that_others_use(file: Path) -> None:
     """A Source closes at once; who is inside a read finishes it, everybody else sees ValueError."""
     file.write_bytes(b"x" * 65536)
-    descriptors = len(os.listdir("/proc/self/fd"))
     for _ in range(ROUNDS):
         source = pmem2.Source.from_path(file)
 
@@ -191,7 +202,7 @@ def test_closing_a_source_that_others_use(file: Path) -> None:
 
         seen = together(forever(read), forever(write), forever(use), source.close)
         assert seen == Counter(closed=3)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert descriptors_of(file) == []
 
 
 def test_reading_a_file_that_changes_its_size(run_child: RunChild, file: Path) -> None:
@@ -483,6 +494,29 @@ def test_pieces_that_close_their_map(source: pmem2.Source) -> None:
     assert source.pread_mcsafe(4) == bytes(4)
 
 
+def test_ranges_that_another_thread_changes(source: pmem2.Source) -> None:
+    """A list of ranges may grow and shrink while it is read."""
+    map = source.map()
+    ranges = [(0, 8)] * 100
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            ranges.extend([(64, 8)] * 5000)
+            del ranges[:]
+            time.sleep(1e-6)  # gives way: PyPy's lock stays with a loop that is compiled for seconds
+
+    def persist() -> None:
+        try:
+            for _ in range(ROUNDS * 5):
+                map.persist_many(ranges)
+        finally:
+            done.set()
+
+    with map:
+        assert together(change, persist) == Counter()
+
+
 def test_piece_that_is_closed_before_it_is_copied(source: pmem2.Source) -> None:
     """A Map that its iterator closes right after having given it as data is in use, or is closed."""
     with source.map() as target, source.map() as data:
@@ -550,3 +584,29 @@ def test_temporary_objects_live_long_enough(run_child: RunChild, file: Path) -> 
     """An object that only the running call knows is not collected under it, whatever the collector does meanwhile."""
     child = run_child(CHILD + TEMPORARY, str(file))
     assert (child.returncode, child.stdout, child.stderr) == (0, "done\n", "")
+
+
+def test_ranges_that_change_under_way(path: Path, granularity: pmem2.Granularity) -> None:
+    """A thread may change the buffer of ranges meanwhile: each range is still checked before it is flushed."""
+    ranges = array("Q", [0, 8] * 5000)
+    done = threading.Event()
+
+    def spoil() -> None:
+        while not done.is_set():
+            for value in (2**63, 0):
+                ranges[9998] = value
+
+    with pmem2.open(path) as m:
+        assert m.granularity is granularity
+        other = threading.Thread(target=spoil)
+        other.start()
+        try:
+            for _ in range(300):
+                with suppress(ValueError):
+                    m.flush_many(ranges)
+        finally:
+            done.set()
+            other.join()
+        ranges[9998] = 2**63
+        with pytest.raises(ValueError, match="outside"):
+            m.flush_many(ranges)

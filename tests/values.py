@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-PAGE = os.sysconf("SC_PAGESIZE")
+PAGE = mmap.ALLOCATIONGRANULARITY
+SEGFAULT = 0xC0000005 if sys.platform == "win32" else -signal.SIGSEGV  # how a child ends that touches what it may not
 ON_PYPY = sys.implementation.name == "pypy"
 
 
@@ -49,7 +52,18 @@ no_size = pytest.mark.parametrize("outside", NO_SIZES)
 
 def descriptors() -> list[str]:
     """Return the descriptors that this process has open."""
+    if sys.platform == "win32":
+        return [str(number) for number in range(256) if is_open(number)]
     return sorted(os.listdir("/proc/self/fd"))
+
+
+def is_open(fd: int) -> bool:
+    """Return whether a descriptor is open."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def source(file: FileIO, buffer: bytearray) -> None:
     assert_type(Source.from_anon(4096), Source)
     assert_type(Source.from_handle(4), Source)
     assert_type(s.fd, int)
+    assert_type(s.handle, int)
     assert_type(s.size, int)
     assert_type(s.alignment, int)
     assert_type(s.device_id, str)

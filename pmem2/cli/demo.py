@@ -1,18 +1,34 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The main job on a real file, on one screen: `python -m pmem2.demo [PATH]`."""
+"""`pmem2 demo`: the main job on a real file, on one screen."""
 
 from __future__ import annotations
 
 import os
-import signal
+import secrets
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pmem2
 from pmem2._granularity import reason
+from pmem2.cli._command import Failure, add_command
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pmem2.cli._command import Commands
+
+HELP = """
+Writes a file of 16 MiB in several ways, kills a process in the middle of writing to it, opens it again, and checks that
+everything is there which had been made durable. The file is removed at the end.
+
+examples:
+  pmem2 demo                      a file in this directory
+  pmem2 demo /mnt/pmem            a file on a file system with DAX
+  pmem2 demo /mnt/pmem/new        a file of that name"""
 
 SIZE = 16 * 1024 * 1024
 GREETING = b"hello, persistent memory"
@@ -33,26 +49,34 @@ def place(number: int) -> int:
     return RECORDS + number % SLOTS * RECORD.size
 
 
+def append(m: pmem2.Map) -> int:
+    """Append a record: first it becomes durable, then the counter that says it is there; return the counter."""
+    number = m.load_u64(COUNTER)
+    m.memcpy(place(number), record(number))
+    return m.fetch_add_u64(COUNTER, 1, persist=True) + 1
+
+
 def append_forever(path: str) -> None:  # pragma: no cover: in the child that is killed
-    """Append records until killed: first the record becomes durable, then the counter that says it is there."""
+    """Append records until killed."""
     with pmem2.open(path) as m:
         while True:
-            number = m.load_u64(COUNTER)
-            m.memcpy(place(number), record(number))
-            m.fetch_add_u64(COUNTER, 1, persist=True)
-            print(number + 1, flush=True)
+            print(append(m), flush=True)
 
 
 def kill_in_mid_write(path: Path) -> int:
     """Kill a child that appends, when it has said that it appended 1,000 records; return the last one it told."""
-    code = f"from pmem2.demo import append_forever; append_forever({os.fspath(path)!r})"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+    code = f"from pmem2.cli.demo import append_forever; append_forever({os.fspath(path)!r})"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
         assert child.stdout is not None
         told = 0
-        for line in child.stdout:
-            told = int(line) if line.endswith("\n") else told
-            if told == 1000:
-                child.send_signal(signal.SIGKILL)
+        try:
+            for line in child.stdout:
+                told = int(line) if line.endswith("\n") else told
+                if told == 1000:
+                    child.kill()
+        finally:
+            child.kill()  # Ctrl-C is ours alone: the child has a session of its own
     return told
 
 
@@ -62,8 +86,8 @@ def damaged(m: pmem2.Map, count: int) -> int:
 
 
 def show(path: Path) -> int:
-    """Run the demonstration on a new file at *path*; return an exit status."""
-    with pmem2.open(path, "w+", size=SIZE) as m:
+    """Run the demonstration on the new file at *path*; return an exit status."""
+    with pmem2.open(path) as m:
         print(f"made    {path}, {SIZE >> 20} MiB, allocated on disk")
         print(f"mapped  with {m.granularity.name} granularity: {reason(m.granularity)}")
 
@@ -95,17 +119,23 @@ def show(path: Path) -> int:
     return int(lost)
 
 
-def main(arguments: list[str]) -> int:
-    """Run the demonstration on the file that *arguments* name, or on one in this directory; remove it at the end."""
-    path = Path(arguments[0]) if arguments else Path(f"pmem2-demo-{os.getpid()}")
-    if path.exists():
-        print(f"{path} exists; name a file that does not", file=sys.stderr)
-        return 1
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "demo", "write, kill a process in mid-write, find everything again", HELP)
+    parser.add_argument("path", metavar="PATH", nargs="?", default=".", help="a directory, or a file to be made")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demonstration on a new file, and remove it at the end."""
+    path = Path(arguments.path)
+    if path.is_dir():
+        path /= f"pmem2-demo-{secrets.token_hex(4)}"
+    try:
+        pmem2.open(path, "x+", size=SIZE).close()
+    except FileExistsError:
+        raise Failure(f"{path} exists; name a file that does not, or a directory") from None
     try:
         return show(path)
     finally:
         path.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""pmem2.testing beside PMDK's pmreorder: `python benchmarks/pmreorder.py CHECKOUT [--json]`.
+
+CHECKOUT is the folder `src/tools/pmreorder` of PMDK's public repository. Small workloads, some with a bug, are recorded
+by pmem2.testing; what was recorded is written as the log that pmreorder reads; then `explore` and the engines of
+pmreorder go through it with the same check. Both call the check in their own process. pmreorder's users have a program
+for it, which costs a process for each image more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+import attrs
+
+from pmem2 import Granularity, Map, MemFlag
+from pmem2.testing import CrashConsistencyError, explore
+from pmem2.testing._events import Drain, Event, Flush, Store
+from pmem2.testing._explore import record
+from pmem2.testing._memory import LINE
+from pmem2.testing._recorder import RecordingMap
+from pmem2.testing._stage import Stage
+
+Row = dict[str, Any]
+SIZE = 4096
+BASE = 0x10000  # where pmreorder is told that the file was mapped
+ENGINES = ["NoReorderDoCheck", "ReorderAccumulative", "ReorderReverseAccumulative", "ReorderPartial", "ReorderFull"]
+
+
+@attrs.frozen()
+class Case:
+    """A workload, what is to hold, and whether it does."""
+
+    name: str
+    bug: bool
+    workload: Callable[[Map], object]
+    check: Callable[[Map], object]
+
+
+def published(m: Map) -> None:
+    """Check that what the word at 64 promises is there: 16 bytes at 0."""
+    assert not m.load_u64(64) or m[0:16] == b"\1" * 16
+
+
+def whole(m: Map) -> None:
+    """Check that 16 bytes are old or new."""
+    assert m[0:16] in (bytes(16), b"\1" * 16)
+
+
+def ordered(m: Map) -> None:
+    """Check two words of one line."""
+    assert m.load_u64(0) or not m.load_u64(8)
+
+
+def all_six(m: Map) -> None:
+    """Check six lines that the word at 512 promises."""
+    assert not m.load_u64(512) or all(m.load_u64(line * 64) for line in range(6))
+
+
+def right(m: Map) -> None:
+    """Persist, then publish."""
+    m.memcpy(0, b"\1" * 16)
+    m.store_u64(64, 1, persist=True)
+
+
+def no_flush(m: Map) -> None:
+    """Forget to flush."""
+    m.memcpy(0, b"\1" * 16, MemFlag.NOFLUSH)
+    m.store_u64(64, 1, persist=True)
+
+
+def no_drain(m: Map) -> None:
+    """Flush, and forget to drain."""
+    m.memcpy(0, b"\1" * 16, MemFlag.NODRAIN)
+    m.store_u64(64, 1, persist=True)
+
+
+def too_early(m: Map) -> None:
+    """Publish first; it is flushed last, and may be written back before."""
+    m.store_u64(64, 1)
+    m.memcpy(0, b"\1" * 16)
+    m.persist(64, 8)
+
+
+def torn(m: Map) -> None:
+    """Copy two words where a reader expects both or none."""
+    m.memcpy(0, b"\1" * 16)
+
+
+def in_one_line(m: Map) -> None:
+    """Rely on the order of stores to one line."""
+    m.store_u64(0, 1)
+    m.store_u64(8, 1)
+    m.persist(0, 16)
+
+
+def six_lines(m: Map) -> None:
+    """Persist six lines at once, then publish."""
+    for line in range(6):
+        m.store_u64(line * 64, 1)
+    m.persist(0, 6 * 64)
+    m.store_u64(512, 1, persist=True)
+
+
+def five_of_six(m: Map) -> None:
+    """Persist all but one of six lines, then publish."""
+    for line in range(6):
+        m.store_u64(line * 64, 1)
+    m.persist(0, 5 * 64)
+    m.store_u64(512, 1, persist=True)
+
+
+CASES = [
+    Case("persisted, published", False, right, published),
+    Case("never flushed", True, no_flush, published),
+    Case("not drained", True, no_drain, published),
+    Case("published too early", True, too_early, published),
+    Case("a copy half done", True, torn, whole),
+    Case("the order of one line", False, in_one_line, ordered),
+    Case("six lines, published", False, six_lines, all_six),
+    Case("one of six lines missing", True, five_of_six, all_six),
+]
+
+
+def events_of(workload: Callable[[Map], object]) -> list[Event]:
+    """Record a workload."""
+    recorder = RecordingMap(SIZE, Granularity.CACHE_LINE)
+    recorder.begin()
+    record(recorder, workload)
+    return recorder.events
+
+
+def log_of(events: Iterable[Event], file: Path) -> Iterator[str]:
+    """Yield what pmreorder reads: a store for each unit, a flush for each range of lines, a fence for each drain."""
+    yield "START"
+    yield f"REGISTER_FILE;{file};{BASE:#x};{SIZE:#x};0x0"
+    for event in events:
+        if isinstance(event, Store):
+            for offset, stored in event.units:
+                value = int.from_bytes(stored, sys.byteorder)
+                yield f"STORE;{BASE + offset:#x};{value:#x};{len(stored):#x}"
+        elif isinstance(event, Flush):
+            for offset, length in event.ranges:
+                low, high = offset // LINE * LINE, -(-(offset + length) // LINE) * LINE
+                yield f"FLUSH;{BASE + low:#x};{high - low:#x}"
+        elif isinstance(event, Drain):
+            yield "FENCE"
+    yield "STOP"
+
+
+class Checker:
+    """What pmreorder calls for each image."""
+
+    def __init__(self, check: Callable[[Map], object]) -> None:
+
+        def counted(m: Map, _count: int) -> None:
+            check(m)
+
+        self._stage = Stage(SIZE, Granularity.CACHE_LINE, counted)
+        self.images: list[bytes] = []
+        self.found = False
+
+    def check_consistency(self, filename: str) -> int:
+        """Return 0 for an image that is right, as a program would."""
+        image = bytearray(Path(filename).read_bytes())
+        self.images.append(bytes(image))
+        try:
+            self._stage.check(image, 0)
+        except AssertionError:
+            self.found = True
+            return 1
+        return 0
+
+
+def row_of(case: Case, tool: str, images: int, distinct: int, found: bool, seconds: float) -> Row:
+    """Return what is told of one tool on one workload."""
+    verdict = ("found" if found else "MISSED") if case.bug else ("FALSE ALARM" if found else "passes")
+    return {
+        "workload": case.name,
+        "bug": case.bug,
+        "tool": tool,
+        "images": images,
+        "distinct": distinct,
+        "verdict": verdict,
+        "milliseconds": seconds * 1000,
+    }
+
+
+def ours(case: Case) -> Row:
+    """Explore; count the images as if nothing were wrong."""
+    start = time.process_time()
+    found = False
+    try:
+        explore(case.workload, case.check, size=SIZE)
+    except CrashConsistencyError:
+        found = True
+    seconds = time.process_time() - start
+    images: list[bytes] = []
+    explore(case.workload, lambda m: images.append(m[:]), size=SIZE)
+    return row_of(case, "explore", len(images), len(set(images)), found, seconds)
+
+
+def theirs(case: Case, engine: str, folder: Path) -> Row:
+    """Let an engine of pmreorder go through the same events."""
+    import opscontext  # type: ignore[import-not-found] # of the checkout
+    import statemachine  # type: ignore[import-not-found]
+    from loggingfacility import LoggingBase  # type: ignore[import-not-found]
+
+    file, log = folder / "image", folder / "log"
+    file.write_bytes(bytes(SIZE))
+    log.write_text("|".join(log_of(events_of(case.workload), file)))
+    checker = Checker(case.check)
+    start = time.process_time()
+    random.seed(0)  # ReorderPartial takes three sequences at random
+    statemachine.State.trans_stores = []  # what an engine before has left
+    context = opscontext.OpsContext(str(log), checker, LoggingBase(), engine, None)
+    machine = statemachine.StateMachine(statemachine.InitState(context))
+    machine.run_all(*context.extract_operations())
+    seconds = time.process_time() - start
+    return row_of(case, engine, len(checker.images), len(set(checker.images)), checker.found, seconds)
+
+
+def table(rows: list[Row]) -> None:
+    """Print rows for people."""
+    print(f"{'workload':<28}{'bug':<5}{'tool':<28}{'images':>8}{'distinct':>10}  {'':<12}{'ms of CPU':>9}")
+    for row in rows:
+        print(
+            f"{row['workload']:<28}{'yes' if row['bug'] else 'no':<5}{row['tool']:<28}{row['images']:>8}"
+            f"{row['distinct']:>10}  {row['verdict']:<12}{row['milliseconds']:>9.1f}"
+        )
+    print()
+    for tool in ("explore", *ENGINES):
+        mine = [row for row in rows if row["tool"] == tool]
+        bugs = sum(row["bug"] for row in mine)
+        found = sum(row["verdict"] == "found" for row in mine)
+        alarms = sum(row["verdict"] == "FALSE ALARM" for row in mine)
+        images, cost = sum(row["images"] for row in mine), sum(row["milliseconds"] for row in mine)
+        print(f"{tool:<28}{found} of {bugs} bugs, {alarms} false alarms, {images} images, {cost:.0f} ms of CPU")
+
+
+def main() -> None:
+    """Compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkout", type=Path, help="the folder src/tools/pmreorder of PMDK's repository")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    if not (options.checkout / "statemachine.py").exists():
+        print(f"skipped: there is no pmreorder in {options.checkout}", file=sys.stderr)
+        return
+    sys.path.insert(0, str(options.checkout))
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for case in CASES:
+            rows.append(ours(case))
+            rows += [theirs(case, engine, Path(folder)) for engine in ENGINES]
+    if options.json:
+        print(json.dumps({"python": sys.version, "rows": rows}, indent=2))
+    else:
+        table(rows)
+
+
+if __name__ == "__main__":
+    main()

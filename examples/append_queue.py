@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A queue of two processes that survives crashes of both: `python append_queue.py FILE put TEXT...`, `... FILE take`.
+
+An append-only log with two ends, in a ring. Whoever puts appends the record, makes it durable, and then moves the tail,
+which makes it count. Whoever takes moves the head when the record has been dealt with: one that a crash interrupts is
+delivered again, none is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pmem2
+
+HEAD, TAIL, DATA = 0, 64, 128  # how many bytes were ever taken and put: each in a cache line of its own; the ring
+WORD = 8
+SIZE = 1 << 20
+
+
+class AppendQueue:
+    """A queue in a map; a map of zeros is an empty one. One process may put, another one take."""
+
+    def __init__(self, map: pmem2.Map) -> None:
+        """Use all of *map*."""
+        if map.size < DATA + 2 * WORD:
+            raise ValueError(f"{map.size} bytes are too small for a queue")
+        self.map = map
+        self.capacity = (map.size - DATA) // WORD * WORD
+
+    def put(self, record: bytes) -> None:
+        """Append a record, which is durable at return.
+
+        Raises:
+            ValueError: There is no room for it before others are taken; nothing has changed.
+        """
+        framed = len(record).to_bytes(WORD, "little") + record + bytes(-len(record) % WORD)
+        tail = self.map.load_u64(TAIL)
+        if tail + len(framed) - self.map.load_u64(HEAD) > self.capacity:
+            raise ValueError("the queue is full")
+        start = tail % self.capacity
+        until_end = self.capacity - start
+        self.map.memcpy_many([(DATA + start, framed[:until_end]), (DATA, framed[until_end:])])
+        self.map.store_u64(TAIL, tail + len(framed), persist=True)
+
+    def first(self) -> bytes | None:
+        """Return the oldest record, `None` if there is none; it stays."""
+        head, tail = self.map.load_u64(HEAD), self.map.load_u64(TAIL)
+        if head == tail:
+            return None
+        self.map.persist(TAIL, WORD)  # what the other process has stored can be seen before it is durable
+        length = int.from_bytes(self.read(head, WORD), "little")
+        return self.read(head + WORD, length)
+
+    def remove_first(self) -> None:
+        """Remove the oldest record, durably: it has been dealt with."""
+        head = self.map.load_u64(HEAD)
+        length = int.from_bytes(self.read(head, WORD), "little")
+        self.map.store_u64(HEAD, head + WORD + length + -length % WORD, persist=True)
+
+    def read(self, position: int, length: int) -> bytes:
+        """Return bytes of the ring."""
+        start = position % self.capacity
+        until_end = min(length, self.capacity - start)
+        return self.map[DATA + start : DATA + start + until_end] + self.map[DATA : DATA + length - until_end]
+
+    def take_all(self) -> Iterator[bytes]:
+        """Yield each record that is there, and remove it when the caller asks for the next."""
+        while (record := self.first()) is not None:
+            yield record
+            self.remove_first()
+
+
+def main(argv: list[str]) -> int:
+    """Return the exit status."""
+    if len(argv) < 3 or argv[2] not in ("put", "take"):
+        print(f"usage: {argv[0]} file put text... | file take", file=sys.stderr)
+        return 1
+    new = not os.path.exists(argv[1])
+    try:
+        with pmem2.open(argv[1], "x+", size=SIZE) if new else pmem2.open(argv[1]) as map:
+            queue = AppendQueue(map)
+            for text in argv[3:]:
+                queue.put(os.fsencode(text))
+            if argv[2] == "take":
+                for record in queue.take_all():
+                    print(os.fsdecode(record), flush=True)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

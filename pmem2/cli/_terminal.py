@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Tables and progress for people: by rich on a terminal where it is installed, else plain."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Callable, Optional, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+REDRAWN = 0.1  # seconds
+
+
+def size_text(number: float) -> str:
+    """Return a number of bytes as people write it: 8 bytes, 4 KiB, 1.5 GiB."""
+    power = 0
+    while number >= 1024 and power < len(UNITS) - 1:
+        number /= 1024
+        power += 1
+    digits = 0 if number == int(number) or number >= 100 else 1
+    return f"{number:.{digits}f} {UNITS[power]}"
+
+
+def time_text(seconds: float) -> str:
+    """Return a time as minutes and seconds: 3:07."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
+
+
+def rich_console(stream: TextIO) -> Optional[Console]:
+    """Return rich's console for a terminal, `None` where there is no terminal or no rich."""
+    if not stream.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(file=stream, highlight=False)
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:
+    """Print a table; *numbers* are aligned to the right, but for the first column."""
+    console = rich_console(sys.stdout)
+    if console is None:
+        widths = [max(map(len, column)) for column in zip(headers, *rows)]
+        for row in [headers, *rows] if any(headers) else rows:
+            first, *rest = zip(row, widths)
+            cells = [first[0].ljust(first[1])]
+            cells += [cell.rjust(width) if numbers else cell.ljust(width) for cell, width in rest]
+            print("  ".join(cells).rstrip())
+        return
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE, show_header=any(headers))
+    for place, header in enumerate(headers):
+        table.add_column(header, justify="right" if numbers and place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield what is to be told how many more bytes are done; a terminal then shows it, with speed and time left."""
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    console = rich_console(sys.stderr)
+    if console is None:
+        line = ProgressLine(what, total)
+        try:
+            yield line.advance
+        finally:
+            status_line("")
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.DownloadColumn(binary_units=True),
+        bars.TransferSpeedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, advance=done)
+
+
+class ProgressLine:
+    """A line on a terminal that is written again and again."""
+
+    def __init__(self, what: str, total: int) -> None:
+        """Begin at nothing."""
+        self.what, self.total, self.done = what, total, 0
+        self.began = time.monotonic()
+        self.drawn = self.began - REDRAWN
+
+    def advance(self, done: int) -> None:
+        """Count *done* more bytes, and show that, but not too often."""
+        self.done += done
+        now = time.monotonic()
+        if now - self.drawn >= REDRAWN or self.done == self.total:
+            self.drawn = now
+            speed = self.done / max(now - self.began, 1e-9)
+            left = time_text((self.total - self.done) / speed) if speed else "-:--"
+            percent = 100 * self.done // self.total if self.total else 100
+            amount = f"{size_text(self.done)} of {size_text(self.total)}, {size_text(speed)}/s"
+            status_line(f"{self.what}: {percent} %, {amount}, {left} left")
+
+
+def status_line(text: str) -> None:
+    """Replace what the last line of a terminal says."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,27 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-3-Clause
+# empty_debian.sh SUITE FOLDER WHEELS PYTHON...: try_wheel.sh in an empty Debian of that suite, which has those Pythons
+# (as python3, pypy3), their venv, and no libpmem2. Needs root and mmdebstrap.
+set -eu
+suite=$1
+root=$2
+wheels=$3
+shift 3
+project=$(cd "$(dirname "$0")/.." && pwd)
+[ -x "$root/usr/bin/$1" ] ||
+    mmdebstrap --quiet --mode=root --variant=minbase --include="$(printf '%s-venv,' "$@")mount" "$suite" "$root"
+rm -rf "$root/project" "$root/wheels"
+mkdir "$root/project"
+cp -r "$wheels" "$root/wheels"
+cp -r "$project/release" "$project/tests" "$project/pyproject.toml" "$root/project"
+exec unshare --mount --pid --fork sh -euc '
+    root=$1
+    shift
+    mount --rbind /dev "$root/dev"
+    mount -t sysfs none "$root/sys"
+    mount -t proc none "$root/proc"
+    mount -t tmpfs none "$root/tmp"
+    unset TMPDIR # which nox sets, and which is not in there
+    for python; do
+        chroot "$root" /project/release/try_wheel.sh /wheels /project "$python" -m venv
+    done' sh "$root" "$@"
