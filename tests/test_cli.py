@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -196,14 +197,17 @@ def test_a_closed_pipe(times: int, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("times", [1, 100])
 def test_a_full_disk_behind_standard_output(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What cannot be printed is a failure."""
+    """What cannot be printed is a failure, told once, be it seen at the end or in between."""
     with open("/dev/full", "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
-        assert main(["info", "."]) == 1
-    assert capsys.readouterr() == ("", "pmem2: standard output: No space left on device\n")
+        assert main(["info", *["."] * times]) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"pmem2: (standard output: )?No space left on device\n", error)
 
 
 def test_output_that_is_no_file(tmp_path: Path) -> None:
@@ -220,6 +224,12 @@ def test_a_name_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
         pass
     assert main(["info", os.fsdecode(name)]) == 0
     assert "\\udcff" in capsys.readouterr().out
+
+
+def test_a_name_of_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An error is one line, whatever the name that it tells."""
+    assert main(["info", str(tmp_path / "a\nb\x1b[2J")]) == 1
+    assert capsys.readouterr().err == f"pmem2: {tmp_path}/a\\nb\\x1b[2J: No such file or directory\n"
 
 
 # ---- completion

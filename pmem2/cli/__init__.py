@@ -14,6 +14,7 @@ from pmem2._version import __version__
 from pmem2.cli import badblocks, bench, copy, demo, info
 from pmem2.cli._command import Failure, HelpFormatter, add_command
 from pmem2.cli._stopping import Stopped, stopping
+from pmem2.cli._terminal import complain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,6 +92,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         except BrokenPipeError:
             raise
         except (OSError, Failure) as error:
+            print(end="", flush=True)  # if printing is what failed, it is said once
             complain(sentence(error))
             return 1
         finally:
@@ -103,11 +105,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return 128 + signal.SIGPIPE
         complain(f"standard output: {sentence(error)}")
         return 1
-
-
-def complain(text: str) -> None:
-    """Print one line on standard error."""
-    print(f"pmem2: {text}", file=sys.stderr)
 
 
 def sentence(error: Exception) -> str:

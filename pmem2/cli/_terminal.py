@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tables and progress for people: by rich on a terminal where it is installed, else plain."""
+"""Tables, progress and complaints for people: by rich on a terminal where it is installed, else plain."""
 
 from __future__ import annotations
 
@@ -122,3 +122,9 @@ def status_line(text: str) -> None:
     """Replace what the last line of a terminal says."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print one line on standard error, whatever is in the names that it tells."""
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    print(f"pmem2: {line}", file=sys.stderr)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Optional, TypeVar
 
@@ -19,7 +18,7 @@ from pmem2._source import Source
 from pmem2._version import __version__
 from pmem2.cli import _platform
 from pmem2.cli._command import add_command
-from pmem2.cli._terminal import show_table, size_text
+from pmem2.cli._terminal import complain, show_table, size_text
 from pmem2.errors import CannotReadBoundsError, DaxRegionNotFoundError, NosuppError, SourceEmptyError
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
             show(info)
     for info in found:
         if info.error is not None:
-            print(f"pmem2: {info.path}: {info.error}", file=sys.stderr)
+            complain(f"{info.path}: {info.error}")
     return int(any(info.error is not None for info in found))
 
 
