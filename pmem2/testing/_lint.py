@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from mmap import PAGESIZE
 from typing import Literal
 
 import attrs
 
 from pmem2._enums import Granularity
 from pmem2.testing._events import Drain, Event, Flush, Place, Store
-from pmem2.testing._memory import LINE
+from pmem2.testing._memory import flushed_size
 
 Kind = Literal["never made durable", "flush of clean lines", "drain of nothing"]
 
@@ -51,7 +50,7 @@ def lint_of(events: Sequence[Event], granularity: Granularity) -> tuple[Finding,
 
 def found(events: Sequence[Event], granularity: Granularity) -> Iterator[Finding]:
     """Yield what looks like a mistake."""
-    grain = PAGESIZE if granularity is Granularity.PAGE else LINE
+    grain = flushed_size(granularity)
     dirty: dict[int, list[Store]] = {}  # what was stored to each line (page) since it was flushed
     waiting: dict[int, list[Store]] = {}  # what was flushed, and not yet drained
     pending = False

@@ -261,6 +261,11 @@ Changes = dict[int, dict[int, tuple[Unit, ...]]]
 """By the number of a store, and that of a cell: what it changes there."""
 
 
+def flushed_size(granularity: Granularity) -> int:
+    """Return how many aligned bytes are always flushed together."""
+    return PAGESIZE if granularity is Granularity.PAGE else LINE
+
+
 class Memory:
     """Memory in which a workload is replayed."""
 
@@ -270,7 +275,7 @@ class Memory:
         self.content = bytearray(content)
         self.granularity = granularity
         self.cell = SECTOR if granularity is Granularity.PAGE else LINE
-        self.flushed = PAGESIZE if granularity is Granularity.PAGE else LINE
+        self.flushed = flushed_size(granularity)
         self.cells: dict[int, Cell] = {}  # those that were ever stored to
         self.pending: dict[int, Cell] = {}  # those in which something is not durable
         self.settled: list[Cell] = []  # those that have become durable since somebody looked
