@@ -59,9 +59,9 @@ def from_tuples(ranges: list[Range]) -> Uint64Array | None:
     That is what most callers have, and both ways are several times as fast as the general one.
     """
     numbers = ffi.new(NUMBERS, 2 * len(ranges))
-    if CPYTHON:
-        return numbers if lib.guarded_pairs(id(ranges), numbers, len(ranges)) else None
-    return taken_apart(ranges, numbers)
+    if not CPYTHON:  # pragma: no cover: PyPy's objects have no address
+        return taken_apart(ranges, numbers)
+    return numbers if lib.guarded_pairs(id(ranges), numbers, len(ranges)) else None
 
 
 def taken_apart(ranges: list[Range], numbers: Uint64Array) -> Uint64Array | None:  # pragma: no cover: PyPy
