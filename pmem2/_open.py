@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack
-from typing import Literal, NamedTuple, Optional, SupportsIndex
+from typing import Literal, NamedTuple, Optional, SupportsIndex, Union
 
 import attrs
 from _pmem2 import lib
@@ -83,6 +83,7 @@ def open(
 def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) -> Map:
     """Map a file of *size* bytes of zeros, new or emptied, but change nothing before all that can fail was tried."""
     flags = os.O_RDWR | QUIETLY
+    path = os.fspath(path)
     if not exclusive and os.path.islink(path):  # to a file that is to be made, perhaps
         path = os.path.realpath(path)
     with ExitStack() as remove, ExitStack() as close, ExitStack() as undo:
@@ -95,7 +96,7 @@ def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) 
             Source.from_path(path).close()  # refuses what is no file, and does not block on it
             fd = os.open(path, flags)
         close.callback(os.close, fd)
-        source = close.enter_context(Source._from_fd(fd, repr(os.fspath(path))))
+        source = close.enter_context(Source._from_fd(fd, repr(path)))
         if stat.S_ISREG(os.fstat(fd).st_mode):  # pragma: no branch: nox -s nvdimm
             before = source.size
             undo.callback(os.ftruncate, fd, before)
@@ -113,11 +114,11 @@ def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) 
         return result
 
 
-def allocate(source: Source, size: int, path: StrOrBytesPath) -> None:
+def allocate(source: Source, size: int, path: Union[str, bytes]) -> None:
     """Give a file *size* bytes on disk."""
     code = lib.guarded_allocate(source._handle.file, size)
     if code:
-        raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", os.fspath(path))
+        raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
 
 
 def probing(config: Config, size: int, source: Source) -> Config:

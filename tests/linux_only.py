@@ -223,6 +223,7 @@ TESTS = {
         "test_created": BLOCKS,
         "test_emptied": BLOCKS,
         "test_hole_is_filled": BLOCKS,
+        "test_link_to_a_file_that_is_not_there": KINDS,
         "test_more_than_a_disk_has": BLOCKS,
         "test_no_file": KINDS,
         "test_permissions": KINDS,
