@@ -36,9 +36,10 @@ class AppendQueue:
             ValueError: There is no room for it before others are taken; nothing has changed.
         """
         framed = len(record).to_bytes(WORD, "little") + record + bytes(-len(record) % WORD)
-        tail = self.map.load_u64(TAIL)
-        if tail + len(framed) - self.map.load_u64(HEAD) > self.capacity:
+        head, tail = self.map.load_u64(HEAD), self.map.load_u64(TAIL)
+        if tail + len(framed) - head > self.capacity:
             raise ValueError("the queue is full")
+        self.map.persist(HEAD, WORD)  # what the other process has stored can be seen before it is durable
         start = tail % self.capacity
         until_end = self.capacity - start
         self.map.memcpy_many([(DATA + start, framed[:until_end]), (DATA, framed[until_end:])])
@@ -49,7 +50,7 @@ class AppendQueue:
         head, tail = self.map.load_u64(HEAD), self.map.load_u64(TAIL)
         if head == tail:
             return None
-        self.map.persist(TAIL, WORD)  # what the other process has stored can be seen before it is durable
+        self.map.persist(TAIL, WORD)  # as above
         length = int.from_bytes(self.read(head, WORD), "little")
         return self.read(head + WORD, length)
 

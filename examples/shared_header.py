@@ -33,6 +33,7 @@ class Writer:
         """Go on after the last message that is durable."""
         self.map = map
         self.number = map.load_u64(NUMBER)
+        map.persist(NUMBER, 8)  # a writer that was killed may have stored it only
 
     def publish(self, message: bytes) -> None:
         """Make a message durable, then visible, then its being there durable."""

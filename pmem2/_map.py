@@ -75,7 +75,8 @@ class Map(Handle):
 
         Raises:
             TypeError: *source* is no Source, or *config* no Config.
-            ValueError: One of them, or the reservation, is closed; or *reservation_offset* is past its end.
+            ValueError: One of them, or the reservation, is closed; or *reservation_offset* is past its end; or this is
+                a Map already, made `from_existing`, and open.
             GranularityNotSetError: The config requires none.
             GranularityNotSupportedError: The source gives only a coarser one; the text says why.
             OffsetUnalignedError, LengthUnalignedError: Not a multiple of the alignment of the source.
@@ -93,6 +94,8 @@ class Map(Handle):
             raise TypeError(f"a Source is needed, not {type(source).__name__}")
         if not isinstance(config, Config):
             raise TypeError(f"a Config is needed, not {type(config).__name__}")
+        if getattr(self, "_buffer", None) is not None:  # views of it would stay, and it would go
+            raise ValueError("this is a Map of existing memory, and still open")
         self._buffer = None
         self._config = config
         if lib.guarded_claim_ignored():
@@ -481,7 +484,7 @@ class Map(Handle):
             offset = size(offset, "offset")
         checked = 0 if flags is PLAIN else mem_flags(flags)
         try:
-            if data.__class__ is bytes and BYTES_ARE_LENT:
+            if type(data) is bytes and BYTES_ARE_LENT:  # a subclass may say anything of its class and its length
                 rc = copy(self._handle, offset, data, len(data), checked)
             elif isinstance(data, Map):
                 with data._operation(Protection.READ, 0, data._size) as memory:

@@ -295,6 +295,25 @@ def test_queue(granularity: Granularity) -> None:
     assert report.images > len(RECORDS)
 
 
+def test_queue_of_two_processes() -> None:
+    """What is taken makes room only when that is durable: another process's store can be seen before."""
+    queue = example("append_queue")
+    first, second, third = (letter * 24 for letter in (b"A", b"B", b"C"))
+
+    def setup(map: pmem2.Map) -> None:
+        for record in (first, second):
+            queue.AppendQueue(map).put(record)
+
+    def workload(map: pmem2.Map) -> None:
+        map.store_u64(queue.HEAD, 32)  # as the other process does in remove_first, and has not persisted yet
+        queue.AppendQueue(map).put(third)
+
+    def check(map: pmem2.Map) -> None:
+        assert list(queue.AppendQueue(map).take_all()) in ([first, second], [second], [second, third])
+
+    explore(workload, check, size=queue.DATA + 64, setup=setup)
+
+
 OPERATIONS = [(b"a", b"1"), (b"b", b"second"), (b"a", b"a longer value"), (b"b", None), (b"c", b""), (b"b", b"again")]
 
 
@@ -350,6 +369,22 @@ def test_header(granularity: Granularity) -> None:
         assert header.latest(map) == (number + 1, b"after the power cut")
 
     explore(workload, check, size=header.SIZE, granularity=granularity)
+
+
+def test_header_of_two_writers() -> None:
+    """A writer goes on after what is durable, though the one before was killed when it had only stored the number."""
+    header = example("shared_header")
+
+    def workload(map: pmem2.Map) -> None:
+        number = map.load_u64(header.NUMBER) + 1
+        map.memcpy(header.place(number), len(b"two").to_bytes(8, "little") + b"two")
+        map.store_u64(header.NUMBER, number)  # here it was killed
+        header.Writer(map).publish(b"three")
+
+    def check(map: pmem2.Map) -> None:
+        assert header.latest(map) in ((1, b"one"), (2, b"two"), (3, b"three"))
+
+    explore(workload, check, size=header.SIZE, setup=lambda map: header.Writer(map).publish(b"one"))
 
 
 def test_array() -> None:

@@ -299,6 +299,44 @@ def test_closed_in_any_order(file: Path, order: tuple[str, ...]) -> None:
     assert mappings(file) == 0
 
 
+def test_map_of_existing_memory_that_is_initialised_again(source: pmem2.Source) -> None:
+    """That is refused while it is open, and nothing has changed: the memory would go before the map."""
+    buffer = mmap.mmap(-1, 4096)
+    map = pmem2.Map.from_existing(source, buffer, pmem2.Granularity.PAGE)
+    del buffer
+    with pytest.raises(ValueError, match="still open"):
+        map.__init__(source)  # type: ignore[misc]
+    collect()
+    map[0] = 42
+    assert (map[0], map.size) == (42, 4096)
+    map.close()
+
+
+class Liar(bytes):
+    """Bytes that say nothing true of themselves."""
+
+    @property
+    def __class__(self) -> type[bytes]:  # type: ignore[override]
+        """Say that it is no subclass."""
+        return bytes
+
+    def __len__(self) -> int:
+        """Say that it is longer than the process has memory."""
+        return 1 << 40
+
+
+def test_bytes_that_lie(map: pmem2.Map) -> None:
+    """What is copied is what the buffer has, whatever its class and its length say."""
+    for copied in (map.memcpy, map.memmove):
+        map.memset(0, 0, 8)
+        copied(0, Liar(b"x"))
+        assert map[0:8] == b"x" + bytes(7)
+    map.memcpy_many([(8, Liar(b"y"))])
+    assert map[8:16] == b"y" + bytes(7)
+    map[16:17] = Liar(b"z")
+    assert map[16:24] == b"z" + bytes(7)
+
+
 def test_failed_close_can_be_tried_again(map: pmem2.Map, file: Path) -> None:
     """A close that was refused changes nothing, and succeeds once the views are gone."""
     view = map.view(0, 8)
