@@ -94,7 +94,7 @@ class Map(Handle):
             raise TypeError(f"a Source is needed, not {type(source).__name__}")
         if not isinstance(config, Config):
             raise TypeError(f"a Config is needed, not {type(config).__name__}")
-        if getattr(self, "_buffer", None) is not None:  # views of it would stay, and it would go
+        if hasattr(self, "_buffer") and self._buffer is not None:  # views of it would stay, and it would go
             raise ValueError("this is a Map of existing memory, and still open")
         self._buffer = None
         self._config = config

@@ -305,7 +305,7 @@ def test_map_of_existing_memory_that_is_initialised_again(source: pmem2.Source) 
     map = pmem2.Map.from_existing(source, buffer, pmem2.Granularity.PAGE)
     del buffer
     with pytest.raises(ValueError, match="still open"):
-        map.__init__(source)  # type: ignore[misc]
+        map.__init__(source)
     collect()
     map[0] = 42
     assert (map[0], map.size) == (42, 4096)
@@ -315,7 +315,7 @@ def test_map_of_existing_memory_that_is_initialised_again(source: pmem2.Source) 
 class Liar(bytes):
     """Bytes that say nothing true of themselves."""
 
-    @property
+    @property  # type: ignore[misc] # read-only, and object's is not
     def __class__(self) -> type[bytes]:  # type: ignore[override]
         """Say that it is no subclass."""
         return bytes
