@@ -9,7 +9,7 @@ import attrs
 
 from pmem2._enums import ErrorCode, Granularity, Protection, Sharing
 from pmem2._failure import ADVICE, library_error
-from pmem2._numbers import FILE_SIZE_MAX, integer, size
+from pmem2._numbers import FILE_SIZE_MAX, integer, size, written
 from pmem2._reservation import VMReservation
 
 EVERY_PROTECTION = Protection.READ | Protection.WRITE | Protection.EXEC
@@ -31,7 +31,7 @@ def granularity(value: SupportsIndex | None) -> Granularity | None:
         raise refused(
             ErrorCode.GRANULARITY_NOT_SUPPORTED,
             "required_store_granularity",
-            f"{number} is no granularity; use Granularity.BYTE, CACHE_LINE or PAGE",
+            f"{written(number)} is no granularity; use Granularity.BYTE, CACHE_LINE or PAGE",
         ) from None
 
 
@@ -41,7 +41,7 @@ def sharing(value: SupportsIndex) -> Sharing:
     try:
         return Sharing(number)
     except ValueError:
-        raise refused(ErrorCode.INVALID_SHARING_VALUE, "sharing", f"{number} is no sharing") from None
+        raise refused(ErrorCode.INVALID_SHARING_VALUE, "sharing", f"{written(number)} is no sharing") from None
 
 
 def protection(value: SupportsIndex | None) -> Protection | None:
@@ -58,7 +58,7 @@ def offset(value: SupportsIndex) -> int:
     """Convert what a caller gave as an offset."""
     number = integer(value, "offset")
     if number > FILE_SIZE_MAX:
-        raise refused(ErrorCode.OFFSET_OUT_OF_RANGE, "offset", f"the offset {number} is beyond any file")
+        raise refused(ErrorCode.OFFSET_OUT_OF_RANGE, "offset", f"the offset {written(number)} is beyond any file")
     return size(number, "offset")
 
 

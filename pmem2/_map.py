@@ -21,7 +21,7 @@ from pmem2._granularity import forced
 from pmem2._handle import Handle
 from pmem2._lifetime import CPYTHON, collect, pinned
 from pmem2._mapping import READ_WRITE, mapped, new_handle
-from pmem2._numbers import SIZE_MAX, integer, size
+from pmem2._numbers import SIZE_MAX, integer, size, written
 from pmem2._ranges import Ranges, lend_ranges
 from pmem2._slices import as_slice, places_of
 from pmem2._source import Source
@@ -262,12 +262,11 @@ class Map(Handle):
 
     def _index(self, key: SupportsIndex | Slice) -> int:
         index = operator.index(cast("SupportsIndex", key))
-        if index < 0:
-            index += self._size
-        if not 0 <= index < self._size:
+        place = index + self._size if index < 0 else index
+        if not 0 <= place < self._size:
             self._check_open()
-            raise IndexError(f"index {key!r} is outside {self!r}")
-        return index
+            raise IndexError(f"index {written(index)} is outside {self!r}")
+        return place
 
     def _read(self, key: Slice) -> bytes:
         low, length, step = places_of(key, self._size)
@@ -628,7 +627,7 @@ class Map(Handle):
         """
         start, number = size(offset, "offset"), integer(delta, "delta")
         if not -(2**63) <= number <= SIZE_MAX:
-            raise ValueError(f"delta must be from -2**63 to 2**64 - 1, and {number} is not")
+            raise ValueError(f"delta must be from -2**63 to 2**64 - 1, and {written(number)} is not")
         previous = ffi.new("uint64_t *")
         rc = lib.guarded_fetch_add_u64(self._handle, start, number & SIZE_MAX, bool(persist), previous)
         if rc:

@@ -24,6 +24,11 @@ def integer(value: SupportsIndex, name: str) -> int:
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
 
 
+def written(number: int) -> str:
+    """Return a number as text: Python itself refuses to write one of thousands of digits in decimal."""
+    return str(number) if number.bit_length() <= 128 else f"{number:#x}"
+
+
 def size(value: SupportsIndex, name: str, maximum: int = SIZE_MAX) -> int:
     """Return *value* as an int from 0 to *maximum*.
 
@@ -35,9 +40,9 @@ def size(value: SupportsIndex, name: str, maximum: int = SIZE_MAX) -> int:
         return value
     number = integer(value, name)
     if number < 0:
-        raise ValueError(f"{name} must not be negative, and {number} is")
+        raise ValueError(f"{name} must not be negative, and {written(number)} is")
     if number > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, and {number} is not")
+        raise ValueError(f"{name} must be at most {maximum}, and {written(number)} is not")
     return number
 
 

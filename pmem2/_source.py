@@ -19,7 +19,7 @@ from pmem2._failure import ADVICE, failure, library_error, new_message
 from pmem2._files import QUIETLY, file_of
 from pmem2._handle import Handle
 from pmem2._lifetime import finalized
-from pmem2._numbers import integer, size
+from pmem2._numbers import integer, size, written
 
 if sys.platform == "win32":
     from pmem2._files import handle_of
@@ -89,7 +89,7 @@ class Source(Handle):
         See pmem2_source_from_fd(3).
         """
         number = integer(fd if isinstance(fd, SupportsIndex) else descriptor_of(fd), "fd")
-        return cls._from_fd(number, f"descriptor {number}")
+        return cls._from_fd(number, f"descriptor {written(number)}")
 
     @classmethod
     def _from_fd(cls, fd: int, name: str) -> Source:
@@ -182,7 +182,7 @@ class Source(Handle):
             number = integer(handle, "handle")
             return cls._from_file(handle_of(number), "pmem2_source_from_handle", f"handle {number:#x}")
         else:
-            asked = f"cannot make a source from the handle {handle!r}"
+            asked = "cannot make a source from a handle"
             found = f"{sys.platform} has no Windows handles"
             raise library_error(ErrorCode.NOSUPP, "pmem2_source_from_handle", asked, found, "use Source.from_fd")
 
@@ -332,7 +332,11 @@ class Source(Handle):
         length, start = sized(size, "size"), sized(offset, "offset")
         if start + length > self.size:  # before so much memory is asked for
             raise self._unread(ErrorCode.LENGTH_OUT_OF_RANGE, length, start, new_message())
-        buffer = ffi.new("char[]", length)
+        try:
+            buffer = ffi.new("char[]", length)
+        except (MemoryError, OverflowError):
+            self._pread(ffi.new("char[]", 0), 0, start)  # which says so if the source is anonymous
+            raise
         self._pread(buffer, length, start)
         return ffi.buffer(buffer, length)[:]
 

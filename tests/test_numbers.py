@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Numbers that are too large for anything are refused as those that are too large by one, whatever they look like."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import pytest
+
+import pmem2
+
+HUGE = 10**5000  # which Python itself refuses to write in decimal
+REFUSALS: dict[str, tuple[type[Exception], Callable[[pmem2.Map, pmem2.Source, int], object]]] = {
+    "index": (IndexError, lambda map, _source, huge: map[huge]),
+    "granularity": (
+        pmem2.GranularityNotSupportedError,
+        lambda _map, _source, huge: pmem2.Config(required_granularity=huge),
+    ),
+    "sharing": (pmem2.InvalidSharingValueError, lambda _map, _source, huge: pmem2.Config(sharing=huge)),
+    "protection": (pmem2.InvalidProtFlagError, lambda _map, _source, huge: pmem2.Config(protection=huge)),
+    "descriptor": (pmem2.InvalidFileHandleError, lambda _map, _source, huge: pmem2.Source.from_fd(huge)),
+    "length": (ValueError, lambda _map, _source, huge: pmem2.Config(length=huge)),
+    "anonymous": (ValueError, lambda _map, _source, huge: pmem2.Source.from_anon(huge)),
+    "reservation": (ValueError, lambda _map, _source, huge: pmem2.VMReservation(huge)),
+    "persist": (ValueError, lambda map, _source, huge: map.persist(huge, 1)),
+    "memset": (ValueError, lambda map, _source, huge: map.memset(0, huge, 1)),
+    "memcpy": (ValueError, lambda map, _source, huge: map.memcpy(huge, b"")),
+    "delta": (ValueError, lambda map, _source, huge: map.fetch_add_u64(0, huge)),
+    "flags": (ValueError, lambda map, _source, huge: map.memcpy(0, b"", huge)),
+    "ranges": (ValueError, lambda map, _source, huge: map.persist_many([(0, 1), (huge, 1)])),
+    "array": (ValueError, lambda map, _source, huge: map.as_array("u1", huge)),
+    "read": (ValueError, lambda _map, source, huge: source.pread_mcsafe(huge)),
+}
+
+
+@pytest.mark.parametrize("huge", [HUGE, -HUGE], ids=["huge", "negative"])
+@pytest.mark.parametrize("what", REFUSALS)
+def test_number_of_thousands_of_digits(map: pmem2.Map, source: pmem2.Source, what: str, huge: int) -> None:
+    """It is refused by the same exception as any other, whose text is ours."""
+    if what == "array":
+        pytest.importorskip("numpy")
+    error, call = REFUSALS[what]
+    with pytest.raises(error) as caught:
+        call(map, source, huge)
+    assert "digits" not in str(caught.value)  # Python's own words
+
+
+def test_offset_of_thousands_of_digits() -> None:
+    """That of a config has an error of libpmem2, unless it is negative."""
+    with pytest.raises(pmem2.OffsetOutOfRangeError, match=r"0x[0-9a-f]{4000,} is beyond any file"):
+        pmem2.Config(offset=HUGE)
+    with pytest.raises(ValueError, match="must not be negative"):
+        pmem2.Config(offset=-HUGE)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**40, 2**62, 2**64 - 1])
+def test_nothing_is_read_of_anonymous_memory(length: int) -> None:
+    """However much of it there is: no memory is needed to say so."""
+    with pmem2.Source.from_anon(2**64 - 1) as source, pytest.raises(pmem2.SourceTypeNotSupportedError):
+        source.pread_mcsafe(length)
