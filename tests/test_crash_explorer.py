@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import _thread
 import inspect
+import pickle
 import subprocess
 import sys
 import threading
@@ -271,6 +273,45 @@ def test_a_thousand_stores_of_the_same_two_values_are_four_images() -> None:
             map.store_u64(64, number % 2)
 
     assert values_of(workload, 0, 64) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def going_round(map: Map, counted: bool) -> None:
+    """Set ten lines again and again; count that in another."""
+    for turn in range(60):
+        if counted:
+            map.store_u64(704, turn, persist=True)
+        for line in range(10):
+            map[64 * line] = (turn + 1) % 2
+        map.persist(0, 640)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_lines_that_go_round_are_as_many_images_as_there_are(counted: bool) -> None:
+    """However often they are set: each image is checked, and it is known that none is left."""
+    found = set()
+
+    def check(map: Map) -> None:
+        found.add(tuple(map[64 * line] for line in range(10)))
+
+    report = explore(lambda map: going_round(map, counted), check, size=768, budget=5000)
+    assert (report.images, report.exhaustive, len(found)) == (1024, True, 1024)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_last_image_is_found_while_the_budget_lasts(counted: bool, seed: int) -> None:
+    """One of 3,071 that the check can tell from each other, at the end."""
+
+    def workload(map: Map) -> None:
+        going_round(map, counted)
+        for line in range(11):
+            map[64 * line] = 2
+
+    def check(map: Map) -> None:
+        assert [map[64 * line] for line in range(11)] != [2, 0, 2, 0, 0, 2, 2, 0, 2, 0, 2]
+
+    with pytest.raises(CrashConsistencyError):
+        explore(workload, check, size=768, seed=seed)
 
 
 def test_seventeen_lines_that_are_set_again_and_again() -> None:
@@ -662,6 +703,34 @@ def test_the_search_for_fewer_stores_ends(monkeypatch: pytest.MonkeyPatch) -> No
     assert {128, 192, 256} <= {store.offset for store in failure_of(workload, check).lost}
 
 
+def test_a_store_that_is_lost_in_part_is_alone() -> None:
+    """Whatever else is lost in the image that was found by chance: it need not be."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"".join(bytes([n]) * 8 for n in range(1, 9)), MemFlag.NOFLUSH)
+        for line in range(64, 832, 64):
+            map.store_u64(line, 7)
+
+    def check(map: Map) -> None:
+        assert map[0:64:8] != bytes([0, 2, 0, 4, 5, 0, 7, 8]) or not map[64:832:64][-1]
+
+    assert [store.offset for store in failure_of(workload, check).lost] == [0]
+
+
+def test_many_stores_of_which_few_must_be_lost() -> None:
+    """Four are named, although of the five that are lost where it was found first none can be spared."""
+
+    def workload(map: Map) -> None:
+        for line in range(0, 704, 64):
+            map.store_u64(line, 1)
+
+    def check(map: Map) -> None:
+        lost = {n for n in range(10) if not map.load_u64(n * 64)}
+        assert not map.load_u64(640) or not (lost >= set(range(5)) or lost == {6, 7, 8, 9})
+
+    assert [store.offset for store in failure_of(workload, check, budget=100).lost] == [384, 448, 512, 576]
+
+
 def test_a_nodrain_copy_that_is_lost_in_part() -> None:
     """A later store of its line survives without a word of it; only that copy is listed."""
 
@@ -742,6 +811,21 @@ def test_the_image_can_be_checked_alone(tmp_path: Path) -> None:
         published(map)
 
 
+def test_a_failure_can_be_pickled() -> None:
+    """As a pool of processes does."""
+
+    def workload(map: Map) -> None:
+        map[0:8] = b"promised"
+        map.store_u64(64, 1, persist=True)
+
+    error = failure_of(workload, published)
+    again: object = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, CrashConsistencyError)
+    assert str(again) == str(error)
+    assert (again.crash_point, again.image, again.lost) == (error.crash_point, error.image, error.lost)
+    assert isinstance(again.reason, AssertionError)
+
+
 def test_what_counts_as_a_failure() -> None:
     """Any exception, pytest's fail and xfail too; but not skip, and not Ctrl-C."""
 
@@ -810,6 +894,34 @@ def test_closing_the_map_of_a_workload_is_refused() -> None:
             explore(workload, lambda map: None, size=SIZE)
 
 
+def test_the_map_of_a_workload_is_not_to_be_closed_behind_its_back() -> None:
+    """Nor stored to: its address may be known, and what is stored so has no place among the others."""
+
+    def closing(map: Map) -> None:
+        assert map.address
+        Map.close(map)
+
+    def storing(map: Map) -> None:
+        Map.store_u64(map, 8, 1)
+
+    with pytest.raises(BufferError):
+        explore(closing, lambda map: None, size=SIZE)
+    with pytest.raises(BufferError):
+        explore(lambda map: None, lambda map: None, size=SIZE, setup=Map.close)
+    with pytest.raises(RuntimeError, match="methods of its map"):
+        explore(storing, lambda map: None, size=SIZE)
+
+
+def test_the_map_of_a_workload_is_closed_in_the_end() -> None:
+    """Unless there are views of it, so that thousands of them need no collector."""
+    kept: list[Map] = []
+    views: list[memoryview] = []
+    for workload in (kept.append, lambda map: views.append(map.view())):
+        explore(workload, kept.append, size=SIZE)
+        assert kept[0].closed
+    assert views[0][0] == 0
+
+
 def test_threads_are_refused() -> None:
     """Starting one, and using the map in one that was there."""
 
@@ -839,9 +951,29 @@ def test_threads_are_refused() -> None:
         given.set()
         used.wait()
 
-    explore(workload, lambda map: None, size=SIZE)
+    with pytest.raises(RuntimeError, match="other threads"):
+        explore(workload, lambda map: None, size=SIZE)
     thread.join()
     assert "other threads" in str(errors[0])
+
+
+def test_threads_below_threading_are_refused() -> None:
+    """Those that nothing but the system knows of, too: what they raise nobody else would hear of."""
+    done = threading.Event()
+
+    def storing(map: Map) -> None:
+        try:
+            with pytest.raises(RuntimeError):
+                map.store_u64(0, 1)
+        finally:
+            done.set()
+
+    def workload(map: Map) -> None:
+        _thread.start_new_thread(storing, (map,))
+        done.wait()
+
+    with pytest.raises(RuntimeError, match="other threads"):
+        explore(workload, lambda map: None, size=SIZE)
 
 
 def test_a_refusal_is_not_to_be_swallowed() -> None:
@@ -1036,6 +1168,58 @@ def test_a_tracer_that_is_set_goes_on_working() -> None:
         sys.settrace(before)
     assert {line_of(workload, text) for text in ("with map", "view[0]", "yield", "map[8]")} <= seen
     assert report.images == 5
+
+
+def test_a_tracer_that_answers_with_nothing_goes_on_working() -> None:
+    """As without us: its local function stays if it returns nothing."""
+    seen: list[int] = []
+
+    def local(frame: FrameType, event: str, argument: object) -> None:
+        if event == "line":
+            seen.append(frame.f_lineno)
+
+    def tracer(frame: FrameType, event: str, argument: object) -> Callable[[FrameType, str, object], object] | None:
+        return local if frame.f_code is workload.__code__ else None
+
+    def workload(map: Map) -> None:
+        map[0] = 1
+        map[1] = 2
+        map[2] = 3
+
+    before = sys.gettrace()
+    sys.settrace(tracer)  # type: ignore[arg-type]
+    try:
+        explore(workload, lambda map: None, size=SIZE)
+    finally:
+        sys.settrace(before)
+    assert seen == [line_of(workload, f"map[{n}]") for n in range(3)]
+
+
+def test_a_tracer_that_wants_no_lines_does_not_take_ours() -> None:
+    """What is stored through a view has its place, line by line; the tracer is told of no line."""
+    seen: list[str] = []
+
+    def tracer(frame: FrameType, event: str, argument: object) -> Callable[[FrameType, str, object], object] | None:
+        if frame.f_code is not workload.__code__:
+            return None
+        seen.append(event)
+        frame.f_trace_lines = False
+        return tracer
+
+    def workload(map: Map) -> None:
+        view = map.view()
+        view[0] = 1
+        view[64] = 1
+        view[0] = 2
+
+    before = sys.gettrace()
+    sys.settrace(tracer)  # type: ignore[arg-type]
+    try:
+        report = explore(workload, lambda map: map[:65], size=SIZE)
+    finally:
+        sys.settrace(before)
+    assert report.images == 6
+    assert seen == ["call", "return"]
 
 
 # ---- lint

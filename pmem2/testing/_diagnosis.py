@@ -48,7 +48,7 @@ def diagnose(search: Search, events: Sequence[Event], start: Place, failed: Fail
         failed: What was found.
     """
     cause = shrunk(search, explain(search, failed))
-    for fewer in range(min(len(cause.lost), 3)):
+    for fewer in range(len(cause.lost)):
         better = next(failing(search, fewer), None)
         if better is not None:
             cause = explain(search, better)
@@ -74,8 +74,9 @@ def explain(search: Search, failed: Failed) -> Cause:
     causes: list[Cause] = []
     for moment in search.moments():
         if moment.complete and moment.acknowledged == failed.acknowledged:
-            lost = search.fewest_lost(moment, failed.image)
-            if lost is not None and not (causes and len(causes[-1].lost) <= len(lost)):
+            states = search.closest(moment, failed.image)
+            lost = {} if states is None else lost_in(moment, states)
+            if states is not None and not (causes and len(causes[-1].lost) <= len(lost)):
                 causes.append(Cause(moment.event, lost, failed))
     return causes[-1]
 
@@ -85,11 +86,14 @@ def shrunk(search: Search, cause: Cause) -> Cause:
     for moment in search.moments():
         if moment.event == cause.event and moment.complete:
             lost, found = set(cause.lost), None
+            states = search.closest(moment, cause.failed.image)
             for store in cause.lost:
-                failed = search.fails(moment, without(moment, lost - {store}))
-                if failed is not None:
-                    lost.discard(store)
-                    found = failed
+                for fewer in (restored(moment, states, store), without(moment, lost - {store})):
+                    failed = search.fails(moment, fewer)
+                    if failed is not None:
+                        lost.discard(store)
+                        states, found = fewer, failed
+                        break
             return cause if found is None else explain(search, found)
     return cause  # pragma: no cover: there is such a moment
 
@@ -125,9 +129,33 @@ def losing(moment: Moment, count: int) -> Iterator[list[int] | None]:
                     yield states
 
 
+def lost_in(moment: Moment, states: Sequence[int]) -> Lost:
+    """Return the stores of which something is lost in these states, each with that."""
+    lost: Lost = {}
+    for cell, state in zip(moment.cells, states):
+        for store, units in cell.lost(state).items():
+            lost.setdefault(store, []).extend(units)
+    return lost
+
+
+def restored(moment: Moment, states: Sequence[int] | None, store: Store) -> list[int] | None:
+    """Return these states but for *store*, which survives, where it was lost in part too; `None` if that cannot be."""
+    if states is None:
+        return None
+    result: list[int | None] = []
+    for cell, state in zip(moment.cells, states):
+        lost = set(cell.lost(state))
+        result.append(cell.without(lost - {store}) if store in lost else state)
+    return possible(result)
+
+
 def without(moment: Moment, stores: set[Store]) -> list[int] | None:
     """Return the states in which *stores* are lost wholly, and no others; `None` if that cannot be."""
-    states = [cell.without(stores) for cell in moment.cells]
+    return possible([cell.without(stores) for cell in moment.cells])
+
+
+def possible(states: Sequence[int | None]) -> list[int] | None:
+    """Return states that there are; `None` if one of them there is not."""
     return None if None in states else [state for state in states if state is not None]
 
 

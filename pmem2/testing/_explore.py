@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import ExitStack
 from copy import deepcopy
 from types import CodeType, GeneratorType
 from typing import TYPE_CHECKING, Callable, Protocol, SupportsIndex, TypeVar, overload
@@ -131,7 +132,8 @@ def explore(
 
     Raises:
         CrashConsistencyError: The check failed.
-        RuntimeError: The workload uses threads, or ends the tracing by which its statements are followed.
+        RuntimeError: The workload uses threads, ends the tracing by which its statements are followed, or stores by
+            `Map`'s methods instead of those of the map that it is given.
         BufferError: The workload closes its map.
         TypeError: A number is of a wrong type, or the workload is asynchronous or returns an iterator.
         ValueError: *size* or *budget* is not positive or too large.
@@ -143,28 +145,38 @@ def explore(
     grain = Config(required_granularity=granularity).required_granularity
     if grain is None:
         raise TypeError("granularity must be a Granularity")
-    map = RecordingMap(room, grain)
-    if setup is not None:
-        setup(map)
-    before = map.begin()
-    acknowledged = record(map, workload)
-    stage = Stage(room, grain, checker(check, acknowledged))
-    changes: Changes = {}
-    search = Search(lambda: Memory(before, grain, changes), map.events, stage, most, seed)
-    failed: Failed | None = None
-    try:
-        exhaustive = search.run()
-    except Failed as found:
-        failed = found
-    if failed is not None:  # and no longer handled, so that what is raised in the diagnosis does not name it
-        error = diagnose(search, map.events, start_of(workload), failed)
-        raise error from error.reason
+    with ExitStack() as stack:
+        map = RecordingMap(room, grain)
+        stack.callback(map.dispose)
+        if setup is not None:
+            setup(map)
+        before = map.begin()
+        acknowledged = record(map, workload)
+        stage = Stage(room, grain, checker(check, acknowledged))
+        stack.callback(stage.dispose)
+        changes: Changes = {}
+        search = Search(lambda: Memory(before, grain, changes), map.events, stage, most, seed)
+        failed: Failed | None = None
+        try:
+            exhaustive = search.run()
+        except Failed as found:
+            failed = found
+        if failed is not None:  # and no longer handled, so that what is raised in the diagnosis does not name it
+            error = diagnose(search, map.events, start_of(workload), failed)
+            raise error from error.reason
     findings = lint_of(map.events, grain) if lint else ()
     return Report(search.images, exhaustive, time.perf_counter() - began, findings)
 
 
 def record(map: RecordingMap, workload: Callable[[Map], object]) -> list[object] | None:
-    """Run the workload; return what it acknowledged, or `None` if it is no generator."""
+    """Run the workload to its end; return what it acknowledged, or `None` if it is no generator."""
+    acknowledged = run(map, workload)
+    map.end()
+    return acknowledged
+
+
+def run(map: RecordingMap, workload: Callable[[Map], object]) -> list[object] | None:
+    """Run the workload, traced."""
     result = traced(map, functools.partial(workload, map))
     if not isinstance(result, GeneratorType):
         if isinstance(result, (Coroutine, Iterator, AsyncIterator)):

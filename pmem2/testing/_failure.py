@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Callable, Literal
 
 import attrs
 
@@ -72,6 +72,19 @@ class CrashConsistencyError(AssertionError):
         where = f"{short(crash.filename)}:{crash.lineno} ({crash.function})"
         head = f"a power cut at {where} can leave what the check does not accept: {what}{seen_at(reason)}"
         super().__init__("\n".join([head, *table(self.lost), mend]))
+
+    def __reduce__(self) -> tuple[Callable[..., CrashConsistencyError], tuple[object, ...]]:
+        """Be pickled as it is: what it was made of is not all there any more."""
+        return again, (str(self), self.crash_point, self.image, self.lost, self.reason)
+
+
+def again(
+    text: str, crash_point: tuple[str, int], image: bytes, lost: tuple[LostStore, ...], reason: BaseException
+) -> CrashConsistencyError:
+    """Return the error that was pickled."""
+    error = CrashConsistencyError.__new__(CrashConsistencyError, text)
+    error.crash_point, error.image, error.lost, error.reason = crash_point, image, lost, reason
+    return error
 
 
 def seen_at(reason: BaseException) -> str:

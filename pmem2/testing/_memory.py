@@ -57,6 +57,7 @@ class Cell:
     def settle(self, durable: bytes, queue: Iterable[Piece]) -> None:
         """Begin anew: with other bytes that are durable, and with these stores waiting."""
         self.durable = durable
+        self.key = hash((self.offset, durable))  # two cells of the same key have the same states
         self.queue: list[Piece] = []
         self.chain: list[Piece] = []  # those of the queue that are not free
         self.captured = 0  # how many of the queue have been flushed, and become durable at the next drain
@@ -82,6 +83,7 @@ class Cell:
             compare: Whether it is worth while to find out which states have the same content.
         """
         before, count = self.states, len(piece.units)
+        self.key = hash((self.key, piece.free, piece.units))
         if piece.free:
             self._loose[-1] += count
         else:
@@ -111,6 +113,7 @@ class Cell:
     def confirm(self) -> None:
         """Let all of the chain survive whatever happens."""
         self.certain = len(self.chain)
+        self.key = hash((self.key, self.certain))
         self._options = []
         self._index = {}
         self._choose(self._starts[-1], True)
@@ -191,10 +194,13 @@ class Cell:
             if piece.free:
                 loose += len(piece.units)
 
-    def fewest_lost(self, content: bytes) -> Lost | None:
-        """Return the fewest stores that are lost where *content* is found; `None` if it cannot be found here."""
-        matching = (self._matching(length, content) for length in range(self.certain, len(self.chain) + 1))
-        return min((self.lost(state) for state in matching if state is not None), key=len, default=None)
+    def closest(self, content: bytes) -> int | None:
+        """Return the state of *content* in which the fewest stores are lost; `None` if it cannot be found here."""
+        matching = [self._matching(length, content) for length in range(self.certain, len(self.chain) + 1)]
+        return min((state for state in matching if state is not None), key=self._losses, default=None)
+
+    def _losses(self, state: int) -> int:
+        return len(self.lost(state))
 
     def _matching(self, length: int, content: bytes) -> int | None:
         """Return the state of *content* in which *length* of the chain and as many units as possible survive."""
@@ -238,6 +244,7 @@ class Moment:
         new: The index of the one of them that was stored to, or -1 if all images are new.
         first: The first of its options that is new.
         complete: Whether the store was done; else it goes on in other cells.
+        key: Two moments of the same key have the same images, and the same of them are new.
     """
 
     event: int
@@ -246,6 +253,7 @@ class Moment:
     new: int = -1
     first: int = 0
     complete: bool = True
+    key: int = 0
 
     def images(self, most: int) -> int:
         """Return how many images there are, those of the same content counted more than once; *most* if it is more."""
@@ -280,6 +288,7 @@ class Memory:
         self.pending: dict[int, Cell] = {}  # those in which something is not durable
         self.settled: list[Cell] = []  # those that have become durable since somebody looked
         self.acknowledged = 0
+        self._key = 0  # of all cells, those that are as in the beginning left out
 
     def replay(self, events: Iterable[Event]) -> Iterator[Moment]:
         """Do what the workload did; yield each moment that brings new images."""
@@ -297,7 +306,9 @@ class Memory:
 
     def _moment(self, event: int, new: Cell | None = None, first: int = 0, complete: bool = True) -> Moment:
         cells = list(self.pending.values())
-        return Moment(event, self.acknowledged, cells, -1 if new is None else cells.index(new), first, complete)
+        index, place = (-1, -1) if new is None else (cells.index(new), new.offset)
+        key = hash((self.acknowledged, self._key, place, first))
+        return Moment(event, self.acknowledged, cells, index, first, complete, key)
 
     def _store(self, event: int, store: Store) -> Iterator[Moment]:
         touched = self._changes.get(event)
@@ -309,7 +320,9 @@ class Memory:
                 low = index * self.cell
                 cell = self.cells[index] = Cell(low, bytes(self.content[low : low + self.cell]))
             before = cell.options
+            self._key ^= cell.key
             cell.append(Piece(store, units), compare=len(touched) <= MANY or len(units) <= FEW)
+            self._key ^= cell.key
             self.pending[index] = cell
             if len(touched) <= MANY:
                 yield self._moment(event, cell, before, number == len(touched))
@@ -322,7 +335,9 @@ class Memory:
                 if len(cell.chain) == len(cell.queue):
                     self._settle(cell, len(cell.queue))
                 else:
+                    self._key ^= cell.key
                     cell.confirm()
+                    self._key ^= cell.key
 
     def _by_cells(self, store: Store) -> dict[int, tuple[Unit, ...]]:
         """Return the units of a store by cells, but not those that change nothing."""
@@ -340,7 +355,9 @@ class Memory:
         content = bytearray(cell.durable)
         for piece in cell.queue[:count]:
             apply(content, cell.offset, piece.units)
+        self._key ^= cell.key
         cell.settle(bytes(content), cell.queue[count:])
+        self._key ^= cell.key
         self.settled.append(cell)
         if not cell.queue:
             del self.pending[cell.offset // self.cell]

@@ -11,22 +11,27 @@ import operator
 import threading
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, NoReturn, SupportsIndex, cast
 
 import attrs
+from _pmem2 import lib
 
 from pmem2._buffers import lend
 from pmem2._enums import Granularity, MemFlag
 from pmem2._flags import PLAIN
-from pmem2._map import Map, lent
+from pmem2._map import Map, lent, new_pin
 from pmem2._ranges import Ranges, lend_ranges
 from pmem2._slices import as_slice, places_of
 from pmem2.testing._events import WORD, Drain, Event, Flush, Place, Store, Unit, whole, words
 from pmem2.testing._places import here
 from pmem2.testing._shadow import Shadow
+from pmem2.testing._tracing import SHARED
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
+    from _pmem2 import Pin
+
     from pmem2._map import Data
     from pmem2._slices import Slice
 
@@ -57,7 +62,8 @@ class Inside:
     def __enter__(self) -> Place:
         """Write down what views have changed so far; return what the caller is doing."""
         if threading.get_ident() != self._map._thread:
-            raise RuntimeError("a workload that is explored must not use its map in other threads")
+            self._map.shared = True  # for the thread that is traced: this one may swallow what is raised here
+            raise RuntimeError(SHARED)
         place = here()
         self._map.found(place)
         self._map._inside = True
@@ -71,14 +77,16 @@ class Inside:
 class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
     """The Map that a workload gets."""
 
-    __slots__ = ("_exposed", "_inside", "_shadow", "_thread", "events", "last")
+    __slots__ = ("_exposed", "_inside", "_pin", "_shadow", "_thread", "events", "last", "shared")
 
     events: list[Event]
     _inside: bool
     _shadow: Shadow
     _exposed: list[Exposed]
     _thread: int
+    _pin: Pin
     last: Place
+    shared: bool
 
     def __init__(self, size: int, granularity: Granularity) -> None:
         """Map *size* bytes of zeros; nothing is written down yet."""
@@ -88,13 +96,32 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         self._exposed = []
         self._inside = False
         self._thread = threading.get_ident()
+        self._pin = new_pin()  # the address may be taken, so not even Map.close(map) may unmap it
+        lib.guarded_pin_view(self._pin, self._handle, 0, 0)
         self.last = here()
+        self.shared = False
 
     def begin(self) -> bytes:
         """Forget what was written down, and return what is in the memory: that is durable."""
         self.found(here())
         self.events.clear()
         return self._shadow.content()
+
+    def end(self) -> None:
+        """Find what the last statement has changed, and look for what none of our methods has stored.
+
+        Raises:
+            RuntimeError: There is such a thing.
+        """
+        self.found(self.last)
+        if any(self._shadow.changed(0, self._size)):
+            raise RuntimeError("a workload that is explored must use the methods of its map itself, not those of Map")
+
+    def dispose(self) -> None:
+        """Unmap it, unless somebody still looks into it."""
+        lib.guarded_unpin(self._pin)
+        with suppress(BufferError):
+            super().close()
 
     # ---- what is found
 

@@ -9,7 +9,7 @@ differ in this one; and so on. So what a check never reads is not gone through, 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Callable
 from unittest import SkipTest
 
@@ -19,12 +19,16 @@ from pmem2.testing._known import Known
 
 if TYPE_CHECKING:
     from pmem2.testing._events import Event
-    from pmem2.testing._memory import Cell, Lost, Memory, Moment
+    from pmem2.testing._memory import Cell, Memory, Moment
     from pmem2.testing._stage import Stage
 
 Options = list[int]
 """For each cell of a moment, which of its options."""
 ENDLESS = 2**63
+LOOKS = 10
+"""How many images that are known are looked at for each that is checked."""
+TURNS = 4
+"""How often that is done to find the last that are not known."""
 
 
 @attrs.define(eq=False)
@@ -71,7 +75,7 @@ class Search:
         self._random = random.Random(seed)
         self._image = bytearray()
         memory = new_memory()
-        self._counts = [moment.images(ENDLESS) for moment in memory.replay(events)]
+        self._counts = counts(memory.replay(events))
         self._known = Known(sorted(memory.cells), memory.cell)
         self._cell = memory.cell
         self.flushed = memory.flushed
@@ -98,21 +102,33 @@ class Search:
             Failed: The check failed.
         """
         if sum(self._counts) <= self._budget:
-            for moment in self.moments():
-                self._search(moment, ENDLESS, None)
+            for number, moment in enumerate(self.moments()):
+                if self._counts[number]:
+                    self._search(moment, ENDLESS)
             return True
         self._telling()
-        finished = [False] * len(self._counts)
+        finished = [count == 0 for count in self._counts]
         while self._left and not all(finished):
             before = self._left
             share = fair_share(self._left, [n for n, done in zip(self._counts, finished) if not done])
             for number, moment in enumerate(self.moments()):
                 if not finished[number]:
                     chaos = None if self._counts[number] <= share else self._random
-                    finished[number] = self._search(moment, share, chaos)
-            if before - self._left <= before // 8:
-                break  # nearly all that is tried is known: another turn would cost more than it tells
+                    finished[number] = self._search(moment, share, LOOKS * share + 100, chaos)
+            if before - self._left <= before // 8:  # nearly all that chance finds is known
+                self._rest(finished)
+                break
         return all(finished)
+
+    def _rest(self, finished: list[bool]) -> None:
+        """Go through what is not *finished* from one end to the other, with more patience as there is less of it."""
+        for _turn in range(TURNS):
+            if not self._left or all(finished):
+                break
+            patience = LOOKS * self._budget // finished.count(False)
+            for number, moment in enumerate(self.moments()):
+                if not finished[number]:
+                    finished[number] = self._search(moment, self._left, patience)
 
     def _telling(self) -> None:
         """Check each prefix of the workload, nothing else surviving, each cell lost alone and surviving alone."""
@@ -137,8 +153,15 @@ class Search:
             if self._known.way(self._image, moment.acknowledged) is None:
                 self._check(moment)
 
-    def _search(self, moment: Moment, share: int, chaos: random.Random | None) -> bool:
-        """Check images of one moment, at most *share*; return whether all of them are known then."""
+    def _search(self, moment: Moment, share: int, patience: int = ENDLESS, chaos: random.Random | None = None) -> bool:
+        """Check images of one moment; return whether all of them are known then.
+
+        Args:
+            moment: That moment.
+            share: How many may be checked.
+            patience: How many may be looked at that are known; some more for each that was not.
+            chaos: What decides which come first; `None` is one after the other.
+        """
         if not moment.images(1):
             return True
         lows = lowest(moment)
@@ -149,18 +172,19 @@ class Search:
         if chaos is not None:
             options = self._scattered(lows, sizes, options, chaos)
         fixed: list[int] = []
-        looks = 0
         while True:
             self._show(moment, options)
             cells = self._known.way(self._image, moment.acknowledged)
-            looks += 1
             if cells is None:
                 if not share or not self._left:
                     return False
                 share -= 1
+                patience += LOOKS
                 cells = self._check(moment)
-            elif chaos is not None and looks > 10 * share + 100:
+            elif not patience:
                 return False
+            else:
+                patience -= 1
             order = fixed + [
                 number
                 for index in cells
@@ -236,24 +260,29 @@ class Search:
                 return failed
         return None
 
-    def fewest_lost(self, moment: Moment, image: bytes) -> Lost | None:
-        """Return the fewest stores that are lost where *image* is found; `None` if it cannot be found."""
-        lost: Lost = {}
+    def closest(self, moment: Moment, image: bytes) -> list[int] | None:
+        """Return the states in which *image* is found and the fewest stores are lost; `None` if it cannot be found."""
+        states = []
         for cell in moment.cells:
             content = image[cell.offset : cell.offset + self._cell]
-            here = cell.fewest_lost(content)
-            if here is None:
+            state = cell.closest(content)
+            if state is None:
                 return None
-            for store, units in here.items():
-                lost.setdefault(store, []).extend(units)
+            states.append(state)
             self._put(cell, content)
-        return lost if self._image == image else None
+        return states if self._image == image else None
 
 
 def is_skip(error: BaseException) -> bool:
     """Whether an exception skips the test, by pytest or by unittest."""
     kind = type(error)
     return isinstance(error, SkipTest) or (kind.__module__, kind.__name__) == ("builtins", "Skipped")  # pytest's
+
+
+def counts(moments: Iterable[Moment]) -> list[int]:
+    """Return how many new images each moment has; none if there was one before it with the same."""
+    seen: dict[int, int] = {}
+    return [moment.images(ENDLESS) if seen.setdefault(moment.key, n) == n else 0 for n, moment in enumerate(moments)]
 
 
 def highest(moment: Moment) -> Options:

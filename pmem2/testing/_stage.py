@@ -43,3 +43,7 @@ class Stage:
                 self._memory = self._closed  # somebody still looks into it
             map._handle = self._closed._handle
         return map.reads
+
+    def dispose(self) -> None:
+        """Unmap the memory."""
+        self._memory.close()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 THREADS = "a workload that is explored must not start threads"
+SHARED = "a workload that is explored must not use its map in other threads"
 
 
 def traced(map: RecordingMap, function: Callable[[], T]) -> T:
@@ -40,16 +41,19 @@ def traced(map: RecordingMap, function: Callable[[], T]) -> T:
             sys.settrace(begin)  # coverage's tracer puts itself in our place whenever it is called for a call
         if is_ours(frame):
             return theirs
+        lines, frame.f_trace_lines = frame.f_trace_lines, True  # whether they want to be told of each line; we do
         if frame.f_code is threading.Thread.start.__code__:
             refused = True
             raise RuntimeError(THREADS)
         map.statement(place_of(frame))
 
         def go_on(frame: FrameType, event: Event, argument: object) -> TraceFunction | None:
-            nonlocal theirs
+            nonlocal theirs, lines
             map.statement(place_of((frame.f_back if event == "return" else None) or frame))
-            if theirs is not None:
-                theirs = theirs(frame, event, argument)
+            if theirs is not None and (lines or event != "line"):
+                frame.f_trace_lines = lines
+                theirs = theirs(frame, event, argument) or theirs
+                lines, frame.f_trace_lines = frame.f_trace_lines, True
             return go_on
 
         return go_on
@@ -61,6 +65,8 @@ def traced(map: RecordingMap, function: Callable[[], T]) -> T:
             raise RuntimeError(  # pragma: no cover
                 THREADS if refused else "a workload that is explored must not end tracing"
             )
+        if map.shared:
+            raise RuntimeError(SHARED)
         return result
     finally:
         sys.settrace(before)
