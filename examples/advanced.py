@@ -12,9 +12,10 @@ COLUMNS = 16
 
 
 def number(text: str) -> int:
-    """Return the number that *text* begins with, as C's atoi into an unsigned 64-bit variable does."""
-    found = re.match(r"\s*([+-]?\d+)", text)
-    return (int(found[1]) if found else 0) % 2**64
+    """Return the number that *text* begins with, as C's atoi does: 32 bits of 64, in an unsigned variable."""
+    found = re.match(r"[ \t-\r]*([+-]?[0-9]+)", text)
+    long = min(max(int(found[1]) if found else 0, -(2**63)), 2**63 - 1)
+    return ((long + 2**31) % 2**32 - 2**31) % 2**64
 
 
 def part(source: pmem2.Source, offset: int, length: int) -> bytes:
@@ -42,6 +43,9 @@ def main(argv: list[str]) -> int:
             data = part(source, number(argv[2]), number(argv[3]))
     except OSError as error:
         print(f"{getattr(error, 'function', 'open')}: {error.strerror}", file=sys.stderr)
+        return 1
+    except ValueError as error:  # the C program dies of numbers that are too large
+        print(error, file=sys.stderr)
         return 1
     print(dump(data), end="")
     return 0

@@ -11,8 +11,9 @@ GREETING = b"hello, persistent memory\0"
 
 
 def greet(map: pmem2.Map) -> None:
-    """Store the greeting at the beginning, and persist all of the file."""
-    map[: len(GREETING)] = GREETING
+    """Store the greeting at the beginning, as much of it as there is room for, and persist all of the file."""
+    greeting = GREETING[: len(map)]
+    map[: len(greeting)] = greeting
     map.persist()
 
 

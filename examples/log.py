@@ -84,13 +84,13 @@ def execute(log: Log, commands: list[str]) -> None:
         if command == "append" and commands:
             log.append(os.fsencode(commands.pop(0)))
         elif command == "appendv" and commands:
-            given = commands.pop(0)
-            number = re.match(r"[1-9]\d*", given)
-            if number is None:
+            found = re.match(r"[ \t-\r]*\+?(0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*)", given := commands.pop(0), re.IGNORECASE)
+            number = int(re.sub("^0(?=[0-7])", "0o", found[1]), 0) if found else 0  # as C's strtoul
+            if number == 0:
                 raise ValueError(f"log_appendv: invalid N argument: {given}")
-            if len(commands) < int(number[0]):
+            if len(commands) < number:
                 raise ValueError("log_appendv: a too small number of strings provided")
-            log.append_many([os.fsencode(commands.pop(0)) for _ in range(int(number[0]))])
+            log.append_many([os.fsencode(commands.pop(0)) for _ in range(number)])
         elif command == "dump":
             sys.stdout.buffer.write(log.dump() + b"\n")
         elif command == "rewind":

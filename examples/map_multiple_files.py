@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import pmem2
 
 
-def side_by_side(sources: Sequence[pmem2.Source], reservation: pmem2.VMReservation) -> list[pmem2.Map]:
-    """Map sources one after the other into a reservation; whoever closes the maps may close it."""
-    maps: list[pmem2.Map] = []
+def side_by_side(sources: Sequence[pmem2.Source], reservation: pmem2.VMReservation) -> Iterator[pmem2.Map]:
+    """Yield maps of sources, one after the other in a reservation; whoever has closed them may close it."""
     offset = 0
     for source in sources:
-        maps.append(source.map(pmem2.Config(reservation=reservation, reservation_offset=offset)))
+        yield source.map(pmem2.Config(reservation=reservation, reservation_offset=offset))
         offset += source.size
-    return maps
 
 
 def check(sources: Sequence[pmem2.Source]) -> None:

@@ -6,9 +6,9 @@ What a change stores goes to the log first; the log is applied once a byte says 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from struct import Struct
 
 import pmem2
@@ -27,69 +27,69 @@ class Pool:
         """Apply what an interrupted run has logged."""
         if map.size < MINIMUM:
             raise ValueError(f"pool size({map.size}) smaller than minimum size({MINIMUM})")
-        self.map = map
+        self.map, self.capacity = map, (map.size - NODES) // NODE.size
         self.apply()
-        map.store_u64(CAPACITY, (map.size - NODES) // NODE.size, persist=True)
+        if (used := map.load_u64(USED)) > self.capacity:
+            raise ValueError(f"pool of {used} nodes: there is room for {self.capacity}")
+        map.store_u64(CAPACITY, self.capacity, persist=True)
 
     def apply(self) -> None:
         """Do what the log says, if it is whole, and reset it."""
         if self.map[APPLY]:
-            entries = self.map[ENTRIES : ENTRIES + self.map.load_u64(LAST) * ENTRY.size]
-            for offset, number in ENTRY.iter_unpack(entries):
+            if (last := self.map.load_u64(LAST)) > 4:
+                raise ValueError(f"redo log of {last} entries: there is room for 4")
+            for offset, number in ENTRY.iter_unpack(self.map[ENTRIES : ENTRIES + last * ENTRY.size]):
                 self.map.store_u64(offset, number, persist=True)
         self.map.memset(0, 0, STATE, pmem2.MemFlag.WC)
 
     def add(self, key: int, value: int) -> None:
         """Insert before the first node whose key is not smaller."""
-        number = self.map.load_u64(USED)
-        place = NODES + number * NODE.size
-        if place + NODE.size > self.map.size:
+        if (number := self.map.load_u64(USED)) == self.capacity:
             raise ValueError("pool is full")
         before = [NONE, *(node[0] for node in self if node[3] < key)][-1]
         after = next((node[0] for node in self if node[3] >= key), NONE)
-        self.map.memcpy(place, NODE.pack(number, before, after, key, value), pmem2.MemFlag.NODRAIN)
+        node = NODE.pack(number, before, after, key, value)
+        self.map.memcpy(NODES + number * NODE.size, node, pmem2.MemFlag.NODRAIN)
         changes = [(USED, number + 1)]
-        if after != NONE:
-            changes.append((NODES + after * NODE.size + 8, number))
-        changes.append((HEAD if before == NONE else NODES + before * NODE.size + 16, number))
-        entries = b"".join(ENTRY.pack(*change) for change in changes)
-        self.map[ENTRIES : ENTRIES + len(entries)] = entries
+        changes += [(NODES + after * NODE.size + 8, number)] * (after != NONE)
+        changes += [(HEAD if before == NONE else NODES + before * NODE.size + 16, number)]
+        self.map.memcpy(ENTRIES, b"".join(ENTRY.pack(*change) for change in changes), pmem2.MemFlag.NOFLUSH)
         self.map.store_u64(LAST, len(changes))
-        self.map.persist(0, ENTRIES + len(entries))
-        self.map[APPLY] = 1
-        self.map.persist(APPLY, 1)
+        self.map.persist(0, ENTRIES + len(changes) * ENTRY.size)
+        self.map.memcpy(APPLY, b"\1")
         self.apply()
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         """Yield the nodes in the order of their keys."""
         number, used = self.map.load_u64(HEAD), self.map.load_u64(USED)
-        while number < used:
+        for _ in range(used):  # a list that goes round has an end here, too
+            if number >= used:
+                break
             node = NODE.unpack(self.map[NODES + number * NODE.size : NODES + (number + 1) * NODE.size])
             yield node
             number = node[2]
 
     def dump(self) -> None:
         """Print all nodes in the order in which they were made."""
-        used = self.map.load_u64(USED)
-        print(f"allocated entries: {used}")
+        print(f"allocated entries: {(used := self.map.load_u64(USED))}")
         for id, *near, key, value in NODE.iter_unpack(self.map[NODES : NODES + used * NODE.size]):
             before, after = ("NULL" if other == NONE else other for other in near)
             print(f"{before}<---{id}--->{after}\t\t\tkey={key} value={value}")
 
     def check(self) -> None:
         """Raise a ValueError unless every node is on the list once, and the list has two ends."""
-        used = self.map.load_u64(USED)
-        nodes = list(islice(self, used + 1))
+        used, nodes = self.map.load_u64(USED), list(self)
         if len({node[0] for node in nodes}) != used or (used and (nodes[0][1], nodes[-1][2]) != (NONE, NONE)):
             self.dump()
             raise ValueError("consistency check failed")
 
 
 def number(text: str) -> int:
-    """Return an argument as an unsigned 64-bit integer."""
-    if not text.lstrip("+-").isalnum() or abs(int(text, 0)) > NONE:
+    """Return an argument as an unsigned 64-bit integer, read as C's strtoull does."""
+    found = re.fullmatch(r"[ \t-\r]*([+-]?)(0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*)", text or "0", re.IGNORECASE)
+    if found is None or (value := int(re.sub("^0(?=[0-7])", "0o", found[2]), 0)) > NONE:
         raise ValueError(f"invalid argument {text}")
-    return int(text, 0) % 2**64
+    return (-value if found[1] == "-" else value) % 2**64
 
 
 def main(argv: list[str]) -> int:

@@ -7,6 +7,7 @@ to persist it first, and again without once it is durable. On BYTE granularity w
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from threading import Thread
@@ -31,10 +32,8 @@ class RingBuffer:
                 map.store_u64(place, number)
             map.persist(0, DATA)
             map.memcpy(0, SIGNATURE)
-        for place, number, what in (
-            (ENTRY_SIZE, entry_size, "entry size"),
-            (ENTRIES, self.entries, "number of entries"),
-        ):
+        checks = (ENTRY_SIZE, entry_size, "entry size"), (ENTRIES, self.entries, "number of entries")
+        for place, number, what in checks:
             if (found := map.load_u64(place)) != number:
                 raise ValueError(f"{what} ({found}) different than provided ({number})")
         for place in range(0, map.size - DATA, 4096):  # so that no store meets a hole and a full disk later
@@ -92,7 +91,8 @@ def main(argv: list[str]) -> int:
     try:
         if len(argv) != 4:
             raise ValueError(f"usage: {argv[0]} file entry_size nops")
-        size, operations = (int(text) if text.isdecimal() else 0 for text in argv[2:])
+        # as C's atoll, which stops at what is no digit
+        size, operations = (int(re.sub(r"(?s)[ \t-\r]*\+?([0-9]*).*", r"\1", text) or 0) for text in argv[2:])
         if not 0 < size <= LARGEST:
             raise ValueError("invalid entry size, must be between 0 and 2MB")
         if operations == 0:

@@ -107,6 +107,14 @@ def test_basic_refuses_an_empty_file(programs: Programs) -> None:
     assert done.complaint.startswith("pmem2_map_new: ")
 
 
+@port("basic")
+@pytest.mark.parametrize("size", [1, 10, 24, 25])
+def test_basic_of_a_small_file(programs: Programs, size: int) -> None:
+    """Both write as much of the greeting as there is room for."""
+    done = programs.both("file0", sizes=(size,))
+    assert (done.status, done.files) == (0, (b"hello, persistent memory\0"[:size],))
+
+
 @port("advanced")
 @pytest.mark.parametrize(
     ("offset", "length", "status"),
@@ -117,6 +125,11 @@ def test_basic_refuses_an_empty_file(programs: Programs) -> None:
         ("0", "0", 0),
         ("5", "0", 0),
         ("7x", "3", 0),
+        (" \v+7", "3", 0),
+        ("4294967296", "3", 0),
+        ("99999999999999999999", "3", 1),
+        ("-4294967289", "4294967299", 0),
+        ("\u0663", "2", 0),
         ("x", "y", 0),
         ("0", "8193", 1),
         ("8192", "1", 1),
@@ -130,6 +143,15 @@ def test_advanced(programs: Programs, offset: str, length: str, status: int) -> 
     assert done.status == status
 
 
+@port("advanced")
+def test_advanced_of_more_than_there_is(programs: Programs) -> None:
+    """The C program dies of a length that wraps; ours says what is wrong."""
+    (programs.folder / "file0").write_bytes(bytes(4096))
+    done = programs.run(programs.python, ("file0", "5", "-1"), [])
+    assert done.status == 1
+    assert done.complaint.startswith("length must be at most")
+
+
 LOG = [
     ("append", "Hello"),
     ("append", "one", "append", "two", "dump"),
@@ -138,6 +160,13 @@ LOG = [
     ("append", "End of file.", "dump"),
     ("appendv", "2", "only"),
     ("appendv", "0", "x"),
+    ("appendv", "x", "x"),
+    ("appendv", "0x", "x"),
+    ("appendv", "18446744073709551616", "x"),
+    ("appendv", "0x2", "18", "19"),
+    ("appendv", " +02z", "20", "21"),
+    ("appendv", "08", "22"),
+    ("appendv", "010", "1", "2", "3", "4", "5", "6", "7", "8", "dump"),
     ("append",),
     ("nonsense",),
     ("append", "kept", "nonsense", "append", "not reached"),
@@ -150,7 +179,7 @@ def test_log(programs: Programs) -> None:
     """One goes on where the other ended, whatever the commands."""
     for commands in LOG:
         done = programs.both("file0", *commands)
-    assert done.output == "End of file.kept\n"
+    assert done.output == "End of file.1819202112345678kept\n"
 
 
 @port("log")
@@ -185,6 +214,26 @@ def test_map_multiple_files(programs: Programs, sizes: tuple[int, ...]) -> None:
     assert done.files == tuple(b"-" * size for size in sizes)
 
 
+EMPTIED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import map_multiple_files
+map_multiple_files.check = lambda sources: os.truncate("file1", 0)
+sys.exit(map_multiple_files.main(["", "file0", "file1"]))
+"""
+
+
+@port("map_multiple_files")
+def test_map_multiple_files_tells_why_one_cannot_be_mapped(programs: Programs) -> None:
+    """It is emptied when all was well: what was mapped before is unmapped, and nothing else is told."""
+    for name in ("file0", "file1"):
+        (programs.folder / name).write_bytes(bytes(4096))
+    done = programs.run([sys.executable, "-c", EMPTIED, str(PORTS)], (), [])
+    assert done.status == 1
+    assert done.complaint.startswith("pmem2_map_new: ")
+    assert "length is equal 0" in done.complaint
+
+
 @port("map_multiple_files")
 @pytest.mark.parametrize(("names", "size"), [((), 4096), (("file0",), 100), (("file0", "missing"), 4096)])
 def test_map_multiple_files_refuses(programs: Programs, names: tuple[str, ...], size: int) -> None:
@@ -212,6 +261,46 @@ REDO = [
     ("dump",),
     ("check",),
 ]
+
+
+@port("redo")
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("010", "08", "0", "0x", "0X1f", "0xg", "0b1", "0o7", "1_000", "x", "", " ", " 7", "7 ", "+7", "-010", "--1"),
+        *(sign + str(2**64 - less) for sign in ("", "-") for less in (0, 1)),
+        "\u0663",
+    ],
+)
+def test_redo_reads_numbers(programs: Programs, key: str) -> None:
+    """Both read a number as strtoull does, or refuse it in the same words."""
+    done = programs.both("add", "file0", key, "1", sizes=(8192,))
+    assert done.complaint == ("" if done.status == 0 else f"invalid argument {key}\n")
+
+
+@port("redo")
+@pytest.mark.parametrize("command", ["print", "dump", "check", "add"])
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ({8: 1, 0: 1000}, "redo log of 1000 entries"),
+        ({144: 10**6}, "pool of 1000000 nodes"),
+        ({144: 2, 152 + 16: 1, 192 + 16: 0}, "check failed"),
+    ],
+)
+def test_redo_of_a_damaged_pool(programs: Programs, command: str, words: dict[int, int], complaint: str) -> None:
+    """The C program reads past the end, or goes round for ever; ours ends, and says what is wrong if it is asked."""
+    content = bytearray(8192)
+    for place, word in words.items():
+        content[place : place + 8] = word.to_bytes(8, sys.byteorder)
+    (programs.folder / "file0").write_bytes(content)
+    done = programs.run(programs.python, (command, "file0"), [])
+    if complaint != "check failed" or command == "check":
+        assert done.status == 1
+        assert complaint in done.complaint
+        assert "Traceback" not in done.complaint
+    else:
+        assert (done.status, done.complaint) == (0, "")
 
 
 @port("redo")
@@ -257,7 +346,7 @@ def test_redo_needs_space(programs: Programs) -> None:
 @port("ringbuf")
 def test_ringbuf(programs: Programs) -> None:
     """What one leaves the other goes on with; only the times differ."""
-    for operations in ("64", "1", "300"):
+    for operations in ("64", "1x", " +300"):
         done = programs.both("file0", "10000", operations)
         assert re.fullmatch(r"Time elapsed: \S+ seconds\nBandwidth: \S+ megabytes per second\n", done.said)
     entries = (MIB - 128) // 10000
@@ -268,7 +357,12 @@ def test_ringbuf(programs: Programs) -> None:
 @port("ringbuf")
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("file0", "0", "1"), ("file0", str((2 << 20) + 1), "1"), ("file0", "1", "x"), ("missing", "1", "1")],
+    [
+        (),
+        *(("file0", size, "1") for size in ("0", "-1", str((2 << 20) + 1))),
+        ("file0", "1", "x"),
+        ("missing", "1", "1"),
+    ],
 )
 def test_ringbuf_refuses(programs: Programs, arguments: tuple[str, ...]) -> None:
     """Both refuse wrong usage."""
