@@ -170,7 +170,49 @@ def test_ctrl_c_ends_quietly(path: Path, tmp_path: Path, number: signal.Signals)
     assert not list(target.iterdir())
 
 
+EARLY = """
+import os, signal, sys
+import _pmem2_command
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pmem2":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["pmem2", "info", "."]
+sys.exit(_pmem2_command.main())
+"""
+
+
+@pytest.mark.usefixtures("heeded")
+def test_ctrl_c_before_we_have_begun_ends_quietly() -> None:
+    """While modules are still imported it ends the process as it ends a program in C."""
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_that_is_ignored_stays_ignored() -> None:
+    """As in a job in the background."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" + EARLY
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "granularity" in done.stdout
+
+
 # ---- standard output
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed: str, path: Path, tmp_path: Path) -> None:
+    """Whoever closes standard output or error does not want to read it; the work is done all the same."""
+    target = tmp_path / "copy"
+    for arguments, status in ((["copy", path, target], 0), (["info", path], 0), (["info", tmp_path / "missing"], 1)):
+        command = ["sh", "-c", f'"$@" {closed}', "sh", *PMEM2, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == status
+        assert "Traceback" not in done.stderr
+    assert target.read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize(

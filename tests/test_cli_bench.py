@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -110,14 +111,22 @@ def test_an_existing_file_is_refused(path: Path, capsys: pytest.CaptureFixture[s
 def test_full_disk(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A disk that is too small is an error, and stays empty."""
     assert measured(small_disk, "--threads", 1) == 1
-    assert "No space left" in capsys.readouterr().err
+    assert re.fullmatch(
+        rf"pmem2: {small_disk}: cannot allocate \S+ MiB: No space left on device\n", capsys.readouterr().err
+    )
     assert os.listdir(small_disk) == []
 
 
 def test_a_place_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be made is an error."""
     assert measured(tmp_path / "missing/file") == 1
-    assert "No such file or directory" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"pmem2: {tmp_path / 'missing/file'}: no file can be made there: No such file or directory\n"
+    )
+    assert measured(f"{tmp_path}/missing/") == 1
+    assert capsys.readouterr().err == f"pmem2: {tmp_path}/missing/ is not a directory\n"
+    assert measured("") == 1
+    assert capsys.readouterr().err == "pmem2: a name of no letters names nothing\n"
 
 
 @pytest.mark.usefixtures("small")
@@ -177,7 +186,7 @@ def test_wrong_numbers(tmp_path: Path, flag: tuple[str, str], capsys: pytest.Cap
     with pytest.raises(SystemExit) as caught:
         main(["bench", str(tmp_path), *flag])
     assert caught.value.code == 2
-    assert f"argument {flag[0]}: invalid" in capsys.readouterr().err
+    assert f"argument {flag[0]}: must be a" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("small")

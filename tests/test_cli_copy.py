@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,8 +198,33 @@ def test_destinations_that_cannot_be_written(
         ("/dev/null", "exists, and is neither a regular file nor a DAX device"),
         (tmp_path / "missing/copy", f"{tmp_path / 'missing/copy'}: cannot be created: No such file or directory"),
         (f"{target}/", f"{target}/ is not a directory"),
+        ("", "a name of no letters names nothing"),
     ):
         assert complaint in refused(capsys, path, destination)
+
+
+def test_a_source_that_tells_no_size(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of the kernel that says it is empty, and is not, is no empty copy."""
+    assert "/proc/self/status says that it is empty, and is not" in refused(capsys, "/proc/self/status", target)
+    assert not target.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_file_system_that_is_read_only(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is told of the name that was given."""
+    place = tmp_path / "place"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(place)], check=False)
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        for arguments in (["copy", str(path), f"{place}/copy"], ["bench", str(place)], ["demo", str(place)]):
+            assert main(arguments) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"pmem2: {arguments[-1]}: ")
+            assert line.endswith(": Read-only file system")
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_onto_itself(path: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:

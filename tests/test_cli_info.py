@@ -109,7 +109,8 @@ def test_directory_in_which_nothing_can_be_made(capsys: pytest.CaptureFixture[st
     """Where no file can be tried that is noted, and everything else is told."""
     found = one(capsys, "/sys")
     assert (found["filesystem"], found["error"], found["granularity"]) == ("sysfs", None, None)
-    assert found["notes"][1].startswith("granularity: ")
+    assert found["granularity_reason"]
+    assert found["notes"] == []
 
 
 def test_tmpfs(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,9 +250,13 @@ def test_an_ordinary_user(locked: Path, run_child: RunChild) -> None:
     assert readable["granularity"] is not None
     assert readable["needs_root"] == []
     assert (unreadable["kind"], unreadable["size"]) == (readable["kind"], PAGE)
-    assert unreadable["needs_root"] == folder["needs_root"] == ["granularity"]
-    assert "Permission denied" in unreadable["notes"][0]
-    assert unreadable["granularity"] is folder["granularity"] is None
+    of_folder = ["granularity", "unforced_granularity", "flush", "alignment"]
+    assert folder["needs_root"] == of_folder
+    assert unreadable["needs_root"] == [*of_folder, "bad_blocks"]
+    for found in (unreadable, folder):
+        assert all(found[key] is None for key in found["needs_root"])
+        assert found["granularity_reason"] == "Permission denied"
+        assert found["notes"] == []
 
 
 def test_what_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     Raises:
         SystemExit: The usage is wrong (2), or help was asked for (0).
     """
+    for name in ("stdout", "stderr"):
+        stream: object = getattr(sys, name)
+        if stream is None:  # closed before we came: as if nobody reads it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 # until the process ends
     if hasattr(sys.stdout, "reconfigure"):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,19 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         """Format the help of *prog*."""
         super().__init__(prog)
         self._action_max_length = 16  # argparse forgets the indentation of commands
+
+
+def checked_place(path: str) -> str:
+    """Return a path at which something is to be made.
+
+    Raises:
+        Failure: Nothing can be made there, but the system would make it elsewhere.
+    """
+    if not path:
+        raise Failure("a name of no letters names nothing")
+    if path.endswith("/") and not os.path.isdir(path):
+        raise Failure(f"{path} is not a directory")
+    return path
 
 
 class Failure(Exception):

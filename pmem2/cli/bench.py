@@ -11,6 +11,7 @@ import secrets
 import statistics
 import threading
 import time
+from argparse import ArgumentTypeError
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
@@ -19,12 +20,11 @@ from typing import TYPE_CHECKING, Callable, Optional, TypeVar
 import attrs
 
 from pmem2._enums import MemFlag
-from pmem2._open import open as open_map
 from pmem2._source import Source
 from pmem2._version import __version__
-from pmem2.cli._command import Failure, add_command
+from pmem2.cli._command import Failure, add_command, checked_place
 from pmem2.cli._terminal import show_table, size_text, status_line
-from pmem2.cli.copy import allocate, remove
+from pmem2.cli.copy import allocate, remove, renamed
 from pmem2.cli.info import examine_platform
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ by 1, 2, 4, ... threads, each in 32 MiB of its own. The sizes are those of pmemb
 those of a Python program: the row of 0 bytes is what the call alone costs. They vary from run to run.
 
 Nothing of yours is touched: PATH is a directory, or a file that does not exist in one, and what is measured is a file
-without a name in that directory, which is gone when the command ends, however it ends. A PATH that exists is refused,
-unless --overwrite says that its content may be destroyed: a DAX device, or a file of the size that is needed.
+without a name in that directory, which is gone when the command ends. A PATH that exists is refused, unless
+--overwrite says that its content may be destroyed: a DAX device, or a file of the size that is needed.
 
 examples:
   pmem2 bench /mnt/pmem                                 a file system
@@ -117,17 +117,19 @@ def add(commands: Commands) -> None:
 
 def positive(text: str) -> int:
     """Return the number in *text*."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not (text.isdecimal() and int(text)):
+        raise ArgumentTypeError("must be a whole number, 1 or more")
+    return int(text)
 
 
 def duration(text: str) -> float:
     """Return the seconds in *text*."""
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
     if not 0 < seconds < 1e6:
-        raise ValueError
+        raise ArgumentTypeError("must be a number of seconds, more than 0 and less than a million")
     return seconds
 
 
@@ -171,20 +173,26 @@ def thread_counts(most: int) -> list[int]:
 @contextmanager
 def target(path: str, size: int, overwrite: bool) -> Iterator[Map]:
     """Yield a map of at least *size* bytes to be written to, all of it on disk."""
-    if os.path.isdir(path) or not os.path.lexists(path):
+    if os.path.isdir(checked_place(path)) or not os.path.lexists(path):
         folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
         hidden = os.path.join(folder, f".pmem2-bench-{secrets.token_hex(8)}")
         with ExitStack() as undo:
             undo.callback(remove, hidden)  # from now on: a signal may come at any moment
-            with open_map(hidden, "x+", size=size) as map:
-                remove(hidden)
+            try:
+                fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise renamed(error, "no file can be made there", path) from None
+            undo.callback(os.close, fd)
+            remove(hidden)  # and not after it has got its size, which takes time
+            allocate(fd, size, [(0, size)], path)
+            with Source.from_fd(fd) as source, source.map() as map:
                 yield map
         return
     if not overwrite:
         raise Failure(f"{path} exists: name a directory, or --overwrite if its content may be destroyed")
     with Source.from_path(path) as source:
         if source.size < size:
-            raise Failure(f"{path} has {size_text(source.size)}, and {size_text(size)} are needed: try less threads")
+            raise Failure(f"{path} has {size_text(source.size)}, and {size_text(size)} are needed: try fewer threads")
         if os.path.isfile(path):  # pragma: no branch: nox -s nvdimm
             allocate(source.fd, source.size, [(0, source.size)], path)
         with source.map() as map:

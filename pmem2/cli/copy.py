@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Optional
 from pmem2._enums import MemFlag
 from pmem2._ranges import joined
 from pmem2._source import Source
-from pmem2.cli._command import Failure, add_command
+from pmem2.cli._command import Failure, add_command, checked_place
 from pmem2.cli._platform import is_dax_device
 from pmem2.cli._terminal import progress, size_text
 from pmem2.errors import IoFailError, NoAccessError, NosuppError
@@ -58,15 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Copy."""
     path: str = arguments.source
     with Source.from_path(path, writable=is_writable_device(path)) as source:
-        destination = os.path.realpath(arguments.destination)
+        destination = os.path.realpath(checked_place(arguments.destination))
         if os.path.isdir(destination):
             destination = os.path.realpath(os.path.join(destination, os.path.basename(path)))
-        elif arguments.destination.endswith("/"):
-            raise Failure(f"{arguments.destination} is not a directory")
         before = existing(destination)
         if before is not None and is_same(before, os.fstat(source.fd)):
             raise Failure(f"{path} and {destination} are the same file")
         reader = Reader(source)
+        if not reader.size and os.pread(source.fd, 1, 0):
+            raise Failure(f"{path} says that it is empty, and is not: cat can read it")
         if before is not None and is_dax_device(before):  # pragma: no cover: nox -s nvdimm
             onto_device(reader, destination, bool(arguments.verify))
         else:
@@ -264,9 +264,12 @@ def lost_text(lost: list[Range]) -> str:
 
 
 def remove(path: str) -> None:
-    """Remove a file, if it is there."""
-    with suppress(FileNotFoundError):
+    """Remove a file, if it is there, or could have been made there."""
+    try:
         os.unlink(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EROFS):
+            raise
 
 
 def sync_folder(folder: str) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import pmem2
 from pmem2._granularity import reason
-from pmem2.cli._command import Failure, add_command
+from pmem2.cli._command import Failure, add_command, checked_place
+from pmem2.cli._terminal import size_text
+from pmem2.cli.copy import renamed
 
 if TYPE_CHECKING:
     import argparse
@@ -77,6 +79,8 @@ def kill_in_mid_write(path: Path) -> int:
                     child.kill()
         finally:
             child.kill()  # Ctrl-C is ours alone: the child has a session of its own
+    if told < 1000:
+        raise Failure(f"the child process ended by itself when it had told of {told} records")
     return told
 
 
@@ -128,13 +132,17 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demonstration on a new file, and remove it at the end."""
-    path = Path(arguments.path)
+    path = Path(checked_place(arguments.path))
     if path.is_dir():
         path /= f"pmem2-demo-{secrets.token_hex(4)}"
     try:
         pmem2.open(path, "x+", size=SIZE).close()
     except FileExistsError:
         raise Failure(f"{path} exists; name a file that does not, or a directory") from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise renamed(error, f"no file of {size_text(SIZE)} can be made there", arguments.path) from None
     try:
         return show(path)
     finally:

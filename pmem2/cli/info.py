@@ -53,6 +53,10 @@ TYPES = {
     stat.S_IFIFO: "FIFO",
     stat.S_IFSOCK: "socket",
 }
+# what only a source tells
+OF_SOURCES = ("granularity", "unforced_granularity", "flush", "alignment")
+OF_FILES = ("bad_blocks",)
+OF_NVDIMMS = ("numa_node", "device_id", "unsafe_shutdown_count")
 T = TypeVar("T")
 
 
@@ -158,9 +162,7 @@ def examine(path: str, platform: Platform) -> Info:
     elif stat.S_ISREG(status.st_mode):
         info.size = status.st_size
         info.kind = kind_of_file(mount, None)
-    elif stat.S_ISDIR(status.st_mode):
-        info.notes.append("the granularity is that of a new file in this directory")
-    else:
+    elif not stat.S_ISDIR(status.st_mode):
         info.granularity_reason = f"a {info.type} cannot be mapped"
         return info
     info.region = _platform.region_of(status)
@@ -170,7 +172,10 @@ def examine(path: str, platform: Platform) -> Info:
         with opened(path, status) as source:
             examine_source(info, source, mount, platform)
     except OSError as error:
-        note(info, "granularity", error)
+        info.granularity_reason = error.strerror
+        if is_refusal(error):
+            told = [*OF_SOURCES, *OF_FILES * (info.type != "directory"), *OF_NVDIMMS * (info.region is not None)]
+            info.needs_root += [name for name in told if getattr(info, name) is None]
     return info
 
 
@@ -221,6 +226,8 @@ def examine_source(info: Info, source: Source, mount: Optional[Mount], platform:
         info.kind = "not mappable"
         info.granularity_reason = error.strerror
         return
+    if info.type == "directory":
+        info.notes.append("the granularity is that of a new file in this directory")
     info.granularity, info.unforced_granularity = granularity.name, own.name
     info.granularity_reason = reason(granularity, own, info.kind, mount, platform)
     info.flush = {
@@ -275,9 +282,14 @@ def asked(info: Info, name: str, ask: Callable[[], T]) -> Optional[T]:
 
 def note(info: Info, name: str, error: OSError) -> None:
     """Note that something cannot be known, and whether root could know it."""
-    if isinstance(error, (PermissionError, CannotReadBoundsError)) and os.geteuid() != 0:
+    if is_refusal(error):
         info.needs_root.append(name)
     info.notes.append(f"{name}: {error.strerror}")
+
+
+def is_refusal(error: OSError) -> bool:
+    """Return whether root would be told."""
+    return isinstance(error, (PermissionError, CannotReadBoundsError)) and os.geteuid() != 0
 
 
 def reason(
