@@ -352,6 +352,10 @@ def debians(session: nox.Session, suite: str) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation, every warning an error, and run every code block in it."""
     install(session, "docs")
+    try:
+        session.install(*nox.project.dependency_groups(PROJECT, "torch"))
+    except CommandFailed:
+        session.log("the recipe for PyTorch is left out: there is no build for CPUs alone at hand")
     session.run("mypy", "docs")
     session.run("pytest", "-q", "-p", "no:cacheprovider", "docs", *session.posargs)
     session.run("sphinx-build", "-q", "-E", "-W", "--keep-going", "docs", str(SITE))

@@ -122,7 +122,7 @@ class Machine:
         """Fill the shared folder: the project, the extension, and the shell script to run."""
         shutil.rmtree(self.share, ignore_errors=True)
         project = self.share / "project"
-        for name in ("pmem2", "tests", "nvdimm", "benchmarks"):
+        for name in ("pmem2", "tests", "nvdimm", "benchmarks", "docs"):
             shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(PROJECT / "pyproject.toml", project)
         for module in extension(self.image).iterdir():

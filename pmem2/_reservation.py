@@ -28,6 +28,7 @@ PAGES = "use a multiple of the page size"
 IN_RESERVATIONS = {
     **ADVICE,
     ErrorCode.NOSUPP: "give back a part at the beginning or the end, and close() the whole",
+    ErrorCode.OFFSET_OUT_OF_RANGE: "stay inside the reservation",
     ErrorCode.OFFSET_UNALIGNED: PAGES,
     ErrorCode.LENGTH_UNALIGNED: PAGES,
 }

@@ -36,6 +36,7 @@ MODULES = {
     "test_cli_badblocks.py": COMMANDS,
     "test_cli_bench.py": COMMANDS,
     "test_cli_copy.py": COMMANDS,
+    "test_cli_demo.py": COMMANDS,
     "test_cli_info.py": COMMANDS,
     "test_copies.py": SYSTEM,
     "test_examples.py": SYSTEM,

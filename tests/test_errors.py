@@ -206,7 +206,7 @@ FAILING: dict[str, Failing] = {
         lambda path: pmem2.Source.from_handle(7),
         ErrorCode.NOSUPP,
         "pmem2_source_from_handle",
-        "handle 7",
+        "source from a handle",
         "no Windows handles",
         "Source.from_fd",
     ),

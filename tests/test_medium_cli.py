@@ -91,7 +91,31 @@ def test_info_for_a_plain_user(devdax: Path, run_child: RunChild) -> None:
     assert found["size"] == int(media.attribute(devdax, "size"))
     assert found["alignment"] == int(media.attribute(devdax, "align"))
     assert found["persistence_domain"] is not None
-    assert (found["granularity"], found["needs_root"]) == (None, ["granularity"])
+    assert found["granularity"] is None
+    assert found["needs_root"] == [
+        *("granularity", "unforced_granularity", "flush", "bad_blocks", "device_id", "unsafe_shutdown_count")
+    ]
+
+
+def test_the_table_is_the_one_of_the_documentation(fsdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What docs/command-line.md shows is what is printed here, but for what another file system is or has."""
+    page = (Path(__file__).parents[1] / "docs/command-line.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```console\n\$ pmem2 info /mnt/pmem/database\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    path = fsdax / "database"
+    path.write_bytes(bytes(64 * 1024))
+    assert main(["info", str(path)]) == 0
+    printed = capsys.readouterr().out.replace(str(path), "/mnt/pmem/database").splitlines()
+    (lines,) = (text.splitlines() for text in shown)
+    assert lines[-1] == "  ..."
+    varying = ["pmem2 ", "flush instruction ", "  file system "]
+    if MEDIUM_GRANULARITY == "BYTE":
+        varying += ["eADR ", "region0 ", "  granularity ", "  because ", "  flushed by "]
+    regions = [line for line in printed if line.startswith("region")]
+    printed = [line for line in printed if line not in regions[1:]]
+    for expected, line in zip(lines[:-1], printed):
+        same = next((len(label) for label in varying if expected.startswith(label)), None)
+        wanted = expected[:same] if same is not None else expected.partition("...")[0]
+        assert line.startswith(wanted)
 
 
 def test_copy_saves_what_a_bad_block_has_left(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def check_refused(device: pmem2.Source, raw_device: int, code: ErrorCode, offset
         device.map(Config(offset=offset, length=length))
     assert caught.value.code is code
     return caught.value
+
+
+def test_the_recipe_of_the_documentation(devdax: Path) -> None:
+    """The block that no other machine can run stores what it says."""
+    page = (Path(__file__).parents[1] / "docs/guide/recipes.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (block,) = (text for text in blocks if "/dev/dax0.0" in text)
+    exec(block.replace("/dev/dax0.0", str(devdax)), {"pmem2": pmem2})
+    with pmem2.open(devdax, "r") as map:
+        assert map[:5] == b"hello"
 
 
 # ---- sources
