@@ -76,7 +76,7 @@ class Map(Handle):
         Raises:
             TypeError: *source* is no Source, or *config* no Config.
             ValueError: One of them, or the reservation, is closed; or *reservation_offset* is past its end; or this is
-                a Map already, made `from_existing`, and open.
+                a Map already, made `from_existing`.
             GranularityNotSetError: The config requires none.
             GranularityNotSupportedError: The source gives only a coarser one; the text says why.
             OffsetUnalignedError, LengthUnalignedError: Not a multiple of the alignment of the source.
@@ -95,7 +95,7 @@ class Map(Handle):
         if not isinstance(config, Config):
             raise TypeError(f"a Config is needed, not {type(config).__name__}")
         if hasattr(self, "_buffer") and self._buffer is not None:  # views of it would stay, and it would go
-            raise ValueError("this is a Map of existing memory, and still open")
+            raise ValueError("this is a Map of existing memory, and stays one")
         self._buffer = None
         self._config = config
         if lib.guarded_claim_ignored():
@@ -293,12 +293,12 @@ class Map(Handle):
     @contextmanager
     def _operation(self, need: Protection, offset: int, length: int) -> Iterator[CharPointer]:
         """Keep the map from being closed for as long as the block uses its memory."""
-        pin = new_pin()
-        rc = lib.guarded_pin_operation(pin, self._handle, need, offset, length)
+        pin, handle = new_pin(), self._handle  # once: __init__ may be called again meanwhile
+        rc = lib.guarded_pin_operation(pin, handle, need, offset, length)
         if rc:
             raise self._fails(rc, "pmem2_map_get_address", "read" if need is Protection.READ else "write to")
         try:
-            yield ffi.cast("char *", self._address + offset)
+            yield ffi.cast("char *", handle.address + offset)
         finally:
             lib.guarded_unpin(pin)
 
@@ -318,13 +318,13 @@ class Map(Handle):
             ValueError: The range does not lie inside the map, or the map is closed.
         """
         start, count = self._range(offset, length)
-        pin = new_pin()
-        rc = lib.guarded_pin_view(pin, self._handle, start, count)
+        pin, handle = new_pin(), self._handle
+        rc = lib.guarded_pin_view(pin, handle, start, count)
         if rc:
             raise self._fails(rc, "pmem2_map_get_address", f"view {count} bytes at {start} of")
-        memory = pinned(ffi.cast("char *", self._address + start), pin, self)
+        memory = pinned(ffi.cast("char *", handle.address + start), pin, self)
         view = memoryview(ffi.buffer(memory, count))
-        return view if self._handle.protection & Protection.WRITE else view.toreadonly()
+        return view if handle.protection & Protection.WRITE else view.toreadonly()
 
     if sys.version_info >= (3, 12):
 
@@ -486,8 +486,9 @@ class Map(Handle):
             if type(data) is bytes and BYTES_ARE_LENT:  # a subclass may say anything of its class and its length
                 rc = copy(self._handle, offset, data, len(data), checked)
             elif isinstance(data, Map):
-                with data._operation(Protection.READ, 0, data._size) as memory:
-                    rc = copy(self._handle, offset, memory, data._size, checked)
+                length = data._size
+                with data._operation(Protection.READ, 0, length) as memory:
+                    rc = copy(self._handle, offset, memory, length, checked)
             else:
                 memory = lend(data)
                 try:
@@ -681,8 +682,9 @@ def new_pin() -> Pin:
 def lent(data: Data) -> Iterator[tuple[CharPointer, int]]:
     """Yield address and length of what is to be copied, which stays where it is for as long as the block runs."""
     if isinstance(data, Map):
-        with data._operation(Protection.READ, 0, data._size) as memory:
-            yield memory, data._size
+        length = data._size
+        with data._operation(Protection.READ, 0, length) as memory:
+            yield memory, length
     else:
         with lend(data) as memory:
             yield memory, len(memory)

@@ -300,11 +300,11 @@ def test_closed_in_any_order(file: Path, order: tuple[str, ...]) -> None:
 
 
 def test_map_of_existing_memory_that_is_initialised_again(source: pmem2.Source) -> None:
-    """That is refused while it is open, and nothing has changed: the memory would go before the map."""
+    """That is refused, and nothing has changed: the memory would go before the map."""
     buffer = mmap.mmap(-1, 4096)
     map = pmem2.Map.from_existing(source, buffer, pmem2.Granularity.PAGE)
     del buffer
-    with pytest.raises(ValueError, match="still open"):
+    with pytest.raises(ValueError, match="existing memory"):
         map.__init__(source)
     collect()
     map[0] = 42

@@ -182,6 +182,47 @@ def test_closing_existing_memory_that_others_use(source: pmem2.Source) -> None:
     memory.append(0)
 
 
+AGAIN = """
+source = pmem2.Source.from_path(path)
+reader = pmem2.Source.from_path(path, writable=False)
+map, other = source.map(), source.map()
+end = len(map)
+deadline = time.monotonic() + 3
+sys.setswitchinterval(1e-6)
+
+def again():
+    while time.monotonic() < deadline:
+        map.__init__(source, pmem2.Config(length=4096))
+        map.__init__(reader)
+        map.__init__(source)
+
+def use(act):
+    while time.monotonic() < deadline:
+        try:
+            act()
+        except (TypeError, ValueError):  # it ends before, or may not be written to
+            pass
+
+def store():
+    with map.view(end - 8, 8) as view:
+        if not view.readonly:
+            view[0] = 1
+
+acts = [lambda: map[end - 8:], lambda: other.memcpy(0, map), lambda: other.memcpy_many([(0, map)]), store]
+threads = [threading.Thread(target=again), *(threading.Thread(target=use, args=(act,)) for act in acts)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_making_a_map_again_that_others_use(run_child: RunChild, file: Path) -> None:
+    """Whoever is inside goes on in the memory that there was when they came, with its size and protection."""
+    child = run_child(CHILD + "import time\n" + AGAIN, str(file))
+    assert (child.returncode, child.stderr) == (0, "")
+
+
 def test_closing_a_source_that_others_use(file: Path) -> None:
     """A Source closes at once; who is inside a read finishes it, everybody else sees ValueError."""
     file.write_bytes(b"x" * 65536)
