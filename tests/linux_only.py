@@ -189,6 +189,7 @@ TESTS = {
         "test_collection_at_every_allocation": CHILD,
         "test_collection_in_the_middle": CHILD,
         "test_lent_memory_that_its_owner_closes": CHILD,
+        "test_making_a_map_again_that_others_use": CHILD,
         "test_reading_a_file_that_changes_its_size": CHILD,
         "test_temporary_objects_live_long_enough": CHILD,
         "test_closing_a_reservation_that_others_use": RESERVATIONS,

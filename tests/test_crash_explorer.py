@@ -908,7 +908,7 @@ def test_the_map_of_a_workload_is_not_to_be_closed_behind_its_back() -> None:
         explore(closing, lambda map: None, size=SIZE)
     with pytest.raises(BufferError):
         explore(lambda map: None, lambda map: None, size=SIZE, setup=Map.close)
-    with pytest.raises(RuntimeError, match="methods of its map"):
+    with pytest.raises(RuntimeError, match="cannot be followed"):
         explore(storing, lambda map: None, size=SIZE)
 
 

@@ -132,8 +132,8 @@ def explore(
 
     Raises:
         CrashConsistencyError: The check failed.
-        RuntimeError: The workload uses threads, ends the tracing by which its statements are followed, or stores by
-            `Map`'s methods instead of those of the map that it is given.
+        RuntimeError: The workload uses threads, ends the tracing by which its statements are followed, or its map is
+            stored to in another way that cannot be followed: by another process, or by `Map.store_u64(map, ...)`.
         BufferError: The workload closes its map.
         TypeError: A number is of a wrong type, or the workload is asynchronous or returns an iterator.
         ValueError: *size* or *budget* is not positive or too large.

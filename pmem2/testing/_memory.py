@@ -244,7 +244,7 @@ class Moment:
         new: The index of the one of them that was stored to, or -1 if all images are new.
         first: The first of its options that is new.
         complete: Whether the store was done; else it goes on in other cells.
-        key: Two moments of the same key have the same images, and the same of them are new.
+        key: Two moments of the same key have the same images, so that after the first none is new.
     """
 
     event: int
@@ -306,9 +306,8 @@ class Memory:
 
     def _moment(self, event: int, new: Cell | None = None, first: int = 0, complete: bool = True) -> Moment:
         cells = list(self.pending.values())
-        index, place = (-1, -1) if new is None else (cells.index(new), new.offset)
-        key = hash((self.acknowledged, self._key, place, first))
-        return Moment(event, self.acknowledged, cells, index, first, complete, key)
+        index = -1 if new is None else cells.index(new)
+        return Moment(event, self.acknowledged, cells, index, first, complete, hash((self.acknowledged, self._key)))
 
     def _store(self, event: int, store: Store) -> Iterator[Moment]:
         touched = self._changes.get(event)

@@ -115,7 +115,10 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         """
         self.found(self.last)
         if any(self._shadow.changed(0, self._size)):
-            raise RuntimeError("a workload that is explored must use the methods of its map itself, not those of Map")
+            raise RuntimeError(
+                "the memory of a workload that is explored was stored to in a way that cannot be followed: "
+                "by a method of Map instead of its map's, or by another process"
+            )
 
     def dispose(self) -> None:
         """Unmap it, unless somebody still looks into it."""
