@@ -66,7 +66,8 @@ def test_explore_checks_the_images_of_the_model(granularity: Granularity, data: 
     def workload(map: pmem2.Map) -> Generator[int, None, None]:
         yield from oracle.run(map, steps)
 
-    report = explore(workload, check, size=size, granularity=granularity, budget=10**6)
+    budget = data.draw(st.sampled_from([len(expected), 10**6]))
+    report = explore(workload, check, size=size, granularity=granularity, budget=budget)
     assert len(set(seen)) == len(seen) == report.images
     assert set(seen) == expected
     assert report.exhaustive

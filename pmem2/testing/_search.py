@@ -116,19 +116,19 @@ class Search:
                     chaos = None if self._counts[number] <= share else self._random
                     finished[number] = self._search(moment, share, LOOKS * share + 100, chaos)
             if before - self._left <= before // 8:  # nearly all that chance finds is known
-                self._rest(finished)
                 break
+        self._rest(finished)
         return all(finished)
 
     def _rest(self, finished: list[bool]) -> None:
         """Go through what is not *finished* from one end to the other, with more patience as there is less of it."""
         for _turn in range(TURNS):
-            if not self._left or all(finished):
-                break
-            patience = LOOKS * self._budget // finished.count(False)
-            for number, moment in enumerate(self.moments()):
+            unfinished, left = finished.count(False), self._left
+            for number, moment in enumerate(self.moments() if unfinished else ()):
                 if not finished[number]:
-                    finished[number] = self._search(moment, self._left, patience)
+                    finished[number] = self._search(moment, self._left, LOOKS * self._budget // unfinished)
+            if (finished.count(False), self._left) == (unfinished, left):
+                break
 
     def _telling(self) -> None:
         """Check each prefix of the workload, nothing else surviving, each cell lost alone and surviving alone."""
