@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -396,6 +397,11 @@ def wheels(session: nox.Session) -> None:
 
     session.run("python", "-m", "build", "--sdist", "--outdir", str(dist))
     (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = str(session.run("git", "ls-files", external=True, silent=True)).splitlines()
+    if missing := [name for name in tracked if name not in inside and not name.startswith(".")]:
+        session.error(f"MANIFEST.in leaves out {', '.join(missing)}")
     pypys = sorted({os.path.realpath(found) for name in PYPYS if (found := shutil.which(name))})
     for python in (sys.executable, *pypys):
         pip(session, python, "wheel", "--no-deps", f"--wheel-dir={built}", str(sdist))
