@@ -168,13 +168,14 @@ def examine(path: str, platform: Platform) -> Info:
     info.region = _platform.region_of(status)
     domains = {region.name: region.persistence_domain for region in platform.regions}
     info.persistence_domain = None if info.region is None else domains.get(info.region)
+    folder = info.type == "directory"
     try:
         with opened(path, status) as source:
             examine_source(info, source, mount, platform)
     except OSError as error:
-        info.granularity_reason = error.strerror
+        info.granularity_reason = f"no new file in it: {error.strerror}" if folder else error.strerror
         if is_refusal(error):
-            told = [*OF_SOURCES, *OF_FILES * (info.type != "directory"), *OF_NVDIMMS * (info.region is not None)]
+            told = [*OF_SOURCES, *OF_FILES * (not folder), *OF_NVDIMMS * (info.region is not None)]
             info.needs_root += [name for name in told if getattr(info, name) is None]
     return info
 
