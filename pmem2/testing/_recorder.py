@@ -11,16 +11,15 @@ import operator
 import threading
 import weakref
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Callable, NoReturn, SupportsIndex, cast
 
 import attrs
-from _pmem2 import lib
 
 from pmem2._buffers import lend
-from pmem2._enums import Granularity, MemFlag
+from pmem2._enums import Granularity, MemFlag, Protection
 from pmem2._flags import PLAIN
-from pmem2._map import Map, lent, new_pin
+from pmem2._map import Map, lent
 from pmem2._ranges import Ranges, lend_ranges
 from pmem2._slices import as_slice, places_of
 from pmem2.testing._events import WORD, Drain, Event, Flush, Place, Store, Unit, whole, words
@@ -30,8 +29,6 @@ from pmem2.testing._tracing import SHARED
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
-    from _pmem2 import Pin
-
     from pmem2._map import Data
     from pmem2._slices import Slice
 
@@ -77,14 +74,14 @@ class Inside:
 class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
     """The Map that a workload gets."""
 
-    __slots__ = ("_exposed", "_inside", "_pin", "_shadow", "_thread", "events", "last", "shared")
+    __slots__ = ("_exposed", "_inside", "_shadow", "_thread", "_use", "events", "last", "shared")
 
     events: list[Event]
     _inside: bool
     _shadow: Shadow
     _exposed: list[Exposed]
     _thread: int
-    _pin: Pin
+    _use: ExitStack
     last: Place
     shared: bool
 
@@ -96,8 +93,8 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         self._exposed = []
         self._inside = False
         self._thread = threading.get_ident()
-        self._pin = new_pin()  # the address may be taken, so not even Map.close(map) may unmap it
-        lib.guarded_pin_view(self._pin, self._handle, 0, 0)
+        self._use = ExitStack()  # the address may be taken, so not even Map.close(map) may unmap it
+        self._use.enter_context(self._operation(Protection.READ, 0, 0))
         self.last = here()
         self.shared = False
 
@@ -122,7 +119,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
 
     def dispose(self) -> None:
         """Unmap it, unless somebody still looks into it."""
-        lib.guarded_unpin(self._pin)
+        self._use.close()
         with suppress(BufferError):
             super().close()
 
