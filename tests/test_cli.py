@@ -203,6 +203,17 @@ def test_ctrl_c_that_is_ignored_stays_ignored() -> None:
 # ---- standard output
 
 
+def test_streams_that_there_are_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python has None then, and we what nobody reads."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        patch.setattr(sys, "stderr", None)
+        assert main(["info", "nothing of that name"]) == 1
+        sys.stdout.close()
+        sys.stderr.close()
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(closed: str, path: Path, tmp_path: Path) -> None:
     """Whoever closes standard output or error does not want to read it; the work is done all the same."""

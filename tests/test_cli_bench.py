@@ -179,7 +179,15 @@ def write_back() -> str:
 
 
 @pytest.mark.parametrize(
-    "flag", [("--seconds", "nan"), ("--seconds", "inf"), ("--seconds", "0"), ("--threads", "0"), ("--threads", "x")]
+    "flag",
+    [
+        ("--seconds", "nan"),
+        ("--seconds", "inf"),
+        ("--seconds", "0"),
+        ("--seconds", "x"),
+        ("--threads", "0"),
+        ("--threads", "x"),
+    ],
 )
 def test_wrong_numbers(tmp_path: Path, flag: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """A number that cannot be is wrong usage."""

@@ -227,6 +227,13 @@ def test_a_file_system_that_is_read_only(path: Path, tmp_path: Path, capsys: pyt
         subprocess.run(["umount", str(place)], check=True)
 
 
+def test_what_cannot_be_removed_is_told(tmp_path: Path) -> None:
+    """A hidden file that stays is an error; one that never was is none."""
+    copy.remove(str(tmp_path / "missing"))
+    with pytest.raises(OSError, match=r"directory|permitted"):
+        copy.remove(str(tmp_path))
+
+
 def test_onto_itself(path: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file is not copied onto itself, whatever it is called."""
     os.link(path, target)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import pmem2
 from pmem2.cli import demo, main
 
 
@@ -39,6 +40,20 @@ def test_what_is_lost_is_told(
     monkeypatch.setattr(demo, "record", lambda _number: bytes(demo.RECORD.size))
     assert main(["demo", str(tmp_path)]) == 1
     assert capsys.readouterr().out.endswith("FAILED: something that was persisted is lost\n")
+
+
+def test_a_file_that_cannot_be_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What libpmem2 says is told as it is."""
+
+    def refused(_path: Path, _mode: str, size: int) -> pmem2.Map:
+        with pmem2.Source.from_anon(size) as source:
+            return source.map(pmem2.Config(offset=7))
+
+    monkeypatch.setattr(pmem2, "open", refused)
+    assert main(["demo", str(tmp_path)]) == 1
+    assert "cannot map everything at 7" in capsys.readouterr().err
 
 
 def test_places_where_it_cannot_be(tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:

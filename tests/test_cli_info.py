@@ -8,6 +8,8 @@ import os
 import re
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +261,7 @@ def test_an_ordinary_user(locked: Path, run_child: RunChild) -> None:
         assert found["notes"] == []
 
 
-def test_what_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_root(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused needs root, unless one is root; what fails otherwise is noted only."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     found = info.Info("path")
@@ -271,6 +273,16 @@ def test_what_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
     info.note(found, "device_id", OSError(5, "Input/output error"))
     assert found.needs_root == ["bad_blocks"]
     assert found.notes == ["bad_blocks: Permission denied", "device_id: Input/output error"]
+
+    @contextmanager
+    def refused(_path: str, _status: os.stat_result) -> Iterator[None]:
+        ask()
+        yield
+
+    monkeypatch.setattr(info, "opened", refused)
+    unreadable = info.examine(str(path), platform([]))
+    assert unreadable.needs_root == ["granularity", "unforced_granularity", "flush", "alignment", "bad_blocks"]
+    assert unreadable.granularity_reason == "Permission denied"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     info.note(found, "numa_node", PermissionError(13, "Permission denied"))
     assert found.needs_root == ["bad_blocks"]

@@ -297,6 +297,14 @@ def test_lines_that_go_round_are_as_many_images_as_there_are(counted: bool, budg
     assert (report.images, report.exhaustive, len(found)) == (1024, True, 1024)
 
 
+def test_the_search_for_the_last_image_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not certain then that all was checked, and that is told."""
+    monkeypatch.setattr("pmem2.testing._search.TURNS", 1)
+    report = explore(lambda map: going_round(map, counted=True), lambda map: map[0:640:64], size=768, budget=1030)
+    assert report.images <= 1024
+    assert not report.exhaustive
+
+
 @pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_last_image_is_found_while_the_budget_lasts(counted: bool, seed: int) -> None:

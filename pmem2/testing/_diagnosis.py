@@ -87,10 +87,11 @@ def shrunk(search: Search, cause: Cause) -> Cause:
         if moment.event == cause.event and moment.complete:
             lost, found = set(cause.lost), None
             states = search.closest(moment, cause.failed.image)
+            assert states is not None  # for that is how the cause was found
             for store in cause.lost:
                 for fewer in (restored(moment, states, store), without(moment, lost - {store})):
                     failed = search.fails(moment, fewer)
-                    if failed is not None:
+                    if fewer is not None and failed is not None:
                         lost.discard(store)
                         states, found = fewer, failed
                         break
@@ -138,10 +139,8 @@ def lost_in(moment: Moment, states: Sequence[int]) -> Lost:
     return lost
 
 
-def restored(moment: Moment, states: Sequence[int] | None, store: Store) -> list[int] | None:
+def restored(moment: Moment, states: Sequence[int], store: Store) -> list[int] | None:
     """Return these states but for *store*, which survives, where it was lost in part too; `None` if that cannot be."""
-    if states is None:
-        return None
     result: list[int | None] = []
     for cell, state in zip(moment.cells, states):
         lost = set(cell.lost(state))

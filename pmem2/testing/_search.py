@@ -162,8 +162,6 @@ class Search:
             patience: How many may be looked at that are known; some more for each that was not.
             chaos: What decides which come first; `None` is one after the other.
         """
-        if not moment.images(1):
-            return True
         lows = lowest(moment)
         sizes = [cell.options - low for cell, low in zip(moment.cells, lows)]
         number_of = {cell.offset // self._cell: number for number, cell in enumerate(moment.cells)}
