@@ -122,13 +122,13 @@ class Search:
 
     def _rest(self, finished: list[bool]) -> None:
         """Go through what is not *finished* from one end to the other, with more patience as there is less of it."""
-        for _turn in range(TURNS):
-            unfinished, left = finished.count(False), self._left
-            for number, moment in enumerate(self.moments() if unfinished else ()):
+        before, turns = (0, 0), TURNS
+        while turns and not all(finished) and before != (now := (finished.count(False), self._left)):
+            before, turns = now, turns - 1
+            patience = LOOKS * self._budget // finished.count(False)
+            for number, moment in enumerate(self.moments()):
                 if not finished[number]:
-                    finished[number] = self._search(moment, self._left, LOOKS * self._budget // unfinished)
-            if (finished.count(False), self._left) == (unfinished, left):
-                break
+                    finished[number] = self._search(moment, self._left, patience)
 
     def _telling(self) -> None:
         """Check each prefix of the workload, nothing else surviving, each cell lost alone and surviving alone."""
