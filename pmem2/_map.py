@@ -125,7 +125,7 @@ class Map(Handle):
         """
         if not isinstance(source, Source):
             raise TypeError(f"a Source is needed, not {type(source).__name__}")
-        claim = Granularity(integer(granularity, "granularity"))
+        claim = Granularity(size(granularity, "granularity", max(Granularity)))
         view = memoryview(buffer)
         try:
             return cls._from_view(source, view, claim)

@@ -16,6 +16,7 @@ REFUSALS: dict[str, tuple[type[Exception], Callable[[pmem2.Map, pmem2.Source, in
         pmem2.GranularityNotSupportedError,
         lambda _map, _source, huge: pmem2.Config(required_granularity=huge),
     ),
+    "existing": (ValueError, lambda _map, source, huge: pmem2.Map.from_existing(source, bytearray(8), huge)),
     "sharing": (pmem2.InvalidSharingValueError, lambda _map, _source, huge: pmem2.Config(sharing=huge)),
     "protection": (pmem2.InvalidProtFlagError, lambda _map, _source, huge: pmem2.Config(protection=huge)),
     "descriptor": (pmem2.InvalidFileHandleError, lambda _map, _source, huge: pmem2.Source.from_fd(huge)),
