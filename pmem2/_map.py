@@ -125,10 +125,12 @@ class Map(Handle):
         """
         if not isinstance(source, Source):
             raise TypeError(f"a Source is needed, not {type(source).__name__}")
-        claim = Granularity(size(granularity, "granularity", max(Granularity)))
+        claim = integer(granularity, "granularity")
+        if claim not in tuple(Granularity):
+            raise ValueError(f"{written(claim)} is no granularity; use Granularity.BYTE, CACHE_LINE or PAGE")
         view = memoryview(buffer)
         try:
-            return cls._from_view(source, view, claim)
+            return cls._from_view(source, view, Granularity(claim))
         except BaseException:
             view.release()
             raise
