@@ -26,7 +26,7 @@ SOURCES = (
     f"{PLATFORM}_map.c",
     "find.c",
     "operations.c",
-    "pairs.c",
+    "objects.c",
     "badblocks.c",
 )
 MISSING = """pmem2 is compiled against libpmem2, which pkg-config does not find. Install it with its headers:

@@ -68,8 +68,6 @@ static void guarded_badblocks_close(struct guarded_badblocks *b)
 
 static void guarded_badblocks_drop(struct guarded_badblocks *b)
 {
-    if (is_leaving())
-        return;
     guarded_badblocks_close(b);
     free(b);
 }

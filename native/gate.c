@@ -9,6 +9,7 @@ enum {
     GUARD_BUSY,          /* another thread is inside an operation of this map */
     GUARD_VIEWED,        /* views of this map are alive */
     GUARD_FOREIGN,       /* the map lies in another reservation, or in none */
+    GUARD_CROWDED,       /* more views or operations at once than a gate can count */
     GUARD_MESSAGE_SIZE = 512,
     GUARD_GRANULARITY_UNSET = -1
 };
@@ -33,13 +34,14 @@ static uint64_t gate_now(const uint64_t word)
 
 static int gate_enter(uint64_t *gate, uint64_t unit)
 {
+    const uint64_t counted = unit == VIEW ? VIEWS : OPERATIONS;
     uint64_t word = __atomic_load_n(gate, __ATOMIC_RELAXED), next;
     do {
         if (word & CLOSED)
             return GUARD_CLOSED;
         next = gate_now(word);
-        if (unit == VIEW && (next & VIEWS) == VIEWS)
-            return -ENOMEM;
+        if ((next & counted) == counted)
+            return GUARD_CROWDED;
     } while (!__atomic_compare_exchange_n(gate, &word, next + unit, 1, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED));
     return 0;
 }
@@ -63,19 +65,6 @@ static int gate_close(uint64_t *gate, int wait)
             return GUARD_BUSY;
     } while (!__atomic_compare_exchange_n(gate, &word, next | CLOSED, 1, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
     return next & OPERATIONS ? GUARD_BUSY : 0;
-}
-
-/* Once the interpreter is being taken apart nothing is taken back any more: it may still be in use. */
-static int leaving;
-
-static void guarded_leave(void)
-{
-    __atomic_store_n(&leaving, 1, __ATOMIC_RELEASE);
-}
-
-static int is_leaving(void)
-{
-    return __atomic_load_n(&leaving, __ATOMIC_ACQUIRE);
 }
 
 /* Copy libpmem2's text on the thread that failed, before anything else can replace it. */

@@ -167,8 +167,6 @@ static int guarded_map_close(struct guarded_map *m, char *message)
 static void map_free(struct guarded_map *m)
 {
     char message[GUARD_MESSAGE_SIZE];
-    if (is_leaving())
-        return;
     lock(&library_lock);
     int rc = m->map ? map_delete(m, message) : 0;
     unlock(&library_lock);

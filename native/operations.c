@@ -62,7 +62,7 @@ static int guarded_pin_view(struct guarded_pin *p, struct guarded_map *m, size_t
 static void guarded_unpin(struct guarded_pin *p)
 {
     struct guarded_map *m = __atomic_exchange_n(&p->map, NULL, __ATOMIC_ACQ_REL);
-    if (!m || (p->unit == OPERATION && p->generation != generation) || (p->unit == VIEW && is_leaving()))
+    if (!m || (p->unit == OPERATION && p->generation != generation))
         return;
     uint64_t word = gate_now(gate_leave(&m->gate, p->unit));
     if (word & DROPPED && !(word & (VIEWS | OPERATIONS)))

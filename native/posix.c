@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,13 +116,17 @@ static int duplicate(file_t file, file_t *own)
     return rc;
 }
 
-/* Give a file space on disk; PyPy's own posix_fallocate tells of no failure. */
-static int guarded_allocate(file_t file, size_t size)
+/*
+ * Give a part of a file space on disk; PyPy's own posix_fallocate tells of no failure. Signals wait for its end: tmpfs
+ * gives up all that it has done when one comes, so that it would never end while a timer goes off more often.
+ */
+static int guarded_allocate(file_t file, size_t offset, size_t length)
 {
-    int code;
-    do
-        code = posix_fallocate(file, 0, (off_t)size);
-    while (code == EINTR);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int code = posix_fallocate(file, (off_t)offset, (off_t)length);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -code;
 }
 

@@ -55,8 +55,6 @@ static int guarded_reservation_close(struct guarded_reservation *r, char *messag
 
 static void guarded_reservation_drop(struct guarded_reservation *r)
 {
-    if (is_leaving())
-        return;
     lock(&library_lock);
     reservation_unref(r);
     unlock(&library_lock);

@@ -66,8 +66,6 @@ static void guarded_source_close(struct guarded_source *s)
 
 static void guarded_source_drop(struct guarded_source *s)
 {
-    if (is_leaving())
-        return;
     guarded_source_close(s);
     free(s);
 }

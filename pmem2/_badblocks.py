@@ -10,7 +10,7 @@ from _pmem2 import ffi, lib
 
 from pmem2._enums import ErrorCode
 from pmem2._failure import failure, new_message
-from pmem2._handle import Handle
+from pmem2._handle import Handle, sealed
 from pmem2._lifetime import finalized
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class BadBlock:
 
 
 @final
-@attrs.define(eq=False, init=False, repr=False)
+@sealed
+@attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
 class BadBlockContext(Handle):
     """The bad blocks of a source, one after the other; made by `Source.bad_blocks`.
 

@@ -28,6 +28,7 @@ VERDICTS: dict[int, tuple[type[Exception], str]] = {
     lib.GUARD_BUSY: (BufferError, "another thread is inside an operation of it; close it once that has returned"),
     lib.GUARD_VIEWED: (BufferError, "views or arrays of it are alive; release or delete them first"),
     lib.GUARD_FOREIGN: (ValueError, "that map does not lie in this reservation, or the reservation is closed"),
+    lib.GUARD_CROWDED: (BufferError, "too many views or operations of it are alive at once"),
 }
 
 # Some failing paths of libpmem2 write no text, so that an older one, of another call, is still there.

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+    H = TypeVar("H", bound="Handle")
 
 
 class Handle:
@@ -25,6 +27,11 @@ class Handle:
     def close(self) -> None:
         """Give the resource back; a closed one is left alone."""
         raise NotImplementedError
+
+    def _check_new(self) -> None:
+        """Refuse a second `__init__`: views and operations are inside what the first has made."""
+        if hasattr(self, "_handle"):
+            raise ValueError(f"{self!r} is made already; make another {type(self).__name__}")
 
     def __enter__(self) -> Self:
         """Return the object itself.
@@ -59,3 +66,9 @@ class Handle:
         """
         kind = type(self).__name__
         raise TypeError(f"a {kind} cannot be pickled or copied; pass the path and open it again over there")
+
+
+def sealed(kind: type[H]) -> type[H]:
+    """Take away what attrs adds to set all fields, at any time and unchecked: what they hold is in use."""
+    del kind.__attrs_init__  # type: ignore[attr-defined] # attrs' plugin for mypy does not know of it
+    return kind

@@ -9,7 +9,6 @@ place is really freed: plain pointers are not tracked by the collector. PyPy run
 
 from __future__ import annotations
 
-import atexit
 import functools
 import gc
 import sys
@@ -28,6 +27,7 @@ ROUNDS = 1 if CPYTHON else 3  # PyPy frees what a finalizer held in the round af
 
 # by the id of the weak reference, which is in the value, so that no other gets that id
 owned: dict[int, tuple[object, ...]] = {}
+lib.guarded_keep(id(owned))  # while the interpreter takes its modules apart, what is in it may still be in use
 
 
 def tied(pointer: P, *owners: object) -> P:
@@ -37,8 +37,8 @@ def tied(pointer: P, *owners: object) -> P:
     return pointer
 
 
-def release(reference: weakref.ref[P]) -> None:
-    """Let go of what was tied to a pointer that is gone."""
+def release(reference: weakref.ref[P], owned: dict[int, tuple[object, ...]] = owned) -> None:
+    """Let go of what was tied to a pointer that is gone, which may be after this module."""
     owned.pop(id(reference), None)
 
 
@@ -71,7 +71,3 @@ def collect() -> None:
             gc.collect()
     except ValueError:  # pragma: no cover: PyPy cannot, inside a finalizer
         pass
-
-
-# when the interpreter takes its modules apart, what is still in use must stay; the system takes it back
-atexit.register(lib.guarded_leave)

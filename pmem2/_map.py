@@ -18,7 +18,7 @@ from pmem2._enums import Granularity, Protection, Sharing
 from pmem2._failure import failure, new_message
 from pmem2._flags import PLAIN, mem_flags
 from pmem2._granularity import forced
-from pmem2._handle import Handle
+from pmem2._handle import Handle, sealed
 from pmem2._lifetime import CPYTHON, collect, pinned
 from pmem2._mapping import READ_WRITE, mapped, new_handle
 from pmem2._numbers import SIZE_MAX, integer, size, written
@@ -53,7 +53,8 @@ BYTES_ARE_LENT = CPYTHON  # PyPy copies bytes that are passed as char *
 
 
 @final
-@attrs.define(eq=False, init=False, repr=False)
+@sealed
+@attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
 class Map(Handle):
     """A mapped source: memory to be read, written, and made durable.
 
@@ -76,7 +77,7 @@ class Map(Handle):
         Raises:
             TypeError: *source* is no Source, or *config* no Config.
             ValueError: One of them, or the reservation, is closed; or *reservation_offset* is past its end; or this is
-                a Map already, made `from_existing`.
+                a Map already.
             GranularityNotSetError: The config requires none.
             GranularityNotSupportedError: The source gives only a coarser one; the text says why.
             OffsetUnalignedError, LengthUnalignedError: Not a multiple of the alignment of the source.
@@ -94,13 +95,13 @@ class Map(Handle):
             raise TypeError(f"a Source is needed, not {type(source).__name__}")
         if not isinstance(config, Config):
             raise TypeError(f"a Config is needed, not {type(config).__name__}")
-        if hasattr(self, "_buffer") and self._buffer is not None:  # views of it would stay, and it would go
-            raise ValueError("this is a Map of existing memory, and stays one")
-        self._buffer = None
-        self._config = config
+        self._check_new()
         if lib.guarded_claim_ignored():
             forced()  # which warns
-        self._opened(mapped(source, config))
+        handle = mapped(source, config)
+        self._buffer = None
+        self._config = config
+        self._opened(handle)
         if config.reservation is not None:
             config.reservation._maps[self._handle.serial] = self
 
@@ -155,9 +156,9 @@ class Map(Handle):
         return self
 
     def _opened(self, handle: MapHandle) -> None:
-        self._handle = handle
         self._address = handle.address
         self._size = handle.size
+        self._handle = handle
 
     # ---- properties
 
@@ -295,7 +296,7 @@ class Map(Handle):
     @contextmanager
     def _operation(self, need: Protection, offset: int, length: int) -> Iterator[CharPointer]:
         """Keep the map from being closed for as long as the block uses its memory."""
-        pin, handle = new_pin(), self._handle  # once: __init__ may be called again meanwhile
+        pin, handle = new_pin(), self._handle
         rc = lib.guarded_pin_operation(pin, handle, need, offset, length)
         if rc:
             raise self._fails(rc, "pmem2_map_get_address", "read" if need is Protection.READ else "write to")
@@ -544,7 +545,8 @@ class Map(Handle):
             (size(offset, "offset"), data) for offset, data in pieces
         ]  # the caller's code, before anything is lent
         with ExitStack() as stack:
-            table = [(start, *stack.enter_context(lent(data))) for start, data in checked]
+            places = {key: stack.enter_context(lent(data)) for key, data in {id(d): d for _, d in checked}.items()}
+            table = [(start, *places[id(data)]) for start, data in checked]
             rc = lib.guarded_copy_many(self._handle, ffi.new("struct guarded_piece[]", table), len(table))
         if rc:
             raise self._fails(rc, "pmem2_get_memcpy_fn", f"copy {len(table)} pieces to")

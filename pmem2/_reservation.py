@@ -12,7 +12,7 @@ from _pmem2 import ffi, lib
 
 from pmem2._enums import ErrorCode
 from pmem2._failure import ADVICE, failure, new_message
-from pmem2._handle import Handle
+from pmem2._handle import Handle, sealed
 from pmem2._lifetime import collect, finalized
 from pmem2._numbers import positive, size
 
@@ -35,7 +35,8 @@ IN_RESERVATIONS = {
 
 
 @final
-@attrs.define(eq=False, init=False, repr=False)
+@sealed
+@attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
 class VMReservation(Handle):
     """A range of addresses, kept free so that maps can be placed in it side by side.
 
@@ -58,18 +59,19 @@ class VMReservation(Handle):
             AddressUnalignedError: *address* is not.
             MappingExistsError: Something is mapped there.
             OSError: There are not that many addresses.
-            TypeError, ValueError: A number is of a wrong type, negative, 0 or too large.
+            TypeError, ValueError: A number is of a wrong type, negative, 0 or too large; or this is a VMReservation
+                already.
 
         See pmem2_vm_reservation_new(3).
         """
+        self._check_new()
         number = positive(size, "size")
         place = 0 if address is None else sized(address, "address")
         if place + number > ADDRESS_SPACE:
             raise ValueError(f"size {number} at the address {place:#x} does not fit the address space")
-        self._handle = finalized(lib.guarded_reservation_alloc(), lib.guarded_reservation_drop)
-        self._maps = weakref.WeakValueDictionary()
+        handle = finalized(lib.guarded_reservation_alloc(), lib.guarded_reservation_drop)
         message = new_message()
-        rc = lib.guarded_reservation_new(self._handle, place, number, message)
+        rc = lib.guarded_reservation_new(handle, place, number, message)
         if rc:
             where = f" at {place:#x}" if place else ""
             # 1.12 returns -1 where its malloc fails; what the kernel calls EPERM is a low address that was asked for
@@ -77,6 +79,8 @@ class VMReservation(Handle):
             raise failure(
                 code, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message, IN_RESERVATIONS
             )
+        self._maps = weakref.WeakValueDictionary()
+        self._handle = handle
 
     def _extent(self) -> tuple[int, int]:
         address, size = ffi.new("uintptr_t *"), ffi.new("size_t *")

@@ -17,7 +17,7 @@ from pmem2._devdax import DaxDevice
 from pmem2._enums import ErrorCode
 from pmem2._failure import ADVICE, failure, library_error, new_message
 from pmem2._files import QUIETLY, file_of
-from pmem2._handle import Handle
+from pmem2._handle import Handle, sealed
 from pmem2._lifetime import finalized
 from pmem2._numbers import integer, size, written
 
@@ -45,7 +45,8 @@ class HasFileno(Protocol):
 
 
 @final
-@attrs.define(eq=False, init=False, repr=False)
+@sealed
+@attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
 class Source(Handle):
     """What is mapped: a file, a DAX device, or anonymous memory.
 

@@ -304,7 +304,7 @@ def test_map_of_existing_memory_that_is_initialised_again(source: pmem2.Source) 
     buffer = mmap.mmap(-1, 4096)
     map = pmem2.Map.from_existing(source, buffer, pmem2.Granularity.PAGE)
     del buffer
-    with pytest.raises(ValueError, match="existing memory"):
+    with pytest.raises(ValueError, match="is made already; make another Map"):
         map.__init__(source)
     collect()
     map[0] = 42
@@ -1042,20 +1042,89 @@ def test_classes_have_no_back_door() -> None:
             kind()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_map_that_is_initialised_twice(source: pmem2.Source, file: Path) -> None:
-    """Calling __init__ again makes a new mapping; views of the old one stay good."""
-    map = source.map()
-    view = map.view()
-    map.__init__(source, pmem2.Config(length=4096))
-    assert mappings(file) == 2
-    view[8000] = 1
-    assert (len(map), len(view)) == (4096, 16 * MIB)
-    view.release()
-    collect()
-    assert mappings(file) == 1
-    map.close()
+def test_what_is_initialised_twice(source: pmem2.Source, reservation: pmem2.VMReservation, file: Path) -> None:
+    """That is refused, open or closed, and everything is what it was."""
+    config = pmem2.Config(reservation=reservation, length=MIB)
+    private = pmem2.Config(sharing=pmem2.Sharing.PRIVATE, length=4096)
+    with source.map(config) as map:
+        for again in (config, private):
+            with pytest.raises(ValueError, match="is made already; make another Map"):
+                map.__init__(source, again)
+        assert (map.config, map.sharing, len(map)) == (config, pmem2.Sharing.SHARED, MIB)
+        before = reservation.address
+        with pytest.raises(ValueError, match="is made already; make another VMReservation"):
+            reservation.__init__(4096)
+        assert (list(reservation), reservation.first(), reservation.address) == ([map], map, before)
+        assert mappings(file) == 1
+    with pytest.raises(ValueError, match="is made already; make another Map"):
+        map.__init__(source)
+    assert map.closed
     assert mappings(file) == 0
+
+
+def test_what_was_not_made_can_be_made_later(source: pmem2.Source) -> None:
+    """An `__init__` that has raised has done nothing."""
+    map = pmem2.Map.__new__(pmem2.Map)
+    with pytest.raises(pmem2.MapRangeError):
+        map.__init__(source, pmem2.Config(length=source.size + 4096))
+    map.__init__(source)
+    assert len(map) == source.size
+    map.close()
+    reservation = pmem2.VMReservation.__new__(pmem2.VMReservation)
+    with pytest.raises(pmem2.LengthUnalignedError):
+        reservation.__init__(1)
+    reservation.__init__(4096)
+    assert reservation.size == 4096
+    reservation.close()
+
+
+def test_fields_are_not_set_from_outside(
+    source: pmem2.Source, map: pmem2.Map, reservation: pmem2.VMReservation
+) -> None:
+    """No method sets all fields of a handle: what they hold is in use."""
+    with source.bad_blocks() as context:
+        for handle in (source, map, reservation, context):
+            for name in ("__attrs_init__", "__setstate__"):
+                assert not hasattr(handle, name)
+
+
+def test_pieces_out_of_one_map(source: pmem2.Source, map: pmem2.Map) -> None:
+    """However many pieces are of one map: it is kept open once, and its views stay good."""
+    with source.map(pmem2.Config(length=4096)) as other:
+        view = other.view()
+        view[:] = b"x" * 4096
+        map.memcpy_many([(0, other)] * ((1 << 20) + 5))
+        with pytest.raises(BufferError, match="alive"):
+            other.close()
+        assert view[0] == map[4095] == ord("x")
+        view.release()
+
+
+CROWD = """
+import os, pmem2
+from _pmem2 import ffi, lib
+source = pmem2.Source.from_anon(4096)
+map = source.map()
+view = map.view()
+pin = ffi.new("struct guarded_pin *")
+entered = 0
+while lib.guarded_pin_operation(pin, map._handle, 0, 0, 0) == 0:
+    entered += 1
+for act in (lambda: map[0], lambda: map[0:1], lambda: map.persist(0, 1), map.close):
+    try:
+        act()
+    except BufferError as error:
+        print(str(error).split(": ")[1])
+print(entered == (1 << 20) - 1, view[0], map.view()[0], flush=True)
+os._exit(0)
+"""
+
+
+def test_more_operations_than_can_be_counted(run_child: RunChild) -> None:
+    """Once there are as many at once as a gate can count, the next is refused."""
+    child = run_child(CROWD)
+    crowded = "too many views or operations of it are alive at once\n"
+    assert child.stdout == 3 * crowded + "views or arrays of it are alive; release or delete them first\nTrue 0 0\n"
 
 
 OPEN = """
@@ -1086,6 +1155,65 @@ def test_exit_with_everything_open(run_child: RunChild, file: Path, end: str) ->
     """An interpreter that ends with everything open ends well, and says nothing."""
     child = run_child(OPEN + end, str(file), PYTHONWARNINGS="ignore::ResourceWarning")
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
+
+
+INTERPRETERS = """
+import sys
+if sys.version_info >= (3, 13):
+    import _interpreters
+    create = lambda: _interpreters.create("legacy")
+elif sys.version_info >= (3, 12):
+    import _xxsubinterpreters as _interpreters
+    create = lambda: _interpreters.create(isolated=False)
+else:
+    import _xxsubinterpreters as _interpreters
+    create = _interpreters.create
+import pmem2
+path, code = sys.argv[1:]
+code = f"import sys; sys.argv = ['', {path!r}]; " + code
+with pmem2.Source.from_anon(4096) as source, source.map() as map:
+    view = map.view()
+    for _ in range(3):
+        inner = create()
+        assert _interpreters.run_string(inner, code) is None
+        _interpreters.destroy(inner)
+        view[0] += 1
+        map.persist_many([(0, 8)])
+    del view
+    print(map[0])
+print(path in open("/proc/self/maps").read())
+"""
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy has one interpreter in a process")
+def test_interpreters_that_end_earlier(run_child: RunChild, file: Path) -> None:
+    """A subinterpreter that ends with everything open ends well, and the main one goes on as before."""
+    code = "import warnings; warnings.simplefilter('ignore')" + OPEN
+    child = run_child(INTERPRETERS, str(file), code)
+    assert (child.returncode, child.stdout, child.stderr) == (0, "3\nFalse\n", "")
+
+
+FORGOTTEN = """
+import gc, sys, typing
+import pmem2
+source = pmem2.Source.from_anon(4096)
+view = source.map().view()
+del source, pmem2
+for name in [name for name in sys.modules if name.partition(".")[0] in ("pmem2", "_pmem2")]:
+    del sys.modules[name]
+for forget in typing._cleanups:  # keeps some of the classes
+    forget()
+for _ in range(3):
+    gc.collect()
+view[0] = 1
+print(view[0])
+"""
+
+
+def test_view_that_outlives_the_modules(run_child: RunChild) -> None:
+    """A view stays good when nothing but it is left of pmem2, as after modules were made to be imported anew."""
+    child = run_child(FORGOTTEN, PYTHONWARNINGS="ignore::ResourceWarning")
+    assert (child.returncode, child.stdout, child.stderr) == (0, "1\n", "")
 
 
 def test_exit_with_warnings_on(run_child: RunChild, file: Path) -> None:

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Ranges out of Python's own objects: the one place that knows them, because from Python each costs ten times as much. */
+/* Python's own objects, by their address, while the caller holds them: the one place that knows them. */
 
-/*
- * Read the numbers of a list of tuples of two ints, which the caller holds, by its address. Nothing of Python's runs
- * meanwhile that could change them. 1 on success; 0 for what is anything else, which is for Python to look at.
- */
-#ifdef PYPY_VERSION /* its objects have no address, and its compiler does the same in Python */
+#ifdef PYPY_VERSION /* its objects have no address, and it needs neither */
+static void guarded_keep(uintptr_t address)
+{
+    (void)address;
+}
+
 static int guarded_pairs(uintptr_t address, uint64_t *numbers, size_t count)
 {
     (void)address, (void)numbers, (void)count;
@@ -13,6 +14,14 @@ static int guarded_pairs(uintptr_t address, uint64_t *numbers, size_t count)
 }
 #else
 #include <Python.h>
+
+/* Let an object live for ever, also when the interpreter takes apart the module that has it. */
+static void guarded_keep(uintptr_t address)
+{
+    PyGILState_STATE state = PyGILState_Ensure(); /* cffi has let it go */
+    Py_IncRef((PyObject *)address);
+    PyGILState_Release(state);
+}
 
 static int is_number(PyObject *object, uint64_t *number)
 {
@@ -22,9 +31,13 @@ static int is_number(PyObject *object, uint64_t *number)
     return *number != UINT64_MAX || !PyErr_Occurred();
 }
 
+/*
+ * Read the numbers of a list of tuples of two ints, which from Python costs ten times as much. Nothing of Python's runs
+ * meanwhile that could change them. 1 on success; 0 for what is anything else, which is for Python to look at.
+ */
 static int guarded_pairs(uintptr_t address, uint64_t *numbers, size_t count)
 {
-    PyGILState_STATE state = PyGILState_Ensure(); /* cffi has let it go */
+    PyGILState_STATE state = PyGILState_Ensure();
     PyObject *list = (PyObject *)address;
     int ok = PyList_CheckExact(list) && (size_t)PyList_Size(list) == count;
     for (size_t i = 0; ok && i < count; i++) {
