@@ -136,11 +136,15 @@ TESTS = {
         "test_dropping_what_is_open_warns[dropped_reservation]": RESERVATIONS,
         "test_exit_with_everything_open": RESERVATIONS,
         "test_exit_with_warnings_on": RESERVATIONS,
+        "test_fields_are_not_set_from_outside": RESERVATIONS,
+        "test_interpreters_that_end_earlier": RESERVATIONS,
+        "test_what_is_initialised_twice": RESERVATIONS,
+        "test_what_was_not_made_can_be_made_later": RESERVATIONS,
         "test_reservation_closes_over_dropped_maps": RESERVATIONS,
         "test_dropping_what_is_open_warns[dropped_source]": DESCRIPTORS,
         "test_source_has_a_descriptor_of_its_own": DESCRIPTORS,
         "test_map_outlives_its_source_and_config": PAGES,
-        "test_map_that_is_initialised_twice": PAGES,
+        "test_pieces_out_of_one_map": PAGES,
         "test_source_of_a_descriptor_that_is_closed_and_reused": PAGES,
     },
     "test_map.py": {
@@ -189,7 +193,7 @@ TESTS = {
         "test_collection_at_every_allocation": CHILD,
         "test_collection_in_the_middle": CHILD,
         "test_lent_memory_that_its_owner_closes": CHILD,
-        "test_making_a_map_again_that_others_use": CHILD,
+        "test_making_one_map_that_others_use": CHILD,
         "test_reading_a_file_that_changes_its_size": CHILD,
         "test_temporary_objects_live_long_enough": CHILD,
         "test_closing_a_reservation_that_others_use": RESERVATIONS,
@@ -230,6 +234,7 @@ TESTS = {
         "test_no_file": KINDS,
         "test_permissions": KINDS,
         "test_umask": KINDS,
+        "test_signals_while_space_is_allocated": SIGNALS,
     },
 }
 
