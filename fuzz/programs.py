@@ -97,6 +97,7 @@ OPERATIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
     "map_existing": {"which": which, "buffer": which, "granularity": granularity},
     "look_at_map": {"which": which},
+    "make_again": {"which": which, "source": which, "config": which},
     "view_map": {"which": which, "offset": number, "length": length},
     "slice_view": {"which": which, "start": often, "stop": often, "step": st.integers(-3, 3)},
     "cast_view": {"which": which, "code": st.sampled_from(["Q", "I", "d", "c", "?"])},

@@ -206,6 +206,10 @@ class World:
         assert map.size == len(map)
         assert map.address
 
+    def make_again(self, which: int, source: int, config: int) -> None:
+        """Call `__init__` of a map that is made already."""
+        self.pick(self.maps, which).__init__(self.pick(self.sources, source), self.pick(self.configs, config))
+
     def view_map(self, which: int, offset: Any, length: Any) -> None:
         """Make a view."""
         self.keep(self.views, self.pick(self.maps, which).view(offset, length))
@@ -279,6 +283,8 @@ class World:
         """Copy many pieces into a map."""
         if self.views and view % 2:
             pieces = [*pieces, (0, self.pick(self.views, view))]
+        if view % 3 == 0:
+            pieces = [*pieces, *[(0, self.pick(self.maps, view))] * 5]
         self.pick(self.maps, which).memcpy_many(pieces)
 
     def fill(self, which: int, offset: Any, value: Any, length: Any, flags: Any) -> None:
