@@ -234,7 +234,6 @@ TESTS = {
         "test_no_file": KINDS,
         "test_permissions": KINDS,
         "test_umask": KINDS,
-        "test_signals_while_space_is_allocated": SIGNALS,
     },
 }
 

@@ -256,6 +256,55 @@ print(high[0:1])
     assert (child.stdout, child.stderr) == ("b'\\x00'\n", "")
 
 
+INTERRUPTED = """
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+/* As on a tmpfs: a signal undoes everything. One comes each time. */
+int posix_fallocate(int file, off_t offset, off_t length)
+{
+    sigset_t masked;
+    sigprocmask(SIG_BLOCK, 0, &masked);
+    if (!sigismember(&masked, SIGUSR1))
+        return EINTR;
+    kill(getpid(), SIGUSR1);
+    return ftruncate(file, offset + length) ? errno : 0;
+}
+int posix_fallocate64(int file, off_t offset, off_t length)
+{
+    return posix_fallocate(file, offset, length);
+}
+"""
+
+
+def test_signals_while_space_is_allocated(run_child: RunChild, tmp_path: Path) -> None:
+    """However many come, it ends; and an exception of a handler ends it early, and removes the file."""
+    source, library = tmp_path / "interrupted.c", tmp_path / "interrupted.so"
+    source.write_text(INTERRUPTED, encoding="utf-8")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    code = """
+    import os, signal, sys
+    signal.alarm(100)
+    import pmem2
+    seen = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    pmem2.open(sys.argv[1], "w+", size=1 << 30).close()
+    print(len(seen), os.path.getsize(sys.argv[1]) == 1 << 30)
+    def enough(number, frame):
+        seen.append(number)
+        raise KeyboardInterrupt
+    seen.clear()
+    signal.signal(signal.SIGUSR1, enough)
+    try:
+        pmem2.open(sys.argv[2], "w+", size=1 << 30)
+    except KeyboardInterrupt:
+        print(len(seen), os.path.exists(sys.argv[2]))
+    """
+    child = run_child(code, str(tmp_path / "one"), str(tmp_path / "two"), LD_PRELOAD=str(library))
+    assert (child.returncode, child.stdout) == (0, "16 True\n1 False\n"), child.stderr
+
+
 def test_hardly_any_descriptors_allowed(run_child: RunChild, file: Path) -> None:
     """A limit below the descriptors that a Source may have is the same OSError as no descriptors left."""
     code = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from pathlib import Path
 from typing import Callable, Literal
 
@@ -461,55 +460,6 @@ def test_full_disk(small_disk: Path, mode: Mode) -> None:
     assert os.statvfs(small_disk).f_bfree == free
     with pmem2.open(new, mode, size=13 * PAGE) as map:
         map.memset(0, 1, 13 * PAGE)
-
-
-INTERRUPTED = """
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <unistd.h>
-/* As on a tmpfs: a signal undoes everything. One comes each time. */
-int posix_fallocate(int file, off_t offset, off_t length)
-{
-    sigset_t masked;
-    sigprocmask(SIG_BLOCK, 0, &masked);
-    if (!sigismember(&masked, SIGUSR1))
-        return EINTR;
-    kill(getpid(), SIGUSR1);
-    return ftruncate(file, offset + length) ? errno : 0;
-}
-int posix_fallocate64(int file, off_t offset, off_t length)
-{
-    return posix_fallocate(file, offset, length);
-}
-"""
-
-
-def test_signals_while_space_is_allocated(run_child: RunChild, tmp_path: Path) -> None:
-    """However many come, it ends; and an exception of a handler ends it early, and removes the file."""
-    source, library = tmp_path / "interrupted.c", tmp_path / "interrupted.so"
-    source.write_text(INTERRUPTED, encoding="utf-8")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    code = """
-    import os, signal, sys
-    signal.alarm(100)
-    import pmem2
-    seen = []
-    signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
-    pmem2.open(sys.argv[1], "w+", size=1 << 30).close()
-    print(len(seen), os.path.getsize(sys.argv[1]) == 1 << 30)
-    def enough(number, frame):
-        seen.append(number)
-        raise KeyboardInterrupt
-    seen.clear()
-    signal.signal(signal.SIGUSR1, enough)
-    try:
-        pmem2.open(sys.argv[2], "w+", size=1 << 30)
-    except KeyboardInterrupt:
-        print(len(seen), os.path.exists(sys.argv[2]))
-    """
-    child = run_child(code, str(tmp_path / "one"), str(tmp_path / "two"), LD_PRELOAD=str(library))
-    assert (child.returncode, child.stdout) == (0, "16 True\n1 False\n"), child.stderr
 
 
 def test_nearly_full_disk(small_disk: Path) -> None:
