@@ -125,14 +125,14 @@ static int inspect(file_t file, int *device, int *writable)
     return information.GrantedAccess & FILE_READ_DATA ? 0 : PMEM2_E_INVALID_FILE_HANDLE;
 }
 
-/* Make a file reach up to there: NTFS gives it space on disk then, unless it is sparse. */
-static int guarded_allocate(file_t file, size_t offset, size_t length)
+/* Make a file as long as that: NTFS gives it space on disk then, unless it is sparse. */
+static int guarded_allocate(file_t file, size_t size)
 {
     LARGE_INTEGER now;
-    FILE_END_OF_FILE_INFO end = {.EndOfFile.QuadPart = (LONGLONG)(offset + length)};
+    FILE_END_OF_FILE_INFO end = {.EndOfFile.QuadPart = (LONGLONG)size};
     if (!GetFileSizeEx(file, &now))
         return last_error();
-    if (now.QuadPart >= end.EndOfFile.QuadPart)
+    if (now.QuadPart >= (LONGLONG)size)
         return 0;
     return SetFileInformationByHandle(file, FileEndOfFileInfo, &end, sizeof end) ? 0 : last_error();
 }

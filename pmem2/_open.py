@@ -20,8 +20,6 @@ from pmem2._mapping import READ_WRITE
 from pmem2._numbers import FILE_SIZE_MAX, positive
 from pmem2._source import Source, StrOrBytesPath
 
-AT_ONCE = 64 << 20  # bytes that are allocated in one call: Python sees to signals between two
-
 Mode = Literal["r", "r+", "w+", "x+", "c"]
 
 
@@ -118,10 +116,9 @@ def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) 
 
 def allocate(source: Source, size: int, path: Union[str, bytes]) -> None:
     """Give a file *size* bytes on disk."""
-    for offset in range(0, size, AT_ONCE):
-        code = lib.guarded_allocate(source._handle.file, offset, min(AT_ONCE, size - offset))
-        if code:
-            raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
+    code = lib.guarded_allocate(source._handle.file, size)
+    if code:
+        raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
 
 
 def probing(config: Config, size: int, source: Source) -> Config:
