@@ -103,7 +103,7 @@ class Map(Handle):
         self._config = config
         self._opened(handle)
         if config.reservation is not None:
-            config.reservation._maps[self._handle.serial] = self
+            config.reservation._maps[handle.serial] = self
 
     @classmethod
     def from_existing(cls, source: Source, buffer: Buffer, granularity: SupportsIndex) -> Map:
@@ -544,7 +544,7 @@ class Map(Handle):
         checked = [
             (size(offset, "offset"), data) for offset, data in pieces
         ]  # the caller's code, before anything is lent
-        with ExitStack() as stack:
+        with ExitStack() as stack:  # each is lent once, however many pieces are of it
             places = {key: stack.enter_context(lent(data)) for key, data in {id(d): d for _, d in checked}.items()}
             table = [(start, *places[id(data)]) for start, data in checked]
             rc = lib.guarded_copy_many(self._handle, ffi.new("struct guarded_piece[]", table), len(table))
