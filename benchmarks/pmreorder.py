@@ -25,9 +25,9 @@ from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import CrashConsistencyError, explore
 from pmem2.testing._events import Drain, Event, Flush, Store
 from pmem2.testing._explore import record
-from pmem2.testing._memory import LINE
+from pmem2.testing._memory_model import LINE
 from pmem2.testing._recorder import RecordingMap
-from pmem2.testing._stage import Stage
+from pmem2.testing._runner import Stage
 
 Row = dict[str, Any]
 SIZE = 4096

@@ -101,7 +101,7 @@ SMALL = {
     "persist(64, 8)": "lib.guarded_persist(h, 64, 8)",
     "flush(64, 8)": "lib.guarded_flush(h, 64, 8)",
     "drain()": "lib.guarded_drain(h)",
-    "memcpy(64, data)": "lib.guarded_copy(h, 64, data, 64, 0)",
+    "memcpy(64, data)": "lib.guarded_memmove(h, 64, data, 64, 0)",
     "store_u64(64, 8)": "lib.guarded_store_u64(h, 64, 8, 0)",
 }
 
@@ -197,7 +197,9 @@ def bulk(m: pmem2.Map, source: pmem2.Source, c: Any, c_map: int) -> list[Row]:
         rows.append(
             compare(
                 f"floor: one bare call for {length >> 10} KiB",
-                lambda times, mine=mine, n=length: [lib.guarded_copy(m._handle, 0, mine, n, 0) for _ in range(times)],
+                lambda times, mine=mine, n=length: [
+                    lib.guarded_memmove(m._handle, 0, mine, n, 0) for _ in range(times)
+                ],
                 lambda times, p=bare, n=length: c.lib.c_copy(c_map, p, n, 0, times),
                 times,
                 0,

@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* libpmem2 answers a search with its own pointer; Python looks its Map up by our serial number. */
 
-enum { LOOK_FIND, LOOK_FIRST, LOOK_LAST, LOOK_NEXT, LOOK_PREV };
+enum { FIND_RANGE, FIND_FIRST, FIND_LAST, FIND_NEXT, FIND_PREV };
 
 static int look(struct guarded_reservation *r, int how, size_t offset, size_t length, const struct guarded_map *origin,
                 struct pmem2_map **map)
 {
     switch (how) {
-    case LOOK_FIRST:
+    case FIND_FIRST:
         return pmem2_vm_reservation_map_find_first(r->reservation, map);
-    case LOOK_LAST:
+    case FIND_LAST:
         return pmem2_vm_reservation_map_find_last(r->reservation, map);
-    case LOOK_NEXT:
+    case FIND_NEXT:
         return pmem2_vm_reservation_map_find_next(r->reservation, origin->map, map);
-    case LOOK_PREV:
+    case FIND_PREV:
         return pmem2_vm_reservation_map_find_prev(r->reservation, origin->map, map);
     default:
         return pmem2_vm_reservation_map_find(r->reservation, offset, length, map);
     }
 }
 
-/* `offset` and `length` are for LOOK_FIND, `origin` is for LOOK_NEXT and LOOK_PREV, else NULL. */
-static int guarded_reservation_look(struct guarded_reservation *r, int how, size_t offset, size_t length,
+/* `offset` and `length` are for FIND_RANGE, `origin` is for FIND_NEXT and FIND_PREV, else NULL. */
+static int guarded_reservation_find(struct guarded_reservation *r, int how, size_t offset, size_t length,
                                     struct guarded_map *origin, uint64_t *found, char *message)
 {
     struct pmem2_map *map = NULL;
@@ -30,7 +30,7 @@ static int guarded_reservation_look(struct guarded_reservation *r, int how, size
     if (!r->reservation || (origin && !origin->map))
         rc = GUARD_CLOSED;
     else if (origin && origin->reservation != r)
-        rc = GUARD_FOREIGN;
+        rc = GUARD_WRONG_RESERVATION;
     else {
         const size_t size = pmem2_vm_reservation_get_size(r->reservation);
         if (offset > size)

@@ -7,9 +7,9 @@ enum {
     GUARD_INACCESSIBLE,  /* mapped with neither */
     GUARD_UNALIGNED,     /* an atomic at an address that 8 does not divide */
     GUARD_BUSY,          /* another thread is inside an operation of this map */
-    GUARD_VIEWED,        /* views of this map are alive */
-    GUARD_FOREIGN,       /* the map lies in another reservation, or in none */
-    GUARD_CROWDED,       /* more views or operations at once than a gate can count */
+    GUARD_EXPORTED,        /* views of this map are alive */
+    GUARD_WRONG_RESERVATION,       /* the map lies in another reservation, or in none */
+    GUARD_OVERFLOW,       /* more views or operations at once than a gate can count */
     GUARD_MESSAGE_SIZE = 512,
     GUARD_GRANULARITY_UNSET = -1
 };
@@ -41,7 +41,7 @@ static int gate_enter(uint64_t *gate, uint64_t unit)
             return GUARD_CLOSED;
         next = gate_now(word);
         if ((next & counted) == counted)
-            return GUARD_CROWDED;
+            return GUARD_OVERFLOW;
     } while (!__atomic_compare_exchange_n(gate, &word, next + unit, 1, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED));
     return 0;
 }
@@ -60,7 +60,7 @@ static int gate_close(uint64_t *gate, int wait)
         if (next & CLOSED)
             return GUARD_CLOSED;
         if (next & VIEWS)
-            return GUARD_VIEWED;
+            return GUARD_EXPORTED;
         if (next & OPERATIONS && !wait)
             return GUARD_BUSY;
     } while (!__atomic_compare_exchange_n(gate, &word, next | CLOSED, 1, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));

@@ -127,7 +127,7 @@ static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, int 
         return rc;
     lock(&library_lock);
     if (r && !r->reservation)
-        rc = GUARD_FOREIGN;
+        rc = GUARD_WRONG_RESERVATION;
     /* libpmem2 would map over whatever lies there */
     else if (r && reservation_offset > pmem2_vm_reservation_get_size(r->reservation))
         rc = GUARD_RANGE;

@@ -2,12 +2,12 @@
 /* Python's own objects, by their address, while the caller holds them: the one place that knows them. */
 
 #ifdef PYPY_VERSION /* its objects have no address, and it needs neither */
-static void guarded_keep(uintptr_t address)
+static void guarded_immortalize(uintptr_t address)
 {
     (void)address;
 }
 
-static int guarded_pairs(uintptr_t address, uint64_t *numbers, size_t count)
+static int guarded_pack_pairs(uintptr_t address, uint64_t *numbers, size_t count)
 {
     (void)address, (void)numbers, (void)count;
     return 0;
@@ -16,7 +16,7 @@ static int guarded_pairs(uintptr_t address, uint64_t *numbers, size_t count)
 #include <Python.h>
 
 /* Let an object live for ever, also when the interpreter takes apart the module that has it. */
-static void guarded_keep(uintptr_t address)
+static void guarded_immortalize(uintptr_t address)
 {
     PyGILState_STATE state = PyGILState_Ensure(); /* cffi has let it go */
     Py_IncRef((PyObject *)address);
@@ -35,7 +35,7 @@ static int is_number(PyObject *object, uint64_t *number)
  * Read the numbers of a list of tuples of two ints, which from Python costs ten times as much. Nothing of Python's runs
  * meanwhile that could change them. 1 on success; 0 for what is anything else, which is for Python to look at.
  */
-static int guarded_pairs(uintptr_t address, uint64_t *numbers, size_t count)
+static int guarded_pack_pairs(uintptr_t address, uint64_t *numbers, size_t count)
 {
     PyGILState_STATE state = PyGILState_Ensure();
     PyObject *list = (PyObject *)address;

@@ -235,7 +235,7 @@ static int copy(const struct guarded_map *m, size_t offset, const void *data, si
     return flags & PMEM2_F_MEM_NOFLUSH ? 0 : make_durable(m, offset, length);
 }
 
-static int guarded_copy(struct guarded_map *m, size_t offset, const char *data, size_t length, unsigned flags)
+static int guarded_memmove(struct guarded_map *m, size_t offset, const char *data, size_t length, unsigned flags)
 {
     int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, offset, length);
     return rc ? rc : map_leave(m, copy(m, offset, data, length, flags));
@@ -250,7 +250,7 @@ struct guarded_piece {
 /* A longer piece goes past the cache, as libpmem2 sees fit; of shorter ones, what they share is flushed once. */
 #define CACHED 256
 
-static int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
+static int guarded_memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
 {
     int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, 0, 0);
     if (rc)
@@ -275,7 +275,7 @@ static int guarded_copy_many(struct guarded_map *m, const struct guarded_piece *
     return map_leave(m, rc);
 }
 
-static int guarded_set(struct guarded_map *m, size_t offset, int value, size_t length, unsigned flags)
+static int guarded_memset(struct guarded_map *m, size_t offset, int value, size_t length, unsigned flags)
 {
     int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, offset, length);
     if (rc)

@@ -53,7 +53,7 @@ static enum pmem2_granularity forced_granularity(enum pmem2_granularity otherwis
 }
 
 /* Whether PMEM2_FORCE_GRANULARITY is set to something that libpmem2 silently ignores. */
-static int guarded_claim_ignored(void)
+static int guarded_force_granularity_ignored(void)
 {
     return secure_getenv("PMEM2_FORCE_GRANULARITY")
         && forced_granularity(PMEM2_GRANULARITY_BYTE) != forced_granularity(PMEM2_GRANULARITY_PAGE);

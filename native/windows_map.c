@@ -45,7 +45,7 @@ static int map_existing(struct guarded_map *m, struct guarded_source *s, uintptr
 }
 
 /* PMEM2_FORCE_GRANULARITY means nothing on Windows. */
-static int guarded_claim_ignored(void)
+static int guarded_force_granularity_ignored(void)
 {
     return 0;
 }

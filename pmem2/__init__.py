@@ -9,7 +9,7 @@ A `Source` is what is mapped, a `Config` says how, a `Map` is the result; `pmem2
 The binding of PMDK's libpmem2; see libpmem2(7).
 """
 
-from pmem2 import _compiled  # noqa: F401 # the first to import what is compiled
+from pmem2 import _ffi  # noqa: F401 # first: it explains a library that does not load
 from pmem2._badblocks import BadBlock, BadBlockContext
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, SupportsIndex
 
-from pmem2._numbers import size
+from pmem2._checks import as_size
 
 if TYPE_CHECKING:
     import numpy
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pmem2._map import Map
 
 
-def array_of(
+def view_as_array(
     map: Map, dtype: DTypeLike, shape: SupportsIndex | tuple[SupportsIndex, ...] | None, offset: SupportsIndex
 ) -> NDArray[numpy.generic]:
     """Return a part of *map* as an array; see `Map.as_array`."""
@@ -26,13 +26,13 @@ def array_of(
         raise TypeError(f"{kind!r} holds Python objects, which cannot live in a map")
     if kind.itemsize == 0:
         raise ValueError(f"{kind!r} has no size")
-    start = size(offset, "offset")
+    start = as_size(offset, "offset")
     if shape is None:
         dimensions: tuple[int, ...] = (max(map.size - start, 0) // kind.itemsize,)
     elif isinstance(shape, tuple):
-        dimensions = tuple(size(n, "shape") for n in shape)
+        dimensions = tuple(as_size(n, "shape") for n in shape)
     else:
-        dimensions = (size(shape, "shape"),)
+        dimensions = (as_size(shape, "shape"),)
     view = map.view(start, math.prod(dimensions) * kind.itemsize)
     memory = numpy.asarray(view)  # stays read-only; ndarray itself would see through a read-only view
     array: NDArray[numpy.generic] = numpy.ndarray(dimensions, kind, buffer=memory)

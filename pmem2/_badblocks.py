@@ -6,17 +6,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 import attrs
-from _pmem2 import ffi, lib
 
 from pmem2._enums import ErrorCode
-from pmem2._failure import failure, new_message
-from pmem2._handle import Handle, sealed
-from pmem2._lifetime import finalized
+from pmem2._error_map import error_from_rc, new_error_buffer
+from pmem2._ffi import ffi, lib
+from pmem2._resource import Resource, drop_attrs_init, own
 
 if TYPE_CHECKING:
-    from _pmem2 import BadBlocksHandle
     from typing_extensions import Self
 
+    from pmem2._ffi import BadBlocksHandle
     from pmem2._source import Source
 
 
@@ -35,16 +34,16 @@ class BadBlock:
 
 
 @final
-@sealed
+@drop_attrs_init
 @attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
-class BadBlockContext(Handle):
+class BadBlockContext(Resource):
     """The bad blocks of a source, one after the other; made by `Source.bad_blocks`.
 
     Owns a descriptor of its own and may outlive its source. See pmem2_badblock_context_new(3).
     """
 
     _handle: BadBlocksHandle
-    _produced: set[BadBlock]
+    _seen: set[BadBlock]
 
     def __init__(self) -> None:
         """Refuse: a context belongs to a source.
@@ -55,16 +54,16 @@ class BadBlockContext(Handle):
         raise TypeError("make a BadBlockContext with Source.bad_blocks()")
 
     @classmethod
-    def _of(cls, source: Source) -> BadBlockContext:
+    def _from_source(cls, source: Source) -> BadBlockContext:
         self = cls.__new__(cls)
-        message = new_message()
-        handle = finalized(lib.guarded_badblocks_alloc(), lib.guarded_badblocks_drop)
+        message = new_error_buffer()
+        handle = own(lib.guarded_badblocks_alloc(), lib.guarded_badblocks_drop)
         rc = lib.guarded_badblocks_new(handle, source._handle, message)
         if rc:
             asked = f"cannot look for bad blocks in {source!r}"
-            raise failure(rc, "pmem2_badblock_context_new", asked, message)
+            raise error_from_rc(rc, "pmem2_badblock_context_new", asked, message)
         self._handle = handle
-        self._produced = set()
+        self._seen = set()
         return self
 
     @property
@@ -84,14 +83,14 @@ class BadBlockContext(Handle):
             OSError: libndctl failed.
             ValueError: The context is closed.
         """
-        message, found = new_message(), ffi.new("struct pmem2_badblock *")
+        message, found = new_error_buffer(), ffi.new("struct pmem2_badblock *")
         rc = lib.guarded_badblocks_next(self._handle, found, message)
         if rc == ErrorCode.NO_BAD_BLOCK_FOUND:
             raise StopIteration
         if rc:
-            raise failure(rc, "pmem2_badblock_next", "cannot tell the next bad block", message)
+            raise error_from_rc(rc, "pmem2_badblock_next", "cannot tell the next bad block", message)
         block = BadBlock(found.offset, found.length)  # pragma: no cover: nox -s nvdimm
-        self._produced.add(block)  # pragma: no cover: nox -s nvdimm
+        self._seen.add(block)  # pragma: no cover: nox -s nvdimm
         return block  # pragma: no cover: nox -s nvdimm
 
     def clear(self, block: BadBlock) -> None:
@@ -109,13 +108,13 @@ class BadBlockContext(Handle):
             raise TypeError(f"a BadBlock is needed, not {type(block).__name__}")
         if self.closed:
             raise ValueError("cannot clear a bad block: the context is closed")
-        if block not in self._produced:
+        if block not in self._seen:
             raise ValueError(f"{block} was not produced by this context, and clearing it would destroy good data")
-        message = new_message()  # pragma: no cover: nox -s nvdimm
+        message = new_error_buffer()  # pragma: no cover: nox -s nvdimm
         lent = ffi.new("struct pmem2_badblock *", (block.offset, block.length))  # pragma: no cover: nox -s nvdimm
         rc = lib.guarded_badblocks_clear(self._handle, lent, message)  # pragma: no cover: nox -s nvdimm
         if rc:  # pragma: no cover: nox -s nvdimm
-            raise failure(rc, "pmem2_badblock_clear", f"cannot clear {block}", message)
+            raise error_from_rc(rc, "pmem2_badblock_clear", f"cannot clear {block}", message)
 
     def close(self) -> None:
         """Free the context and its descriptor; see pmem2_badblock_context_delete(3)."""

@@ -7,66 +7,66 @@ from typing import Optional, SupportsIndex, final
 
 import attrs
 
+from pmem2._checks import FILE_SIZE_MAX, as_int, as_size, int_repr
 from pmem2._enums import ErrorCode, Granularity, Protection, Sharing
-from pmem2._failure import ADVICE, library_error
-from pmem2._numbers import FILE_SIZE_MAX, integer, size, written
+from pmem2._error_map import HINTS, make_pmem2_error
 from pmem2._reservation import VMReservation
 
 EVERY_PROTECTION = Protection.READ | Protection.WRITE | Protection.EXEC
 
 
-def refused(code: ErrorCode, setter: str, found: str) -> Exception:
+def config_error(code: ErrorCode, setter: str, found: str) -> Exception:
     """Return what the setter of libpmem2 would have raised."""
-    return library_error(code, f"pmem2_config_set_{setter}", "cannot make this Config", found, ADVICE.get(code, ""))
+    return make_pmem2_error(code, f"pmem2_config_set_{setter}", "cannot make this Config", found, HINTS.get(code, ""))
 
 
 def granularity(value: SupportsIndex | None) -> Granularity | None:
     """Convert what a caller gave as a granularity; `None` stays unset."""
     if value is None:
         return None
-    number = integer(value, "required_granularity")
+    number = as_int(value, "required_granularity")
     try:
         return Granularity(number)
     except ValueError:
-        raise refused(
+        raise config_error(
             ErrorCode.GRANULARITY_NOT_SUPPORTED,
             "required_store_granularity",
-            f"{written(number)} is no granularity; use Granularity.BYTE, CACHE_LINE or PAGE",
+            f"{int_repr(number)} is no granularity; use Granularity.BYTE, CACHE_LINE or PAGE",
         ) from None
 
 
 def sharing(value: SupportsIndex) -> Sharing:
     """Convert what a caller gave as a sharing."""
-    number = integer(value, "sharing")
+    number = as_int(value, "sharing")
     try:
         return Sharing(number)
     except ValueError:
-        raise refused(ErrorCode.INVALID_SHARING_VALUE, "sharing", f"{written(number)} is no sharing") from None
+        raise config_error(ErrorCode.INVALID_SHARING_VALUE, "sharing", f"{int_repr(number)} is no sharing") from None
 
 
 def protection(value: SupportsIndex | None) -> Protection | None:
     """Convert what a caller gave as a protection; `None` stays open until mapping."""
     if value is None:
         return None
-    number = integer(value, "protection")
+    number = as_int(value, "protection")
     if number & ~int(EVERY_PROTECTION):
-        raise refused(ErrorCode.INVALID_PROT_FLAG, "protection", f"{number:#x} is no protection")
+        raise config_error(ErrorCode.INVALID_PROT_FLAG, "protection", f"{number:#x} is no protection")
     return Protection(number)
 
 
 def offset(value: SupportsIndex) -> int:
     """Convert what a caller gave as an offset."""
-    number = integer(value, "offset")
+    number = as_int(value, "offset")
     if number > FILE_SIZE_MAX:
-        raise refused(ErrorCode.OFFSET_OUT_OF_RANGE, "offset", f"the offset {written(number)} is beyond any file")
-    return size(number, "offset")
+        raise config_error(ErrorCode.OFFSET_OUT_OF_RANGE, "offset", f"the offset {int_repr(number)} is beyond any file")
+    return as_size(number, "offset")
 
 
 def length(value: SupportsIndex | None) -> int | None:
     """Convert what a caller gave as a length; `None` is the rest of the source."""
     if value is None:
         return None
-    number = size(value, "length")
+    number = as_size(value, "length")
     if number == 0:
         raise ValueError("length must not be 0; None is the rest of the source")
     return number
@@ -74,7 +74,7 @@ def length(value: SupportsIndex | None) -> int | None:
 
 def reservation_offset(value: SupportsIndex) -> int:
     """Convert what a caller gave as an offset into a reservation."""
-    return size(value, "reservation_offset")
+    return as_size(value, "reservation_offset")
 
 
 @final

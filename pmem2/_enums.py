@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 
-from _pmem2 import lib
+from pmem2._ffi import lib
 
 
 class Granularity(enum.IntEnum):

@@ -8,10 +8,10 @@ import sys
 import warnings
 
 from pmem2._enums import ErrorCode, Granularity
-from pmem2._failure import library_error
+from pmem2._error_map import make_pmem2_error
 
-VARIABLE = "PMEM2_FORCE_GRANULARITY"
-FORCED = {
+FORCE_GRANULARITY_ENV = "PMEM2_FORCE_GRANULARITY"
+GRANULARITY_BY_NAME = {
     "BYTE": Granularity.BYTE,
     "CACHE_LINE": Granularity.CACHE_LINE,
     "CACHELINE": Granularity.CACHE_LINE,
@@ -25,20 +25,26 @@ def forced() -> Granularity | None:
     Warns:
         RuntimeWarning: The variable is set to what libpmem2 silently ignores.
     """
-    text = None if sys.platform == "win32" else os.environ.get(VARIABLE)  # which libpmem2 does not read on Windows
+    text = (
+        None if sys.platform == "win32" else os.environ.get(FORCE_GRANULARITY_ENV)
+    )  # which libpmem2 does not read on Windows
     if text is None:
         return None
-    claim = FORCED.get(text.upper())
+    claim = GRANULARITY_BY_NAME.get(text.upper())
     if claim is None:
-        names = ", ".join(FORCED)
-        warnings.warn(f"{VARIABLE}={text!r} is ignored by libpmem2, which knows {names}", RuntimeWarning, stacklevel=3)
+        names = ", ".join(GRANULARITY_BY_NAME)
+        warnings.warn(
+            f"{FORCE_GRANULARITY_ENV}={text!r} is ignored by libpmem2, which knows {names}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return claim
 
 
-def reason(available: Granularity) -> str:
+def explain_granularity(available: Granularity) -> str:
     """Return why a shared map of a file has the granularity that it has."""
     if forced() is available:
-        return f"{VARIABLE} forces it"
+        return f"{FORCE_GRANULARITY_ENV} forces it"
     if available is Granularity.BYTE:
         return "it is on DAX, and the platform flushes its caches on power failure (eADR)"
     if available is Granularity.CACHE_LINE:
@@ -52,10 +58,10 @@ def reason(available: Granularity) -> str:
         )
 
 
-def not_supported(asked: str, required: Granularity, available: Granularity) -> Exception:
+def granularity_error(asked: str, required: Granularity, available: Granularity) -> Exception:
     """Return the exception for a source that gives only *available* where *required* was asked for."""
     if forced() is available:
-        advice = f"unset {VARIABLE}"
+        advice = f"unset {FORCE_GRANULARITY_ENV}"
     elif available is Granularity.CACHE_LINE:
         advice = "require Granularity.CACHE_LINE and persist() what must survive"
     else:
@@ -63,5 +69,5 @@ def not_supported(asked: str, required: Granularity, available: Granularity) -> 
             "require Granularity.PAGE, which works on every file (persist() then writes pages back), or put the file "
             "on persistent memory mounted with -o dax"
         )
-    found = f"{required.name} granularity is required, but it gives {available.name}: {reason(available)}"
-    return library_error(ErrorCode.GRANULARITY_NOT_SUPPORTED, "pmem2_map_new", asked, found, advice)
+    found = f"{required.name} granularity is required, but it gives {available.name}: {explain_granularity(available)}"
+    return make_pmem2_error(ErrorCode.GRANULARITY_NOT_SUPPORTED, "pmem2_map_new", asked, found, advice)

@@ -9,31 +9,28 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, SupportsIndex, TypeVar, Union, cast, final, overload
 
 import attrs
-from _pmem2 import ffi, lib
 
-from pmem2._arrays import array_of
-from pmem2._buffers import lend
+from pmem2._arrays import view_as_array
+from pmem2._buffers import Ranges, borrow, borrow_ranges
+from pmem2._checks import NO_FLAGS, SIZE_MAX, as_int, as_size, check_mem_flags, int_repr
 from pmem2._config import Config
 from pmem2._enums import Granularity, Protection, Sharing
-from pmem2._failure import failure, new_message
-from pmem2._flags import PLAIN, mem_flags
+from pmem2._error_map import error_from_rc, new_error_buffer
+from pmem2._ffi import ffi, lib
 from pmem2._granularity import forced
-from pmem2._handle import Handle, sealed
-from pmem2._lifetime import CPYTHON, collect, pinned
-from pmem2._mapping import READ_WRITE, mapped, new_handle
-from pmem2._numbers import SIZE_MAX, integer, size, written
-from pmem2._ranges import Ranges, lend_ranges
-from pmem2._slices import as_slice, places_of
+from pmem2._map_create import READ_WRITE, alloc_map, create_map
+from pmem2._resource import CPYTHON, Resource, drop_attrs_init, gc_collect, pinned_pointer
+from pmem2._slices import as_slice, slice_span
 from pmem2._source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy
-    from _pmem2 import CharPointer, MapHandle, Pin
     from numpy.typing import DTypeLike, NDArray
     from typing_extensions import Buffer
 
+    from pmem2._ffi import CharPointer, MapHandle, Pin
     from pmem2._slices import Slice
 
     Data = Union[Buffer, "Map"]
@@ -45,17 +42,17 @@ persist = lib.guarded_persist
 flush = lib.guarded_flush
 drain = lib.guarded_drain
 flush_many = lib.guarded_flush_many
-copy = lib.guarded_copy
+copy = lib.guarded_memmove
 store_u64 = lib.guarded_store_u64
 release = ffi.release
 
-BYTES_ARE_LENT = CPYTHON  # PyPy copies bytes that are passed as char *
+BYTES_PASS_ZERO_COPY = CPYTHON  # PyPy copies bytes that are passed as char *
 
 
 @final
-@sealed
+@drop_attrs_init
 @attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
-class Map(Handle):
+class Map(Resource):
     """A mapped source: memory to be read, written, and made durable.
 
     Offsets and lengths are in bytes, relative to the beginning of the map. `m[i]` and `m[a:b]` are those of a
@@ -95,13 +92,13 @@ class Map(Handle):
             raise TypeError(f"a Source is needed, not {type(source).__name__}")
         if not isinstance(config, Config):
             raise TypeError(f"a Config is needed, not {type(config).__name__}")
-        self._check_new()
-        if lib.guarded_claim_ignored():
+        self._check_uninitialized()
+        if lib.guarded_force_granularity_ignored():
             forced()  # which warns
-        handle = mapped(source, config)
+        handle = create_map(source, config)
         self._buffer = None
         self._config = config
-        self._opened(handle)
+        self._attach(handle)
         if config.reservation is not None:
             config.reservation._maps[handle.serial] = self
 
@@ -126,9 +123,9 @@ class Map(Handle):
         """
         if not isinstance(source, Source):
             raise TypeError(f"a Source is needed, not {type(source).__name__}")
-        claim = integer(granularity, "granularity")
+        claim = as_int(granularity, "granularity")
         if claim not in tuple(Granularity):
-            raise ValueError(f"{written(claim)} is no granularity; use Granularity.BYTE, CACHE_LINE or PAGE")
+            raise ValueError(f"{int_repr(claim)} is no granularity; use Granularity.BYTE, CACHE_LINE or PAGE")
         view = memoryview(buffer)
         try:
             return cls._from_view(source, view, Granularity(claim))
@@ -138,7 +135,7 @@ class Map(Handle):
 
     @classmethod
     def _from_view(cls, source: Source, view: memoryview, claim: Granularity) -> Map:
-        with lend(view) as lent:
+        with borrow(view) as lent:
             address, length = int(ffi.cast("uintptr_t", lent)), len(lent)
         if length == 0:
             raise ValueError("the buffer is empty")
@@ -146,16 +143,16 @@ class Map(Handle):
         self = cls.__new__(cls)
         self._buffer = view
         self._config = Config(required_granularity=claim)
-        handle = new_handle()
-        message = new_message()
+        handle = alloc_map()
+        message = new_error_buffer()
         rc = lib.guarded_map_from_existing(handle, source._handle, address, length, claim, protection, message)
         if rc:
             asked = f"cannot make a Map of {length} bytes at {address:#x}"
-            raise failure(rc, "pmem2_map_from_existing", asked, message)
-        self._opened(handle)
+            raise error_from_rc(rc, "pmem2_map_from_existing", asked, message)
+        self._attach(handle)
         return self
 
-    def _opened(self, handle: MapHandle) -> None:
+    def _attach(self, handle: MapHandle) -> None:
         self._address = handle.address
         self._size = handle.size
         self._handle = handle
@@ -213,15 +210,15 @@ class Map(Handle):
 
     def _check_open(self) -> None:
         if self.closed:
-            raise self._fails(lib.GUARD_CLOSED, "pmem2_map_get_address", "use")
+            raise self._error(lib.GUARD_CLOSED, "pmem2_map_get_address", "use")
 
-    def _fails(self, code: int, function: str, what: str) -> Exception:
-        return failure(code, function, f"cannot {what} {self!r}")
+    def _error(self, code: int, function: str, what: str) -> Exception:
+        return error_from_rc(code, function, f"cannot {what} {self!r}")
 
     def _range(self, offset: SupportsIndex, length: SupportsIndex | None) -> tuple[int, int]:
         """Return a range as C takes it; whether it lies inside is checked there."""
-        start = size(offset, "offset")
-        return start, max(self._size - start, 0) if length is None else size(length, "length")
+        start = as_size(offset, "offset")
+        return start, max(self._size - start, 0) if length is None else as_size(length, "length")
 
     # ---- as a bytearray of fixed size
 
@@ -242,7 +239,7 @@ class Map(Handle):
             return self._read(places)
         byte = lib.guarded_get_byte(self._handle, self._index(key))
         if byte < 0:
-            raise self._fails(-byte, "pmem2_map_get_address", "read")
+            raise self._error(-byte, "pmem2_map_get_address", "read")
         return byte
 
     def __setitem__(self, key: SupportsIndex | Slice, value: SupportsIndex | Data, /) -> None:
@@ -258,28 +255,28 @@ class Map(Handle):
         if places is not None:
             self._write(places, cast("Data", value))
             return
-        byte = bytes((integer(cast("SupportsIndex", value), "the byte"),))
+        byte = bytes((as_int(cast("SupportsIndex", value), "the byte"),))
         rc = lib.guarded_store(self._handle, self._index(key), byte, 1)
         if rc:
-            raise self._fails(rc, "pmem2_map_get_address", "write to")
+            raise self._error(rc, "pmem2_map_get_address", "write to")
 
     def _index(self, key: SupportsIndex | Slice) -> int:
         index = operator.index(cast("SupportsIndex", key))
         place = index + self._size if index < 0 else index
         if not 0 <= place < self._size:
             self._check_open()
-            raise IndexError(f"index {written(index)} is outside {self!r}")
+            raise IndexError(f"index {int_repr(index)} is outside {self!r}")
         return place
 
     def _read(self, key: Slice) -> bytes:
-        low, length, step = places_of(key, self._size)
+        low, length, step = slice_span(key, self._size)
         with self._operation(Protection.READ, low, length) as memory:
             bytes_ = ffi.buffer(memory, length)
             # with what lies between and then without is many times as fast as byte by byte, while that is not much
             return bytes_[:][::step] if abs(step) < 64 else bytes(memoryview(bytes_)[::step])
 
     def _write(self, key: Slice, data: Data) -> None:
-        low, length, step = places_of(key, self._size)
+        low, length, step = slice_span(key, self._size)
         with lent(data) as (source, given):
             expected = len(range(0, length, abs(step)))
             if given != expected:
@@ -288,7 +285,7 @@ class Map(Handle):
             if step == 1:
                 rc = lib.guarded_store(self._handle, low, source, length)
                 if rc:
-                    raise self._fails(rc, "pmem2_map_get_address", "write to")
+                    raise self._error(rc, "pmem2_map_get_address", "write to")
                 return
             with self._operation(Protection.WRITE, low, length) as memory:
                 memoryview(ffi.buffer(memory, length))[::step] = ffi.buffer(source, given)[:]
@@ -299,7 +296,7 @@ class Map(Handle):
         pin, handle = new_pin(), self._handle
         rc = lib.guarded_pin_operation(pin, handle, need, offset, length)
         if rc:
-            raise self._fails(rc, "pmem2_map_get_address", "read" if need is Protection.READ else "write to")
+            raise self._error(rc, "pmem2_map_get_address", "read" if need is Protection.READ else "write to")
         try:
             yield ffi.cast("char *", handle.address + offset)
         finally:
@@ -324,8 +321,8 @@ class Map(Handle):
         pin, handle = new_pin(), self._handle
         rc = lib.guarded_pin_view(pin, handle, start, count)
         if rc:
-            raise self._fails(rc, "pmem2_map_get_address", f"view {count} bytes at {start} of")
-        memory = pinned(ffi.cast("char *", handle.address + start), pin, self)
+            raise self._error(rc, "pmem2_map_get_address", f"view {count} bytes at {start} of")
+        memory = pinned_pointer(ffi.cast("char *", handle.address + start), pin, self)
         view = memoryview(ffi.buffer(memory, count))
         return view if handle.protection & Protection.WRITE else view.toreadonly()
 
@@ -358,7 +355,7 @@ class Map(Handle):
             TypeError: The items hold Python objects, an argument is of a wrong type, or the map was made without READ.
             ValueError: The array does not fit the map, the items have no size, or the map is closed.
         """
-        return array_of(self, dtype, shape, offset)  # type: ignore[misc] # NumPy's types hold Any
+        return view_as_array(self, dtype, shape, offset)  # type: ignore[misc] # NumPy's types hold Any
 
     # ---- durability
 
@@ -382,7 +379,7 @@ class Map(Handle):
             self._range(offset, length)  # says what is wrong with them
             raise  # pragma: no cover: it has
         if rc:
-            raise self._fails(rc, "pmem2_get_persist_fn", f"persist {length} bytes at {offset} of")
+            raise self._error(rc, "pmem2_get_persist_fn", f"persist {length} bytes at {offset} of")
 
     def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
         """Begin to make what was stored in a range durable; `drain` completes it. See pmem2_get_flush_fn(3).
@@ -402,7 +399,7 @@ class Map(Handle):
             self._range(offset, length)  # says what is wrong with them
             raise  # pragma: no cover: it has
         if rc:
-            raise self._fails(rc, "pmem2_get_flush_fn", f"flush {length} bytes at {offset} of")
+            raise self._error(rc, "pmem2_get_flush_fn", f"flush {length} bytes at {offset} of")
 
     def drain(self) -> None:
         """Wait until everything flushed before is durable. See pmem2_get_drain_fn(3).
@@ -413,7 +410,7 @@ class Map(Handle):
         """
         rc = drain(self._handle)
         if rc:
-            raise self._fails(rc, "pmem2_get_drain_fn", "drain")
+            raise self._error(rc, "pmem2_get_drain_fn", "drain")
 
     def deep_flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
         """Persist a range past the memory controller too, where the platform can; on PAGE it is `persist`.
@@ -430,11 +427,11 @@ class Map(Handle):
             TypeError, ValueError, OSError: As `persist`.
         """
         start, count = self._range(offset, length)
-        message = new_message()
+        message = new_error_buffer()
         rc = lib.guarded_deep_flush(self._handle, start, count, message)
         if rc:
             asked = f"cannot deep-flush {count} bytes at {start} of {self!r}"
-            raise failure(rc, "pmem2_deep_flush", asked, message)
+            raise error_from_rc(rc, "pmem2_deep_flush", asked, message)
 
     def persist_many(self, ranges: Ranges) -> None:
         """Persist many ranges with one drain: all of them are checked before the first is flushed.
@@ -457,18 +454,18 @@ class Map(Handle):
         self._flush_many(ranges, 0, "pmem2_get_flush_fn", "flush")
 
     def _flush_many(self, ranges: Ranges, drain: int, function: str, what: str) -> None:
-        numbers = lend_ranges(ranges)
+        numbers = borrow_ranges(ranges)
         try:
             count = len(numbers) // 2
             rc = flush_many(self._handle, numbers, count, drain)
         finally:
             release(numbers)
         if rc:
-            raise self._fails(rc, function, f"{what} {count} ranges of")
+            raise self._error(rc, function, f"{what} {count} ranges of")
 
     # ---- copies
 
-    def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = PLAIN) -> None:
+    def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
         """Copy *data* into the map; durable at return unless *flags* say otherwise. See pmem2_get_memcpy_fn(3).
 
         Args:
@@ -483,28 +480,28 @@ class Map(Handle):
             OSError: On a PAGE map, writing back failed.
         """
         if offset.__class__ is not int:
-            offset = size(offset, "offset")
-        checked = 0 if flags is PLAIN else mem_flags(flags)
+            offset = as_size(offset, "offset")
+        checked = 0 if flags is NO_FLAGS else check_mem_flags(flags)
         try:
-            if type(data) is bytes and BYTES_ARE_LENT:  # a subclass may say anything of its class and its length
+            if type(data) is bytes and BYTES_PASS_ZERO_COPY:  # a subclass may say anything of its class and its length
                 rc = copy(self._handle, offset, data, len(data), checked)
             elif isinstance(data, Map):
                 length = data._size
                 with data._operation(Protection.READ, 0, length) as memory:
                     rc = copy(self._handle, offset, memory, length, checked)
             else:
-                memory = lend(data)
+                memory = borrow(data)
                 try:
                     rc = copy(self._handle, offset, memory, len(memory), checked)
                 finally:
                     release(memory)
         except OverflowError:
-            size(offset, "offset")  # says what is wrong with it
+            as_size(offset, "offset")  # says what is wrong with it
             raise  # pragma: no cover: from Python 3.12 on data may raise it
         if rc:
-            raise self._fails(rc, "pmem2_get_memcpy_fn", f"copy to {offset} of")
+            raise self._error(rc, "pmem2_get_memcpy_fn", f"copy to {offset} of")
 
-    def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = PLAIN) -> None:
+    def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
         """Copy as `memcpy` does; *data* may be a view of this very map and overlap. See pmem2_get_memmove_fn(3).
 
         Raises:
@@ -513,7 +510,7 @@ class Map(Handle):
         self.memcpy(offset, data, flags)  # libpmem2 has one function for both
 
     def memset(
-        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = PLAIN
+        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = NO_FLAGS
     ) -> None:
         """Fill a range with one byte; durable at return unless *flags* say otherwise. See pmem2_get_memset_fn(3).
 
@@ -526,11 +523,11 @@ class Map(Handle):
         Raises:
             TypeError, ValueError, OSError: As `memcpy`.
         """
-        start, count = size(offset, "offset"), size(length, "length")
-        byte, checked = size(value, "value", 255), 0 if flags is PLAIN else mem_flags(flags)
-        rc = lib.guarded_set(self._handle, start, byte, count, checked)
+        start, count = as_size(offset, "offset"), as_size(length, "length")
+        byte, checked = as_size(value, "value", 255), 0 if flags is NO_FLAGS else check_mem_flags(flags)
+        rc = lib.guarded_memset(self._handle, start, byte, count, checked)
         if rc:
-            raise self._fails(rc, "pmem2_get_memset_fn", f"set {count} bytes at {start} of")
+            raise self._error(rc, "pmem2_get_memset_fn", f"set {count} bytes at {start} of")
 
     def memcpy_many(self, pieces: Iterable[tuple[SupportsIndex, Data]]) -> None:
         """Copy many pieces with one drain: all of them are checked before the first is copied.
@@ -542,14 +539,14 @@ class Map(Handle):
             TypeError, ValueError, BufferError, OSError: As `memcpy`.
         """
         checked = [
-            (size(offset, "offset"), data) for offset, data in pieces
+            (as_size(offset, "offset"), data) for offset, data in pieces
         ]  # the caller's code, before anything is lent
         with ExitStack() as stack:  # each is lent once, however many pieces are of it
             places = {key: stack.enter_context(lent(data)) for key, data in {id(d): d for _, d in checked}.items()}
             table = [(start, *places[id(data)]) for start, data in checked]
-            rc = lib.guarded_copy_many(self._handle, ffi.new("struct guarded_piece[]", table), len(table))
+            rc = lib.guarded_memcpy_many(self._handle, ffi.new("struct guarded_piece[]", table), len(table))
         if rc:
-            raise self._fails(rc, "pmem2_get_memcpy_fn", f"copy {len(table)} pieces to")
+            raise self._error(rc, "pmem2_get_memcpy_fn", f"copy {len(table)} pieces to")
 
     # ---- 8-byte atomics
 
@@ -560,10 +557,10 @@ class Map(Handle):
             TypeError: *offset* is not an integer, or the map was made without READ.
             ValueError: The address is unaligned or outside, or the map is closed.
         """
-        start, value = size(offset, "offset"), ffi.new("uint64_t *")
+        start, value = as_size(offset, "offset"), ffi.new("uint64_t *")
         rc = lib.guarded_load_u64(self._handle, start, value)
         if rc:
-            raise self._fails(rc, "pmem2_map_get_address", f"load 8 bytes at {start} of")
+            raise self._error(rc, "pmem2_map_get_address", f"load 8 bytes at {start} of")
         return value[0]
 
     def store_u64(self, offset: SupportsIndex, value: SupportsIndex, persist: bool = False) -> None:
@@ -580,14 +577,14 @@ class Map(Handle):
             OSError: On a PAGE map, writing back failed.
         """
         if offset.__class__ is not int or value.__class__ is not int:
-            offset, value = size(offset, "offset"), size(value, "value")
+            offset, value = as_size(offset, "offset"), as_size(value, "value")
         try:
             rc = store_u64(self._handle, offset, value, 1 if persist else 0)
         except OverflowError:
-            size(offset, "offset"), size(value, "value")  # say what is wrong with them
+            as_size(offset, "offset"), as_size(value, "value")  # say what is wrong with them
             raise  # pragma: no cover: they have
         if rc:
-            raise self._fails(rc, "pmem2_get_persist_fn", f"store 8 bytes at {offset} of")
+            raise self._error(rc, "pmem2_get_persist_fn", f"store 8 bytes at {offset} of")
 
     def compare_exchange_u64(
         self, offset: SupportsIndex, expected: SupportsIndex, desired: SupportsIndex, persist: bool = False
@@ -607,12 +604,12 @@ class Map(Handle):
             TypeError: A number is of a wrong type, or the map was made without READ or without WRITE.
             ValueError, OSError: As `store_u64`.
         """
-        start, number = size(offset, "offset"), size(desired, "desired")
-        wanted = size(expected, "expected")
+        start, number = as_size(offset, "offset"), as_size(desired, "desired")
+        wanted = as_size(expected, "expected")
         previous = ffi.new("uint64_t *", wanted)
         rc = lib.guarded_compare_exchange_u64(self._handle, start, previous, number, bool(persist))
         if rc:
-            raise self._fails(rc, "pmem2_get_persist_fn", f"exchange 8 bytes at {start} of")
+            raise self._error(rc, "pmem2_get_persist_fn", f"exchange 8 bytes at {start} of")
         return previous[0] == wanted, previous[0]
 
     def fetch_add_u64(self, offset: SupportsIndex, delta: SupportsIndex, persist: bool = False) -> int:
@@ -630,13 +627,13 @@ class Map(Handle):
             TypeError: A number is of a wrong type, or the map was made without READ or without WRITE.
             ValueError, OSError: As `store_u64`.
         """
-        start, number = size(offset, "offset"), integer(delta, "delta")
+        start, number = as_size(offset, "offset"), as_int(delta, "delta")
         if not -(2**63) <= number <= SIZE_MAX:
-            raise ValueError(f"delta must be from -2**63 to 2**64 - 1, and {written(number)} is not")
+            raise ValueError(f"delta must be from -2**63 to 2**64 - 1, and {int_repr(number)} is not")
         previous = ffi.new("uint64_t *")
         rc = lib.guarded_fetch_add_u64(self._handle, start, number & SIZE_MAX, bool(persist), previous)
         if rc:
-            raise self._fails(rc, "pmem2_get_persist_fn", f"add to 8 bytes at {start} of")
+            raise self._error(rc, "pmem2_get_persist_fn", f"add to 8 bytes at {start} of")
         return previous[0]
 
     # ---- end of life
@@ -649,13 +646,13 @@ class Map(Handle):
                 stays open.
             OSError: The system refused; it stays open.
         """
-        message = new_message()
+        message = new_error_buffer()
         rc = lib.guarded_map_close(self._handle, message)
-        if rc in (lib.GUARD_VIEWED, lib.GUARD_BUSY):
-            collect()
+        if rc in (lib.GUARD_EXPORTED, lib.GUARD_BUSY):
+            gc_collect()
             rc = lib.guarded_map_close(self._handle, message)
         if rc and rc != lib.GUARD_CLOSED:
-            raise failure(rc, "pmem2_map_delete", f"cannot close {self!r}", message)
+            raise error_from_rc(rc, "pmem2_map_delete", f"cannot close {self!r}", message)
         if self._buffer is not None:
             self._buffer.release()
         if self._config.reservation is not None:
@@ -663,10 +660,10 @@ class Map(Handle):
 
     def __del__(self) -> None:
         """Warn of a map that nobody closed, and let go of existing memory before its owner does."""
-        Handle.__del__(self)
+        Resource.__del__(self)
         try:
             if self._buffer is not None:
-                lib.guarded_map_close(self._handle, new_message())
+                lib.guarded_map_close(self._handle, new_error_buffer())
         except AttributeError:
             pass  # __init__ has raised before there was a handle
 
@@ -690,5 +687,5 @@ def lent(data: Data) -> Iterator[tuple[CharPointer, int]]:
         with data._operation(Protection.READ, 0, length) as memory:
             yield memory, length
     else:
-        with lend(data) as memory:
+        with borrow(data) as memory:
             yield memory, len(memory)

@@ -9,21 +9,21 @@ from contextlib import ExitStack
 from typing import Literal, NamedTuple, Optional, SupportsIndex, Union
 
 import attrs
-from _pmem2 import lib
 
+from pmem2._checks import FILE_SIZE_MAX, as_positive
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
-from pmem2._failure import ADVICE, library_error
-from pmem2._files import QUIETLY
+from pmem2._error_map import HINTS, make_pmem2_error
+from pmem2._ffi import lib
+from pmem2._files import OPEN_FLAGS
 from pmem2._map import Map
-from pmem2._mapping import READ_WRITE
-from pmem2._numbers import FILE_SIZE_MAX, positive
+from pmem2._map_create import READ_WRITE
 from pmem2._source import Source, StrOrBytesPath
 
 Mode = Literal["r", "r+", "w+", "x+", "c"]
 
 
-class Access(NamedTuple):
+class ModeSpec(NamedTuple):
     """What a mode means."""
 
     writable: bool
@@ -33,11 +33,11 @@ class Access(NamedTuple):
 
 
 MODES = {
-    "r": Access(False, Sharing.SHARED, Protection.READ),
-    "r+": Access(True, Sharing.SHARED, READ_WRITE),
-    "w+": Access(True, Sharing.SHARED, READ_WRITE, creates=True),
-    "x+": Access(True, Sharing.SHARED, READ_WRITE, creates=True),
-    "c": Access(False, Sharing.PRIVATE, READ_WRITE),
+    "r": ModeSpec(False, Sharing.SHARED, Protection.READ),
+    "r+": ModeSpec(True, Sharing.SHARED, READ_WRITE),
+    "w+": ModeSpec(True, Sharing.SHARED, READ_WRITE, creates=True),
+    "x+": ModeSpec(True, Sharing.SHARED, READ_WRITE, creates=True),
+    "c": ModeSpec(False, Sharing.PRIVATE, READ_WRITE),
 }
 
 
@@ -73,7 +73,7 @@ def open(
     if access.creates:
         if size is None:
             raise ValueError(f"mode {mode!r} needs a size")
-        return create(path, positive(size, "size", FILE_SIZE_MAX), config, exclusive=mode == "x+")
+        return create(path, as_positive(size, "size", FILE_SIZE_MAX), config, exclusive=mode == "x+")
     if size is not None:
         raise ValueError(f"mode {mode!r} takes no size: the file has one")
     with Source.from_path(path, writable=access.writable) as source:
@@ -82,7 +82,7 @@ def open(
 
 def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) -> Map:
     """Map a file of *size* bytes of zeros, new or emptied, but change nothing before all that can fail was tried."""
-    flags = os.O_RDWR | QUIETLY
+    flags = os.O_RDWR | OPEN_FLAGS
     path = os.fspath(path)
     if not exclusive and os.path.islink(path):  # to a file that is to be made, perhaps
         path = os.path.realpath(path)
@@ -102,7 +102,7 @@ def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) 
             undo.callback(os.ftruncate, fd, before)
             allocate(source, size, path)
             if before:
-                Map(source, probing(config, size, source)).close()
+                Map(source, probe_config(config, size, source)).close()
                 check_range(size, config, source)
                 os.ftruncate(fd, 0)
                 allocate(source, size, path)
@@ -121,7 +121,7 @@ def allocate(source: Source, size: int, path: Union[str, bytes]) -> None:
         raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
 
 
-def probing(config: Config, size: int, source: Source) -> Config:
+def probe_config(config: Config, size: int, source: Source) -> Config:
     """Return a config that maps as many pages of a file that may still be longer as *config* will of *size* bytes."""
     if config.length is not None or config.offset >= size:
         return config
@@ -139,4 +139,4 @@ def check_range(size: int, config: Config, source: Source) -> None:
 def out_of_range(end: int, source: Source, found: str) -> Exception:
     """Return the exception for what would reach up to *end*."""
     asked = f"cannot map up to {end} of {source!r}"
-    return library_error(ErrorCode.MAP_RANGE, "pmem2_map_new", asked, found, ADVICE[ErrorCode.MAP_RANGE])
+    return make_pmem2_error(ErrorCode.MAP_RANGE, "pmem2_map_new", asked, found, HINTS[ErrorCode.MAP_RANGE])

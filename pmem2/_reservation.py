@@ -8,36 +8,34 @@ import weakref
 from typing import TYPE_CHECKING, SupportsIndex, final
 
 import attrs
-from _pmem2 import ffi, lib
 
+from pmem2._checks import as_positive, as_size
 from pmem2._enums import ErrorCode
-from pmem2._failure import ADVICE, failure, new_message
-from pmem2._handle import Handle, sealed
-from pmem2._lifetime import collect, finalized
-from pmem2._numbers import positive, size
+from pmem2._error_map import HINTS, error_from_rc, new_error_buffer
+from pmem2._ffi import ffi, lib
+from pmem2._resource import Resource, drop_attrs_init, gc_collect, own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from _pmem2 import MapHandle, ReservationHandle
-
+    from pmem2._ffi import MapHandle, ReservationHandle
     from pmem2._map import Map
 
-ADDRESS_SPACE = 2**63 - 1
-PAGES = "use a multiple of the page size"
-IN_RESERVATIONS = {
-    **ADVICE,
+MAX_ADDRESS = 2**63 - 1
+PAGE_MULTIPLE_HINT = "use a multiple of the page size"
+RESERVATION_HINTS = {
+    **HINTS,
     ErrorCode.NOSUPP: "give back a part at the beginning or the end, and close() the whole",
     ErrorCode.OFFSET_OUT_OF_RANGE: "stay inside the reservation",
-    ErrorCode.OFFSET_UNALIGNED: PAGES,
-    ErrorCode.LENGTH_UNALIGNED: PAGES,
+    ErrorCode.OFFSET_UNALIGNED: PAGE_MULTIPLE_HINT,
+    ErrorCode.LENGTH_UNALIGNED: PAGE_MULTIPLE_HINT,
 }
 
 
 @final
-@sealed
+@drop_attrs_init
 @attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
-class VMReservation(Handle):
+class VMReservation(Resource):
     """A range of addresses, kept free so that maps can be placed in it side by side.
 
     A Config with a `reservation` and a `reservation_offset` maps into it. A reservation outlives its maps.
@@ -64,20 +62,20 @@ class VMReservation(Handle):
 
         See pmem2_vm_reservation_new(3).
         """
-        self._check_new()
-        number = positive(size, "size")
-        place = 0 if address is None else sized(address, "address")
-        if place + number > ADDRESS_SPACE:
+        self._check_uninitialized()
+        number = as_positive(size, "size")
+        place = 0 if address is None else as_size(address, "address")
+        if place + number > MAX_ADDRESS:
             raise ValueError(f"size {number} at the address {place:#x} does not fit the address space")
-        handle = finalized(lib.guarded_reservation_alloc(), lib.guarded_reservation_drop)
-        message = new_message()
+        handle = own(lib.guarded_reservation_alloc(), lib.guarded_reservation_drop)
+        message = new_error_buffer()
         rc = lib.guarded_reservation_new(handle, place, number, message)
         if rc:
             where = f" at {place:#x}" if place else ""
             # 1.12 returns -1 where its malloc fails; what the kernel calls EPERM is a low address that was asked for
             code = -errno.ENOMEM if rc == -errno.EPERM and not place else rc
-            raise failure(
-                code, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message, IN_RESERVATIONS
+            raise error_from_rc(
+                code, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message, RESERVATION_HINTS
             )
         self._maps = weakref.WeakValueDictionary()
         self._handle = handle
@@ -86,7 +84,7 @@ class VMReservation(Handle):
         address, size = ffi.new("uintptr_t *"), ffi.new("size_t *")
         rc = lib.guarded_reservation_extent(self._handle, address, size)
         if rc:
-            raise failure(rc, "pmem2_vm_reservation_get_address", "cannot look at the reservation")
+            raise error_from_rc(rc, "pmem2_vm_reservation_get_address", "cannot look at the reservation")
         return address[0], size[0]
 
     @property
@@ -121,12 +119,12 @@ class VMReservation(Handle):
             OSError: There are not that many addresses.
             TypeError, ValueError: *n* is of a wrong type, negative, 0 or too large; or the reservation is closed.
         """
-        number = positive(n, "n")
-        message = new_message()
+        number = as_positive(n, "n")
+        message = new_error_buffer()
         rc = lib.guarded_reservation_extend(self._handle, number, message)
         if rc:
             asked = f"cannot extend the reservation by {number} bytes"
-            raise failure(rc, "pmem2_vm_reservation_extend", asked, message, IN_RESERVATIONS)
+            raise error_from_rc(rc, "pmem2_vm_reservation_extend", asked, message, RESERVATION_HINTS)
 
     def shrink(self, offset: SupportsIndex, size: SupportsIndex) -> None:
         """Give *size* bytes at *offset* back: a free part at the beginning or at the end, not the whole.
@@ -141,12 +139,12 @@ class VMReservation(Handle):
             TypeError, ValueError: A number is of a wrong type, negative, 0 or too large, *offset* is past the end, or
                 the reservation is closed.
         """
-        start, number = sized(offset, "offset"), positive(size, "size")
-        message = new_message()
+        start, number = as_size(offset, "offset"), as_positive(size, "size")
+        message = new_error_buffer()
         rc = lib.guarded_reservation_shrink(self._handle, start, number, message)
         if rc:
             asked = f"cannot shrink the reservation by {number} bytes at {start}"
-            raise failure(rc, "pmem2_vm_reservation_shrink", asked, message, IN_RESERVATIONS)
+            raise error_from_rc(rc, "pmem2_vm_reservation_shrink", asked, message, RESERVATION_HINTS)
 
     def find(self, offset: SupportsIndex, length: SupportsIndex) -> Map:
         """Return the first Map that overlaps *length* bytes at *offset*; see pmem2_vm_reservation_map_find(3).
@@ -156,8 +154,8 @@ class VMReservation(Handle):
             TypeError, ValueError: A number is of a wrong type, negative or too large, *offset* is past the end, or the
                 reservation is closed.
         """
-        start, number = sized(offset, "offset"), sized(length, "length")
-        return self._look("pmem2_vm_reservation_map_find", lib.LOOK_FIND, start, number)
+        start, number = as_size(offset, "offset"), as_size(length, "length")
+        return self._find("pmem2_vm_reservation_map_find", lib.FIND_RANGE, start, number)
 
     def first(self) -> Map:
         """Return the Map at the lowest address; see pmem2_vm_reservation_map_find_first(3).
@@ -166,7 +164,7 @@ class VMReservation(Handle):
             MappingNotFoundError: There is none.
             ValueError: The reservation is closed.
         """
-        return self._look("pmem2_vm_reservation_map_find_first", lib.LOOK_FIRST)
+        return self._find("pmem2_vm_reservation_map_find_first", lib.FIND_FIRST)
 
     def last(self) -> Map:
         """Return the Map at the highest address; see pmem2_vm_reservation_map_find_last(3).
@@ -175,7 +173,7 @@ class VMReservation(Handle):
             MappingNotFoundError: There is none.
             ValueError: The reservation is closed.
         """
-        return self._look("pmem2_vm_reservation_map_find_last", lib.LOOK_LAST)
+        return self._find("pmem2_vm_reservation_map_find_last", lib.FIND_LAST)
 
     def next(self, map: Map) -> Map:
         """Return the Map that follows *map*; see pmem2_vm_reservation_map_find_next(3).
@@ -185,7 +183,7 @@ class VMReservation(Handle):
             TypeError: *map* is no Map.
             ValueError: *map* is closed or lies elsewhere, or the reservation is closed.
         """
-        return self._look("pmem2_vm_reservation_map_find_next", lib.LOOK_NEXT, origin=handle_of(map))
+        return self._find("pmem2_vm_reservation_map_find_next", lib.FIND_NEXT, origin=map_handle(map))
 
     def prev(self, map: Map) -> Map:
         """Return the Map before *map*; see pmem2_vm_reservation_map_find_prev(3).
@@ -195,21 +193,21 @@ class VMReservation(Handle):
             TypeError: *map* is no Map.
             ValueError: *map* is closed or lies elsewhere, or the reservation is closed.
         """
-        return self._look("pmem2_vm_reservation_map_find_prev", lib.LOOK_PREV, origin=handle_of(map))
+        return self._find("pmem2_vm_reservation_map_find_prev", lib.FIND_PREV, origin=map_handle(map))
 
-    def _look(self, function: str, how: int, offset: int = 0, length: int = 0, origin: MapHandle | None = None) -> Map:
+    def _find(self, function: str, how: int, offset: int = 0, length: int = 0, origin: MapHandle | None = None) -> Map:
         place = ffi.NULL if origin is None else origin
         serial = ffi.new("uint64_t *")
         for _attempt in (1, 2):
-            message = new_message()
-            rc = lib.guarded_reservation_look(self._handle, how, offset, length, place, serial, message)
+            message = new_error_buffer()
+            rc = lib.guarded_reservation_find(self._handle, how, offset, length, place, serial, message)
             if rc:
-                raise failure(rc, function, "cannot find a map in the reservation", message)
+                raise error_from_rc(rc, function, "cannot find a map in the reservation", message)
             found = self._maps.get(serial[0])
             if found is not None:
                 return found
-            collect()  # a Map that was dropped and, on PyPy, is not yet collected
-        raise failure(ErrorCode.MAPPING_NOT_FOUND, function, "cannot find a map in the reservation")
+            gc_collect()  # a Map that was dropped and, on PyPy, is not yet collected
+        raise error_from_rc(ErrorCode.MAPPING_NOT_FOUND, function, "cannot find a map in the reservation")
 
     def __iter__(self) -> Iterator[Map]:
         """Return the maps that lie in it now, in the order of their addresses.
@@ -229,13 +227,13 @@ class VMReservation(Handle):
             VmReservationNotEmptyError: There are still maps in it; it stays open.
             OSError: The system refused.
         """
-        message = new_message()
+        message = new_error_buffer()
         rc = lib.guarded_reservation_close(self._handle, message)
         if rc == ErrorCode.VM_RESERVATION_NOT_EMPTY:
-            collect()  # a Map that was dropped and, on PyPy, is not yet collected
+            gc_collect()  # a Map that was dropped and, on PyPy, is not yet collected
             rc = lib.guarded_reservation_close(self._handle, message)
         if rc and rc != lib.GUARD_CLOSED:
-            raise failure(rc, "pmem2_vm_reservation_delete", "cannot close the reservation", message)
+            raise error_from_rc(rc, "pmem2_vm_reservation_delete", "cannot close the reservation", message)
 
     def __repr__(self) -> str:
         """Return where it is."""
@@ -245,15 +243,12 @@ class VMReservation(Handle):
         return f"<pmem2.VMReservation of {size} bytes at {address:#x}>"
 
 
-sized = size  # the methods above have a parameter of that name
-
-
 def address_of(map: Map) -> int:
     """Return where a map lies, even if it has been closed meanwhile."""
     return map._address
 
 
-def handle_of(map: Map) -> MapHandle:
+def map_handle(map: Map) -> MapHandle:
     """Return the C handle of what ought to be a Map."""
     from pmem2._map import Map as MapType
 

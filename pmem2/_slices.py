@@ -16,7 +16,7 @@ def as_slice(key: object) -> Slice | None:
     return key if isinstance(key, slice) else None
 
 
-def places_of(key: Slice, size: int) -> tuple[int, int, int]:
+def slice_span(key: Slice, size: int) -> tuple[int, int, int]:
     """Return the range (offset, length) that a slice of *size* bytes lies in.
 
     Returns:

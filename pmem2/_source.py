@@ -9,28 +9,26 @@ import sys
 from typing import TYPE_CHECKING, Protocol, SupportsIndex, Union, final
 
 import attrs
-from _pmem2 import ffi, lib
 
-from pmem2._buffers import lend
+from pmem2._buffers import borrow
+from pmem2._checks import as_int, as_size, int_repr
 from pmem2._config import Config
-from pmem2._devdax import DaxDevice
 from pmem2._enums import ErrorCode
-from pmem2._failure import ADVICE, failure, library_error, new_message
-from pmem2._files import QUIETLY, file_of
-from pmem2._handle import Handle, sealed
-from pmem2._lifetime import finalized
-from pmem2._numbers import integer, size, written
+from pmem2._error_map import HINTS, error_from_rc, make_pmem2_error, new_error_buffer
+from pmem2._ffi import ffi, lib
+from pmem2._files import OPEN_FLAGS, DaxDevice, os_file_from_fd
+from pmem2._resource import Resource, drop_attrs_init, own
 
 if sys.platform == "win32":
-    from pmem2._files import handle_of
+    from pmem2._files import os_file_from_handle
 else:
-    from pmem2._devdax import unbacked_dax
+    from pmem2._files import dax_device_without_nvdimm
 
 if TYPE_CHECKING:
-    from _pmem2 import CharArray, SourceHandle
     from typing_extensions import Buffer
 
     from pmem2._badblocks import BadBlockContext
+    from pmem2._ffi import CharArray, SourceHandle
     from pmem2._files import File
     from pmem2._map import Map
 
@@ -45,9 +43,9 @@ class HasFileno(Protocol):
 
 
 @final
-@sealed
+@drop_attrs_init
 @attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
-class Source(Handle):
+class Source(Resource):
     """What is mapped: a file, a DAX device, or anonymous memory.
 
     Made by `Source.from_path`, `Source.from_fd` or `Source.from_anon`, or on Windows `Source.from_handle`. Owns a
@@ -89,24 +87,24 @@ class Source(Handle):
 
         See pmem2_source_from_fd(3).
         """
-        number = integer(fd if isinstance(fd, SupportsIndex) else descriptor_of(fd), "fd")
-        return cls._from_fd(number, f"descriptor {written(number)}")
+        number = as_int(fd if isinstance(fd, SupportsIndex) else fileno_of(fd), "fd")
+        return cls._from_fd(number, f"descriptor {int_repr(number)}")
 
     @classmethod
     def _from_fd(cls, fd: int, name: str) -> Source:
-        return cls._from_file(file_of(fd), "pmem2_source_from_fd", name)
+        return cls._from_file(os_file_from_fd(fd), "pmem2_source_from_fd", name)
 
     @classmethod
     def _from_file(cls, file: File | None, function: str, name: str) -> Source:
         self = cls._new(name)
-        message = new_message()
-        handle = new_handle()
+        message = new_error_buffer()
+        handle = alloc_source()
         code: int = ErrorCode.INVALID_FILE_HANDLE
         rc = code if file is None else lib.guarded_source_from_file(handle, file, message)
         if rc:
-            raise failure(rc, function, f"cannot make a source from {name}", message)
+            raise error_from_rc(rc, function, f"cannot make a source from {name}", message)
         if sys.platform != "win32":  # pragma: no branch: which has no DAX devices
-            self._dax = unbacked_dax(handle.file)
+            self._dax = dax_device_without_nvdimm(handle.file)
         if self._dax is not None:
             handle.dax_size, handle.dax_alignment, _ = self._dax
         self._handle = handle
@@ -134,8 +132,8 @@ class Source(Handle):
             code = ErrorCode.INVALID_FILE_TYPE
             asked = f"cannot make a source from {name}"
             found = "it is neither a regular file nor a DAX device"
-            raise library_error(code, "pmem2_source_from_fd", asked, found, ADVICE[code])
-        fd = os.open(path, QUIETLY | (os.O_RDWR if writable else os.O_RDONLY))
+            raise make_pmem2_error(code, "pmem2_source_from_fd", asked, found, HINTS[code])
+        fd = os.open(path, OPEN_FLAGS | (os.O_RDWR if writable else os.O_RDONLY))
         try:
             return cls._from_fd(fd, name)
         finally:
@@ -154,13 +152,13 @@ class Source(Handle):
 
         See pmem2_source_from_anon(3).
         """
-        number = sized(size, "size")
+        number = as_size(size, "size")
         self = cls._new(f"{number} bytes of anonymous memory")
-        message = new_message()
-        handle = new_handle()
+        message = new_error_buffer()
+        handle = alloc_source()
         rc = lib.guarded_source_from_anon(handle, number, message)
         if rc:  # pragma: no cover: malloc does not fail on demand
-            raise failure(rc, "pmem2_source_from_anon", f"cannot make a source of {self._name}", message)
+            raise error_from_rc(rc, "pmem2_source_from_anon", f"cannot make a source of {self._name}", message)
         self._handle = handle
         return self
 
@@ -180,15 +178,15 @@ class Source(Handle):
         See pmem2_source_from_handle(3) of PMDK 1.13 or older.
         """
         if sys.platform == "win32":
-            number = integer(handle, "handle")
-            return cls._from_file(handle_of(number), "pmem2_source_from_handle", f"handle {number:#x}")
+            number = as_int(handle, "handle")
+            return cls._from_file(os_file_from_handle(number), "pmem2_source_from_handle", f"handle {number:#x}")
         else:
             asked = "cannot make a source from a handle"
             found = f"{sys.platform} has no Windows handles"
-            raise library_error(ErrorCode.NOSUPP, "pmem2_source_from_handle", asked, found, "use Source.from_fd")
+            raise make_pmem2_error(ErrorCode.NOSUPP, "pmem2_source_from_handle", asked, found, "use Source.from_fd")
 
-    def _fails(self, code: int, function: str, what: str, message: CharArray) -> Exception:
-        return failure(code, function, f"cannot {what} the source {self._name}", message)
+    def _error(self, code: int, function: str, what: str, message: CharArray) -> Exception:
+        return error_from_rc(code, function, f"cannot {what} the source {self._name}", message)
 
     @property
     def fd(self) -> int:
@@ -199,12 +197,12 @@ class Source(Handle):
             ValueError: It is closed.
         """
         if sys.platform == "win32":
-            raise self._not_set(ErrorCode.FILE_DESCRIPTOR_NOT_SET, "pmem2_source_get_fd", "descriptor")
+            raise self._not_set_error(ErrorCode.FILE_DESCRIPTOR_NOT_SET, "pmem2_source_get_fd", "descriptor")
         else:
-            message, value = new_message(), ffi.new("int *")
+            message, value = new_error_buffer(), ffi.new("int *")
             rc = lib.guarded_source_get_file(self._handle, value, message)
             if rc:
-                raise self._fails(rc, "pmem2_source_get_fd", "give the descriptor of", message)
+                raise self._error(rc, "pmem2_source_get_fd", "give the descriptor of", message)
             return value[0]
 
     @property
@@ -216,19 +214,19 @@ class Source(Handle):
             ValueError: It is closed.
         """
         if sys.platform == "win32":
-            message, value = new_message(), ffi.new("void **")
+            message, value = new_error_buffer(), ffi.new("void **")
             rc = lib.guarded_source_get_file(self._handle, value, message)
             if rc:
-                raise self._fails(rc, "pmem2_source_get_handle", "give the handle of", message)
+                raise self._error(rc, "pmem2_source_get_handle", "give the handle of", message)
             return int(ffi.cast("uintptr_t", value[0]))
         else:
-            raise self._not_set(ErrorCode.FILE_HANDLE_NOT_SET, "pmem2_source_get_handle", "handle")
+            raise self._not_set_error(ErrorCode.FILE_HANDLE_NOT_SET, "pmem2_source_get_handle", "handle")
 
-    def _not_set(self, code: ErrorCode, function: str, what: str) -> Exception:
+    def _not_set_error(self, code: ErrorCode, function: str, what: str) -> Exception:
         asked = f"cannot give the {what} of the source {self._name}"
         if self.closed:
-            return failure(lib.GUARD_CLOSED, function, asked)
-        return library_error(code, function, asked, f"sources on {sys.platform} have none", ADVICE[code])
+            return error_from_rc(lib.GUARD_CLOSED, function, asked)
+        return make_pmem2_error(code, function, asked, f"sources on {sys.platform} have none", HINTS[code])
 
     @property
     def size(self) -> int:
@@ -238,10 +236,10 @@ class Source(Handle):
             Pmem2Error: The size cannot be had.
             ValueError: The source is closed.
         """
-        message, value = new_message(), ffi.new("size_t *")
+        message, value = new_error_buffer(), ffi.new("size_t *")
         rc = lib.guarded_source_size(self._handle, value, message)
         if rc:
-            raise self._fails(rc, "pmem2_source_size", "tell the size of", message)
+            raise self._error(rc, "pmem2_source_size", "tell the size of", message)
         return value[0]
 
     @property
@@ -252,10 +250,10 @@ class Source(Handle):
             Pmem2Error: The alignment cannot be had.
             ValueError: The source is closed.
         """
-        message, value = new_message(), ffi.new("size_t *")
+        message, value = new_error_buffer(), ffi.new("size_t *")
         rc = lib.guarded_source_alignment(self._handle, value, message)
         if rc:
-            raise self._fails(rc, "pmem2_source_alignment", "tell the alignment of", message)
+            raise self._error(rc, "pmem2_source_alignment", "tell the alignment of", message)
         return value[0]
 
     @property
@@ -267,13 +265,13 @@ class Source(Handle):
             OSError: libndctl failed.
             ValueError: The source is closed.
         """
-        message, length = new_message(), ffi.new("size_t *")
+        message, length = new_error_buffer(), ffi.new("size_t *")
         rc = lib.guarded_source_device_id(self._handle, ffi.NULL, length, message)
         text = ffi.new("char[]", length[0] + 1)  # zeroed: libpmem2 appends to what is there
         if not rc:  # pragma: no cover: nox -s nvdimm
             rc = lib.guarded_source_device_id(self._handle, text, length, message)
         if rc:
-            raise self._fails(rc, "pmem2_source_device_id", "tell the device id of", message)
+            raise self._error(rc, "pmem2_source_device_id", "tell the device id of", message)
         return ffi.string(text).decode("ascii", "backslashreplace")  # pragma: no cover: nox -s nvdimm
 
     @property
@@ -285,10 +283,10 @@ class Source(Handle):
             OSError: libndctl failed.
             ValueError: The source is closed.
         """
-        message, value = new_message(), ffi.new("uint64_t *")
+        message, value = new_error_buffer(), ffi.new("uint64_t *")
         rc = lib.guarded_source_device_usc(self._handle, value, message)
         if rc:
-            raise self._fails(rc, "pmem2_source_device_usc", "tell the unsafe shutdown count of", message)
+            raise self._error(rc, "pmem2_source_device_usc", "tell the unsafe shutdown count of", message)
         return value[0]  # pragma: no cover: nox -s nvdimm
 
     @property
@@ -301,12 +299,12 @@ class Source(Handle):
             OSError: libndctl failed.
             ValueError: The source is closed.
         """
-        message, value = new_message(), ffi.new("int *")
+        message, value = new_error_buffer(), ffi.new("int *")
         rc = lib.guarded_source_numa_node(self._handle, value, message)
         if rc == ErrorCode.NOSUPP and self._dax is not None:
             return self._dax.numa_node
         if rc:
-            raise self._fails(rc, "pmem2_source_numa_node", "tell the NUMA node of", message)
+            raise self._error(rc, "pmem2_source_numa_node", "tell the NUMA node of", message)
         return value[0]  # pragma: no cover: nox -s nvdimm
 
     @property
@@ -330,9 +328,9 @@ class Source(Handle):
 
         See pmem2_source_pread_mcsafe(3).
         """
-        length, start = sized(size, "size"), sized(offset, "offset")
+        length, start = as_size(size, "size"), as_size(offset, "offset")
         if start + length > self.size:  # before so much memory is asked for
-            raise self._unread(ErrorCode.LENGTH_OUT_OF_RANGE, length, start, new_message())
+            raise self._read_error(ErrorCode.LENGTH_OUT_OF_RANGE, length, start, new_error_buffer())
         try:
             buffer = ffi.new("char[]", length)
         except (MemoryError, OverflowError):
@@ -349,21 +347,21 @@ class Source(Handle):
             BufferError: *buffer* is not C-contiguous.
             OSError, ValueError: As `pread_mcsafe`.
         """
-        start = sized(offset, "offset")
-        target = lend(buffer, writable=True)
+        start = as_size(offset, "offset")
+        target = borrow(buffer, writable=True)
         try:
             self._pread(target, len(target), start)
         finally:
             ffi.release(target)
 
     def _pread(self, buffer: CharArray, length: int, offset: int) -> None:
-        message = new_message()
+        message = new_error_buffer()
         rc = lib.guarded_source_pread_mcsafe(self._handle, buffer, length, offset, message)
         if rc:
-            raise self._unread(rc, length, offset, message)
+            raise self._read_error(rc, length, offset, message)
 
-    def _unread(self, code: int, length: int, offset: int, message: CharArray) -> Exception:
-        return self._fails(code, "pmem2_source_pread_mcsafe", f"read {length} bytes at {offset} of", message)
+    def _read_error(self, code: int, length: int, offset: int, message: CharArray) -> Exception:
+        return self._error(code, "pmem2_source_pread_mcsafe", f"read {length} bytes at {offset} of", message)
 
     def pwrite_mcsafe(self, data: Buffer, offset: SupportsIndex = 0) -> None:
         """Write past bad blocks: a bad one raises instead of killing the process. Never makes a file longer.
@@ -383,14 +381,14 @@ class Source(Handle):
 
         See pmem2_source_pwrite_mcsafe(3).
         """
-        start = sized(offset, "offset")
-        message = new_message()
-        with lend(data) as lent:
+        start = as_size(offset, "offset")
+        message = new_error_buffer()
+        with borrow(data) as lent:
             length = len(lent)
             rc = lib.guarded_source_pwrite_mcsafe(self._handle, lent, length, start, message)
         if rc:
             what = f"write {length} bytes at {start} of"
-            raise self._fails(rc, "pmem2_source_pwrite_mcsafe", what, message)
+            raise self._error(rc, "pmem2_source_pwrite_mcsafe", what, message)
 
     def bad_blocks(self) -> BadBlockContext:
         """Return the bad blocks that the system knows of in this source; see pmem2_badblock_context_new(3).
@@ -403,7 +401,7 @@ class Source(Handle):
         """
         from pmem2._badblocks import BadBlockContext
 
-        return BadBlockContext._of(self)
+        return BadBlockContext._from_source(self)
 
     def map(self, config: Config = Config(), /) -> Map:
         """Map this source; the same as `Map(source, config)`."""
@@ -420,15 +418,12 @@ class Source(Handle):
         return f"<pmem2.Source of {self._name}{', closed' if self.closed else ''}>"
 
 
-def new_handle() -> SourceHandle:
+def alloc_source() -> SourceHandle:
     """Return room for a source; `ffi.gc` deletes it at the latest when it is collected."""
-    return finalized(lib.guarded_source_alloc(), lib.guarded_source_drop)
+    return own(lib.guarded_source_alloc(), lib.guarded_source_drop)
 
 
-sized = size  # the methods above have a parameter of that name
-
-
-def descriptor_of(file: HasFileno) -> int:
+def fileno_of(file: HasFileno) -> int:
     """Return the descriptor of an object with `fileno()`."""
     try:
         fileno = file.fileno

@@ -4,31 +4,26 @@
 from __future__ import annotations
 
 import gc
-import mmap
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
-import linux_only
 import pytest
-import raw
 from hypothesis import HealthCheck, settings
+from support import libpmem2, platform_skips
+from support.children import RunChild
+from support.compiled import BUILDS
+from support.values import CONTENT, GRANULARITIES, MEDIUM_GRANULARITY, PAGE, SIZE
 
 import pmem2
 
 pytest_plugins = ["pytester"]
 
-SIZE = 16 * 1024 * 1024
-PAGE = mmap.ALLOCATIONGRANULARITY  # what maps are aligned to: a page, and on Windows 16 of them
-CONTENT = bytes(range(256)) * (2 * PAGE // 256)
-# what `nox -s nvdimm` says where the temporary files are on persistent memory
-MEDIUM_GRANULARITY = os.environ.get("PMEM2_TEST_GRANULARITY")
-GRANULARITIES = [pmem2.Granularity[MEDIUM_GRANULARITY]] if MEDIUM_GRANULARITY else list(pmem2.Granularity)
 ST_NOEXEC = 8  # PyPy's os has no such name
 
 
@@ -39,27 +34,32 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 # what cannot even be imported there
-collect_ignore = list(linux_only.MODULES) if sys.platform == "win32" else []
+collect_ignore = list(platform_skips.MODULES) if sys.platform == "win32" else []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of compiled C programs, which all workers share."""
+    if not hasattr(config, "workerinput"):
+        os.environ[BUILDS] = tempfile.mkdtemp(prefix="pmem2-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the folder of compiled C programs."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(BUILDS))
 
 
 def pytest_report_header() -> list[str]:
     """Say which modules are left out, and why."""
-    return [f"not on Windows: {name}: {linux_only.MODULES[name]}" for name in collect_ignore]
+    return [f"not on Windows: {name}: {platform_skips.MODULES[name]}" for name in collect_ignore]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the other tests that are not for this system."""
-    linux_only.skip(items)
+    platform_skips.skip(items)
     if sys.implementation.name == "cpython":
         gc.collect()
         gc.freeze()  # hundreds of tests collect garbage, and none of them need go through all the others
-
-
-class RunChild(Protocol):
-    """Run Python in a child process."""
-
-    def __call__(self, code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run *code* with `sys.argv[1:]` set to *arguments*; return its exit status and what it printed."""
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def fd(file: Path) -> Iterator[int]:
 @pytest.fixture
 def raw_source(fd: int) -> Iterator[int]:
     """A source of that descriptor, made by libpmem2 itself."""
-    with raw.source(fd) as pointer:
+    with libpmem2.source(fd) as pointer:
         yield pointer
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Optional
 from pmem2._version import __version__
 from pmem2.cli import badblocks, bench, copy, demo, info
 from pmem2.cli._command import Failure, HelpFormatter, add_command
-from pmem2.cli._stopping import Stopped, stopping
+from pmem2.cli._signals import Stopped, stopping
 from pmem2.cli._terminal import complain
 
 if TYPE_CHECKING:

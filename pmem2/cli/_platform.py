@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Optional
 
 import attrs
 
-from pmem2._devdax import SYSFS
-from pmem2._granularity import FORCED, VARIABLE
+from pmem2._files import SYSFS
+from pmem2._granularity import FORCE_GRANULARITY_ENV, GRANULARITY_BY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -133,5 +133,5 @@ def library(maps: str) -> tuple[Optional[str], Optional[str]]:
 
 def forced_granularity(environment: Mapping[str, str]) -> Optional[str]:
     """Return the granularity that the environment claims, `None` for none or one that libpmem2 ignores."""
-    claim = FORCED.get(environment.get(VARIABLE, "").upper())
+    claim = GRANULARITY_BY_NAME.get(environment.get(FORCE_GRANULARITY_ENV, "").upper())
     return None if claim is None else claim.name

@@ -10,8 +10,8 @@ import stat
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Optional
 
+from pmem2._buffers import merge_ranges
 from pmem2._enums import MemFlag
-from pmem2._ranges import joined
 from pmem2._source import Source
 from pmem2.cli._command import Failure, add_command, checked_place
 from pmem2.cli._platform import is_dax_device
@@ -259,7 +259,7 @@ def onto_device(reader: Reader, destination: str, verify: bool) -> None:  # prag
 
 def lost_text(lost: list[Range]) -> str:
     """Return what was lost."""
-    where = ", ".join(f"{length} at {offset}" for offset, length in joined(lost))
+    where = ", ".join(f"{length} at {offset}" for offset, length in merge_ranges(lost))
     return f"bad blocks: lost {where} (bytes)"
 
 

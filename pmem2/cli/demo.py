@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pmem2
-from pmem2._granularity import reason
+from pmem2._granularity import explain_granularity
 from pmem2.cli._command import Failure, add_command, checked_place
 from pmem2.cli._terminal import size_text
 from pmem2.cli.copy import renamed
@@ -93,7 +93,7 @@ def show(path: Path) -> int:
     """Run the demonstration on the new file at *path*; return an exit status."""
     with pmem2.open(path) as m:
         print(f"made    {path}, {SIZE >> 20} MiB, allocated on disk")
-        print(f"mapped  with {m.granularity.name} granularity: {reason(m.granularity)}")
+        print(f"mapped  with {m.granularity.name} granularity: {explain_granularity(m.granularity)}")
 
         m.memcpy(0, GREETING)
         print(f"wrote   {GREETING.decode()!r} with memcpy: copied and durable when the call returned")

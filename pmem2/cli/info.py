@@ -13,7 +13,7 @@ import attrs
 
 from pmem2._config import Config
 from pmem2._enums import Granularity, Protection
-from pmem2._granularity import VARIABLE
+from pmem2._granularity import FORCE_GRANULARITY_ENV
 from pmem2._source import Source
 from pmem2._version import __version__
 from pmem2.cli import _platform
@@ -256,12 +256,12 @@ def granularity_of(source: Source) -> Granularity:
 @contextmanager
 def unforced() -> Iterator[None]:
     """Take the variable out of the environment for a while."""
-    value = os.environ.pop(VARIABLE, None)
+    value = os.environ.pop(FORCE_GRANULARITY_ENV, None)
     try:
         yield
     finally:
         if value is not None:
-            os.environ[VARIABLE] = value
+            os.environ[FORCE_GRANULARITY_ENV] = value
 
 
 def bad_blocks_of(source: Source) -> list[BadBlock]:
@@ -300,7 +300,7 @@ def reason(
     because = reason_of_medium(own, kind, mount, platform)
     if platform.forced_granularity is None:
         return because
-    return f"{VARIABLE} forces {granularity.name}; the medium itself gives {own.name}: {because}"
+    return f"{FORCE_GRANULARITY_ENV} forces {granularity.name}; the medium itself gives {own.name}: {because}"
 
 
 def reason_of_medium(granularity: Granularity, kind: Optional[str], mount: Optional[Mount], platform: Platform) -> str:
@@ -338,8 +338,9 @@ def show_platform(platform: Platform) -> None:
     rows += [
         (region.name, f"persistence domain {region.persistence_domain or 'unknown'}") for region in platform.regions
     ]
-    if VARIABLE in os.environ:
-        rows.append((VARIABLE, platform.forced_granularity or f"{os.environ[VARIABLE]!r}, which libpmem2 ignores"))
+    if FORCE_GRANULARITY_ENV in os.environ:
+        claim = platform.forced_granularity or f"{os.environ[FORCE_GRANULARITY_ENV]!r}, which libpmem2 ignores"
+        rows.append((FORCE_GRANULARITY_ENV, claim))
     show_table(("", ""), rows)
 
 

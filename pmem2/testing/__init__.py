@@ -8,10 +8,10 @@ runs `workload(map)` once, and then `check(map)` on a map of each state that a p
 of it. pytest finds the fixture `crash_explorer` without configuration; elsewhere there is `explore`.
 """
 
+from pmem2.testing._errors import CrashConsistencyError, LostStore
 from pmem2.testing._explore import Explorer, Report, explore
-from pmem2.testing._failure import CrashConsistencyError, LostStore
+from pmem2.testing._explore_model import explore_model
 from pmem2.testing._lint import Finding
-from pmem2.testing._model import explore_model
 
 for public in (CrashConsistencyError, Finding, LostStore, Report):
     public.__module__ = __name__  # what a traceback shows is what is imported

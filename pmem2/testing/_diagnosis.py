@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pmem2._ranges import joined
+from pmem2._buffers import merge_ranges
+from pmem2.testing._errors import CrashConsistencyError, LostStore, Reason, short
 from pmem2.testing._events import Event, Flush, Place, Store, Unit
-from pmem2.testing._failure import CrashConsistencyError, LostStore, Reason, short
 
 if TYPE_CHECKING:
-    from pmem2.testing._memory import Lost, Moment
+    from pmem2.testing._memory_model import Lost, Moment
     from pmem2.testing._search import Failed, Search
 
 EFFORT = 100_000
@@ -183,11 +183,11 @@ def advice(lost: Sequence[LostStore], crash: Place, torn: bool) -> str:
         return "a copy may be half done: make it where nothing refers to it yet, then publish it with one store_u64"
     if all(store.reason == "flushed, not drained" for store in lost):
         return f"to mend it: drain() {where}"
-    ranges = joined((store.offset, store.length) for store in lost)
+    ranges = merge_ranges((store.offset, store.length) for store in lost)
     call = "persist({}, {})".format(*ranges[0]) if len(ranges) == 1 else f"persist_many({ranges})"
     return f"to mend it: {call} {where}"
 
 
 def ranges_of(units: Iterable[Unit]) -> list[tuple[int, int]]:
     """Return where units are."""
-    return joined((offset, len(stored)) for offset, stored in units)
+    return merge_ranges((offset, len(stored)) for offset, stored in units)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Callable, Protocol, SupportsIndex, TypeVar, ov
 
 import attrs
 
+from pmem2._checks import FILE_SIZE_MAX, as_positive
 from pmem2._config import Config
 from pmem2._enums import Granularity
-from pmem2._numbers import FILE_SIZE_MAX, positive
 from pmem2.testing._diagnosis import diagnose
 from pmem2.testing._events import Acknowledgement, Place
 from pmem2.testing._lint import Finding, lint_of
-from pmem2.testing._memory import Changes, Memory
-from pmem2.testing._places import here, is_ours, place_of
+from pmem2.testing._locations import here, is_ours, place_of
+from pmem2.testing._memory_model import Changes, Memory
 from pmem2.testing._recorder import RecordingMap
+from pmem2.testing._runner import Stage
 from pmem2.testing._search import Failed, Search
-from pmem2.testing._stage import Stage
 from pmem2.testing._tracing import traced
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def explore(
     """
     __tracebackhide__ = True
     began = time.perf_counter()
-    room, most = positive(size, "size", FILE_SIZE_MAX), positive(budget, "budget", FILE_SIZE_MAX)
+    room, most = as_positive(size, "size", FILE_SIZE_MAX), as_positive(budget, "budget", FILE_SIZE_MAX)
     grain = Config(required_granularity=granularity).required_granularity
     if grain is None:
         raise TypeError("granularity must be a Granularity")

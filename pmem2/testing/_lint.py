@@ -10,7 +10,7 @@ import attrs
 
 from pmem2._enums import Granularity
 from pmem2.testing._events import Drain, Event, Flush, Place, Store
-from pmem2.testing._memory import flushed_size
+from pmem2.testing._memory_model import flushed_size
 
 Kind = Literal["never made durable", "flush of clean lines", "drain of nothing"]
 

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Callable, NoReturn, SupportsIndex, cast
 
 import attrs
 
-from pmem2._buffers import lend
+from pmem2._buffers import Ranges, borrow, borrow_ranges
+from pmem2._checks import NO_FLAGS
 from pmem2._enums import Granularity, MemFlag, Protection
-from pmem2._flags import PLAIN
 from pmem2._map import Map, lent
-from pmem2._ranges import Ranges, lend_ranges
-from pmem2._slices import as_slice, places_of
+from pmem2._slices import as_slice, slice_span
 from pmem2.testing._events import WORD, Drain, Event, Flush, Place, Store, Unit, whole, words
-from pmem2.testing._places import here
+from pmem2.testing._locations import here
 from pmem2.testing._shadow import Shadow
 from pmem2.testing._tracing import SHARED
 from pmem2.testing._volatile import VolatileMap
@@ -168,7 +167,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
             if part is None:
                 low, length, step = self._index(key), 1, 1
             else:
-                low, length, step = places_of(part, self._size)
+                low, length, step = slice_span(part, self._size)
             if step == 1:
                 self._stored(place, low, whole(low, self._shadow.take(low, length)))
             else:
@@ -204,19 +203,19 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         if persist:
             self._flushed(place, (start, WORD))
 
-    def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = PLAIN) -> None:
+    def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
         """Copy as Map does."""
         with Inside(self) as place:
             super().memcpy(offset, data, flags)
             with lent(data) as (_, length):
                 self._copied(place, self._range(offset, length), flags)
 
-    def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = PLAIN) -> None:
+    def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
         """Copy as Map does."""
         self.memcpy(offset, data, flags)
 
     def memset(
-        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = PLAIN
+        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = NO_FLAGS
     ) -> None:
         """Fill as Map does."""
         with Inside(self) as place:
@@ -318,12 +317,12 @@ def copy_of(data: Data) -> bytes:
     """Return the bytes of what is to be copied."""
     if isinstance(data, Map):
         return data[:]
-    with lend(data):
+    with borrow(data):
         return memoryview(data).tobytes()
 
 
 def pairs_of(ranges: Ranges) -> list[tuple[int, int]]:
     """Return ranges as a list of pairs."""
-    with lend_ranges(ranges) as numbers:
+    with borrow_ranges(ranges) as numbers:
         flat = list(numbers)
     return list(zip(flat[::2], flat[1::2]))

@@ -15,12 +15,12 @@ from unittest import SkipTest
 
 import attrs
 
-from pmem2.testing._known import Known
+from pmem2.testing._pruning import Known
 
 if TYPE_CHECKING:
     from pmem2.testing._events import Event
-    from pmem2.testing._memory import Cell, Memory, Moment
-    from pmem2.testing._stage import Stage
+    from pmem2.testing._memory_model import Cell, Memory, Moment
+    from pmem2.testing._runner import Stage
 
 Options = list[int]
 """For each cell of a moment, which of its options."""

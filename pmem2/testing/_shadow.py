@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from _pmem2 import ffi, lib
-
+from pmem2._ffi import ffi, lib
 from pmem2.testing._events import WORD, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from _pmem2 import CBuffer
+    from pmem2._ffi import CBuffer
 
 CHUNK = 4096
 """Bytes that are looked at more closely where something has changed."""

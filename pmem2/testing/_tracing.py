@@ -8,7 +8,7 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Callable, TypeVar
 
-from pmem2.testing._places import is_ours, place_of
+from pmem2.testing._locations import is_ours, place_of
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction

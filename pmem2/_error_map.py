@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From a C return value to the exception that tells a user what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pmem2 import errors
+from pmem2._enums import ErrorCode
+from pmem2._ffi import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pmem2._ffi import CharArray
+
+GUARD_ERRORS: dict[int, tuple[type[Exception], str]] = {
+    lib.GUARD_CLOSED: (ValueError, "it is closed"),
+    lib.GUARD_RANGE: (ValueError, "that lies outside"),
+    lib.GUARD_UNREADABLE: (TypeError, "it was mapped without READ"),
+    lib.GUARD_UNWRITABLE: (TypeError, "it was mapped without WRITE"),
+    lib.GUARD_INACCESSIBLE: (TypeError, "it was mapped with neither READ nor WRITE"),
+    lib.GUARD_UNALIGNED: (ValueError, "the address is not a multiple of 8"),
+    lib.GUARD_BUSY: (BufferError, "another thread is inside an operation of it; close it once that has returned"),
+    lib.GUARD_EXPORTED: (BufferError, "views or arrays of it are alive; release or delete them first"),
+    lib.GUARD_WRONG_RESERVATION: (
+        ValueError,
+        "that map does not lie in this reservation, or the reservation is closed",
+    ),
+    lib.GUARD_OVERFLOW: (BufferError, "too many views or operations of it are alive at once"),
+}
+
+# Some failing paths of libpmem2 write no text, so that an older one, of another call, is still there.
+CODES_WITHOUT_MESSAGE = {
+    ErrorCode.INVALID_FILE_HANDLE,
+    ErrorCode.INVALID_FILE_TYPE,
+    ErrorCode.LENGTH_OUT_OF_RANGE,
+    ErrorCode.NOSUPP,
+    ErrorCode.NO_BAD_BLOCK_FOUND,
+    ErrorCode.MAP_RANGE,
+}
+
+if sys.platform == "win32":
+    CODES_WITHOUT_MESSAGE.add(ErrorCode.IO_FAIL)  # there the guards themselves read and write
+
+HINTS: dict[int, str] = {
+    ErrorCode.NOSUPP: "ordinary files and anonymous memory have no NVDIMM behind them",
+    ErrorCode.INVALID_FILE_HANDLE: "pass one that is open for reading, or for reading and writing",
+    ErrorCode.INVALID_FILE_TYPE: "pass a regular file or a DAX device",
+    ErrorCode.MAP_RANGE: "choose an offset and a length inside the source, or make the file larger first",
+    ErrorCode.MAPPING_EXISTS: "choose another place, or let the system choose one",
+    ErrorCode.GRANULARITY_NOT_SET: "give the Config a required_granularity; PAGE takes whatever there is",
+    ErrorCode.OFFSET_OUT_OF_RANGE: "no file is larger than 2**63 - 1 bytes",
+    ErrorCode.OFFSET_UNALIGNED: "use a multiple of Source.alignment",
+    ErrorCode.LENGTH_UNALIGNED: "use a multiple of Source.alignment, or None for the rest of the source",
+    ErrorCode.SOURCE_EMPTY: "give the file a size first; pmem2.open(path, 'w+', size=...) does",
+    ErrorCode.INVALID_SHARING_VALUE: "use Sharing.SHARED or Sharing.PRIVATE",
+    ErrorCode.INVALID_PROT_FLAG: "combine Protection.READ, WRITE and EXEC",
+    ErrorCode.SRC_DEVDAX_PRIVATE: "map the device SHARED",
+    ErrorCode.MAPPING_NOT_FOUND: "list(reservation) gives the maps that lie in it",
+    ErrorCode.ADDRESS_UNALIGNED: "use a multiple of the page size, or of the alignment of the device",
+    ErrorCode.DAX_REGION_NOT_FOUND: "only files and devices on persistent memory have one",
+    ErrorCode.CANNOT_READ_BOUNDS: "this needs root on most systems",
+    ErrorCode.LENGTH_OUT_OF_RANGE: "stay inside the source or the reservation",
+    ErrorCode.NO_ACCESS: "open the file for reading and writing, or ask for protection=Protection.READ",
+    ErrorCode.VM_RESERVATION_NOT_EMPTY: "close the maps in it first",
+    ErrorCode.MAP_EXISTS: "close the other Map of that memory first",
+    ErrorCode.FILE_HANDLE_NOT_SET: "only a source made from a file or a handle has one, and only on Windows",
+    ErrorCode.FILE_DESCRIPTOR_NOT_SET: "only a source made from a file or a descriptor has one, and none on Windows",
+    ErrorCode.SOURCE_TYPE_NOT_SUPPORTED: "make the source from a file or a device",
+    ErrorCode.IO_FAIL: "the medium has a bad block there: see Source.bad_blocks()",
+}
+
+# What the system says of a bad block is true of something else in most other places.
+ERRNO_HINTS: dict[tuple[str, int], str] = {
+    ("pmem2_source_pwrite_mcsafe", errno.EFAULT): (
+        "; most likely the medium has a bad block there that the kernel cannot mend by writing: "
+        "see Source.bad_blocks(), which can clear it"
+    ),
+    ("pmem2_badblock_clear", errno.ENXIO): "; the platform has no way to mend it: leave that part of the device unused",
+}
+
+
+CHAR_ARRAY = ffi.typeof("char[]")
+MESSAGE_SIZE = lib.GUARD_MESSAGE_SIZE
+
+
+def new_error_buffer() -> CharArray:
+    """Return room for the error text of one call."""
+    return ffi.new(CHAR_ARRAY, MESSAGE_SIZE)
+
+
+def make_pmem2_error(code: int, function: str, asked: str, found: str, advice: str = "") -> errors.Pmem2Error:
+    """Return the exception for one of libpmem2's own codes."""
+    kind = errors.BY_CODE.get(code, errors.Pmem2Error)
+    known = ErrorCode(code) if code in errors.BY_CODE else code
+    text = f"{asked}: {found}; {advice}" if advice else f"{asked}: {found}"
+    return kind(known, text, function)
+
+
+def error_from_rc(
+    code: int, function: str, asked: str, message: CharArray | None = None, advice: Mapping[int, str] = HINTS
+) -> Exception:
+    """Return the exception for what a C function returned.
+
+    Args:
+        code: A guard's verdict (positive), one of libpmem2's codes, or -errno.
+        function: The C function.
+        asked: What was to be done, as the beginning of a sentence.
+        message: libpmem2's own text, read on the failing thread.
+        advice: What to do about each code.
+    """
+    if code > 0:
+        kind, found = GUARD_ERRORS[code]
+        return kind(f"{asked}: {found}")
+    if code > ErrorCode.UNKNOWN:
+        return OSError(-code, f"{asked}: {os.strerror(-code)}{ERRNO_HINTS.get((function, -code), '')}")
+    text = "" if message is None or code in CODES_WITHOUT_MESSAGE else ffi.string(message).decode(errors="replace")
+    meaning = errors.BY_CODE.get(code, errors.Pmem2Error).__doc__ or ""
+    return make_pmem2_error(code, function, asked, text or sentence_fragment(meaning), advice.get(code, ""))
+
+
+def sentence_fragment(sentence: str) -> str:
+    """Return the first line of a docstring as the middle of a sentence."""
+    first = sentence.splitlines()[0].rstrip(".")
+    return first[:1].lower() + first[1:]

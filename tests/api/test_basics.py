@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The main job, once through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+import pmem2
+
+if TYPE_CHECKING:
+    from support.children import RunChild
+
+
+@pytest.mark.medium
+def test_what_was_persisted_is_in_the_file(tmp_path: Path, granularity: pmem2.Granularity) -> None:
+    """What was stored and persisted is found again through another map and by reading the file."""
+    path = tmp_path / "data"
+    with pmem2.open(path, "w+", size=4096) as m:
+        m.memcpy(0, b"hello")
+        m[8:13] = b"world"
+        m.persist(8, 5)
+        assert m.granularity is granularity
+    with pmem2.open(path, "r") as m:
+        assert m[0:13] == b"hello\0\0\0world"
+    assert path.read_bytes()[:13] == b"hello\0\0\0world"
+
+
+def test_importing_does_nothing_that_can_wait(run_child: RunChild) -> None:
+    """What only some users need is imported when they need it."""
+    child = run_child("""
+        import json, sys
+        import attrs, _cffi_backend
+        before = set(sys.modules)
+        import pmem2
+        print(json.dumps(sorted(set(sys.modules) - before)))
+    """)
+    assert child.returncode == 0, child.stderr
+    new = cast("list[str]", json.loads(child.stdout))
+    assert "pmem2._map" in new
+    assert not {"pathlib", "numpy", "ctypes", "subprocess", "tempfile", "threading"} & set(new)

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Config: a value, checked when it is made."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import attrs
+import pytest
+from _pmem2 import lib
+from support.values import PAGE, SIZE, Index, no_integer
+
+import pmem2
+from pmem2 import Config, ErrorCode, Granularity, Protection, Sharing
+
+FIELDS = ("required_granularity", "offset", "length", "sharing", "protection", "reservation", "reservation_offset")
+NUMBERS: dict[str, Callable[[int], Config]] = {
+    "required_granularity": lambda value: Config(required_granularity=value),
+    "offset": lambda value: Config(offset=value),
+    "length": lambda value: Config(length=value),
+    "sharing": lambda value: Config(sharing=value),
+    "protection": lambda value: Config(protection=value),
+    "reservation_offset": lambda value: Config(reservation_offset=value),
+}
+every_number = pytest.mark.parametrize("name", NUMBERS)
+no_member = pytest.mark.parametrize("outside", [-1, -(2**31), -(2**70), 17, 2**31 - 1, 2**32, 2**63, 2**64, 2**70])
+
+
+# ---- a value
+
+
+def test_defaults() -> None:
+    """A Config that nothing is said about requires PAGE, and maps all of the source, SHARED."""
+    config = Config()
+    assert config.required_granularity is Granularity.PAGE
+    assert config.offset == 0
+    assert config.length is None
+    assert config.sharing is Sharing.SHARED
+    assert config.protection is None
+    assert config.reservation is None
+    assert config.reservation_offset == 0
+
+
+def test_fields() -> None:
+    """A Config is an attrs class with these fields."""
+    assert tuple(field.name for field in attrs.fields(Config)) == FIELDS
+
+
+def test_keyword_only() -> None:
+    """Nothing is given by position."""
+    with pytest.raises(TypeError):
+        Config(Granularity.PAGE)  # type: ignore[call-arg] # that is the question
+
+
+def test_no_other_field() -> None:
+    """An unknown keyword is refused."""
+    with pytest.raises(TypeError):
+        Config(size=1)  # type: ignore[call-arg] # that is the question
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_frozen(name: str) -> None:
+    """No field can be set or deleted, and none be added."""
+    config = Config()
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(config, name, None)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        delattr(config, name)
+    with pytest.raises(AttributeError):
+        setattr(config, f"{name}_", None)
+    assert config == Config()
+
+
+def test_equal_and_hashable() -> None:
+    """Configs of the same values are equal, whatever the values were given as, and can be keys."""
+    one = Config(required_granularity=Granularity.BYTE, offset=PAGE, sharing=Sharing.PRIVATE)
+    two = Config(required_granularity=0, offset=Index(PAGE), sharing=1)
+    assert one == two
+    assert hash(one) == hash(two)
+    assert {one: "found"}[two] == "found"
+
+
+OTHERS = [
+    Config(required_granularity=None),
+    Config(offset=1),
+    Config(length=1),
+    Config(sharing=Sharing.PRIVATE),
+    Config(protection=Protection.READ),
+    Config(reservation_offset=1),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_unequal(other: Config) -> None:
+    """Configs that differ in one field are not equal, and no Config is equal to anything else."""
+    assert other != Config()
+    values: object = attrs.astuple(other)
+    assert other != values
+    assert len({other, Config(), other}) == 2
+
+
+def test_evolved() -> None:
+    """`attrs.evolve` makes another Config, converts and checks as the first time, and leaves the first alone."""
+    config = Config(offset=PAGE)
+    evolved = attrs.evolve(config, required_granularity=1, length=3 * PAGE)
+    assert evolved == Config(required_granularity=Granularity.CACHE_LINE, offset=PAGE, length=3 * PAGE)
+    assert evolved.required_granularity is Granularity.CACHE_LINE
+    assert config == Config(offset=PAGE)
+    with pytest.raises(ValueError, match="length"):
+        attrs.evolve(config, length=0)
+
+
+# ---- what the fields take
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+def test_granularity_as_an_int(granularity: Granularity) -> None:
+    """A plain int becomes the Granularity of that value."""
+    assert Config(required_granularity=int(granularity)).required_granularity is granularity
+
+
+@pytest.mark.parametrize("sharing", list(Sharing))
+def test_sharing_as_an_int(sharing: Sharing) -> None:
+    """A plain int becomes the Sharing of that value."""
+    assert Config(sharing=int(sharing)).sharing is sharing
+
+
+@pytest.mark.parametrize("bits", range(8))
+def test_protection_as_an_int(bits: int) -> None:
+    """Every combination of READ, WRITE and EXEC, as a plain int too, becomes a Protection."""
+    flags = (Protection.READ, Protection.WRITE, Protection.EXEC)
+    wanted = Protection.NONE
+    for place, flag in enumerate(flags):
+        wanted |= flag if bits >> place & 1 else Protection.NONE
+    protection = Config(protection=int(wanted)).protection
+    assert protection == wanted
+    assert isinstance(protection, Protection)
+
+
+@pytest.mark.parametrize("offset", [0, 1, PAGE, 2**63 - 1])
+def test_offset(offset: int) -> None:
+    """An offset that a file can have is taken, as anything that is an integer."""
+    config = Config(offset=Index(offset))
+    assert config.offset == offset
+    assert type(config.offset) is int
+
+
+@pytest.mark.parametrize("length", [1, PAGE, 2**63, 2**64 - 1])
+def test_length(length: int) -> None:
+    """A length that C can express is taken; whether it fits is a matter of the source."""
+    assert Config(length=Index(length)).length == length
+
+
+def test_unset_granularity(source: pmem2.Source) -> None:
+    """`None` leaves the granularity unset, and mapping then raises GRANULARITY_NOT_SET."""
+    config = Config(required_granularity=None)
+    assert config.required_granularity is None
+    with pytest.raises(pmem2.GranularityNotSetError) as caught:
+        source.map(config)
+    assert caught.value.code is ErrorCode.GRANULARITY_NOT_SET
+
+
+# ---- what they refuse
+
+
+@every_number
+@no_integer
+def test_no_integer(name: str, wrong: int) -> None:
+    """A bool, a float, a string, or anything else that is no integer is a TypeError in every field."""
+    with pytest.raises(TypeError, match=name):
+        NUMBERS[name](wrong)
+
+
+@pytest.mark.parametrize("name", ["offset", "sharing", "reservation_offset"])
+def test_not_none(name: str) -> None:
+    """`None` is a TypeError where it has no meaning."""
+    with pytest.raises(TypeError, match=name):
+        NUMBERS[name](None)  # type: ignore[arg-type] # that is the question
+
+
+@no_member
+def test_no_granularity(outside: int) -> None:
+    """A number that is no Granularity raises what libpmem2's setter would."""
+    with pytest.raises(pmem2.GranularityNotSupportedError, match=str(outside)) as caught:
+        Config(required_granularity=outside)
+    assert caught.value.code is ErrorCode.GRANULARITY_NOT_SUPPORTED
+    assert hasattr(lib, caught.value.function)
+
+
+@no_member
+def test_no_sharing(outside: int) -> None:
+    """A number that is no Sharing raises what libpmem2's setter would."""
+    with pytest.raises(pmem2.InvalidSharingValueError, match=str(outside)) as caught:
+        Config(sharing=outside)
+    assert caught.value.code is ErrorCode.INVALID_SHARING_VALUE
+    assert hasattr(lib, caught.value.function)
+
+
+@pytest.mark.parametrize(
+    "outside", [-1, -(2**31), -(2**70), 1, 7, int(Protection.READ) | 1, 2**28, 2**32, 2**63, 2**64, 2**70]
+)
+def test_no_protection(outside: int) -> None:
+    """A number with other bits than a Protection's raises what libpmem2's setter would."""
+    with pytest.raises(pmem2.InvalidProtFlagError) as caught:
+        Config(protection=outside)
+    assert caught.value.code is ErrorCode.INVALID_PROT_FLAG
+    assert hasattr(lib, caught.value.function)
+
+
+@pytest.mark.parametrize("offset", [2**63, 2**64 - 1, 2**64, 2**70])
+def test_offset_of_no_file(offset: int) -> None:
+    """An offset of 2**63 and more raises what libpmem2's setter would."""
+    with pytest.raises(pmem2.OffsetOutOfRangeError, match=str(offset)) as caught:
+        Config(offset=offset)
+    assert caught.value.code is ErrorCode.OFFSET_OUT_OF_RANGE
+    assert hasattr(lib, caught.value.function)
+
+
+@pytest.mark.parametrize("name", ["offset", "length", "reservation_offset"])
+@pytest.mark.parametrize("negative", [-1, -PAGE, -(2**63), -(2**70)])
+def test_negative(name: str, negative: int) -> None:
+    """A negative number is a ValueError."""
+    with pytest.raises(ValueError, match=name):
+        NUMBERS[name](negative)
+
+
+@pytest.mark.parametrize("name", ["length", "reservation_offset"])
+@pytest.mark.parametrize("huge", [2**64, 2**70])
+def test_huge(name: str, huge: int) -> None:
+    """A number that C cannot express is a ValueError."""
+    with pytest.raises(ValueError, match=name):
+        NUMBERS[name](huge)
+
+
+def test_length_of_nothing() -> None:
+    """A length of 0 is a ValueError."""
+    with pytest.raises(ValueError, match="length"):
+        Config(length=0)
+
+
+# ---- reservations
+
+
+@pytest.mark.parametrize("wrong", [0, 4096, "reservation", b"", object(), pmem2.VMReservation, True])
+def test_no_reservation(wrong: pmem2.VMReservation) -> None:
+    """Anything but a VMReservation is a TypeError."""
+    with pytest.raises(TypeError):
+        Config(reservation=wrong)
+
+
+def test_a_map_is_no_reservation(map: pmem2.Map) -> None:
+    """A Map is no VMReservation either."""
+    with pytest.raises(TypeError):
+        Config(reservation=map)  # type: ignore[arg-type] # that is the question
+
+
+@pytest.mark.parametrize("offset", [0, 1, PAGE, 2 * PAGE])
+def test_reservation(offset: int) -> None:
+    """A Config holds the very reservation, and any offset up to its end; it is hashable still."""
+    with pmem2.VMReservation(2 * PAGE) as reservation:
+        config = Config(reservation=reservation, reservation_offset=offset)
+        assert config.reservation is reservation
+        assert config.reservation_offset == offset
+        assert hash(config) == hash(attrs.evolve(config))
+        assert config == attrs.evolve(config)
+        with pmem2.VMReservation(2 * PAGE) as other:
+            assert config != attrs.evolve(config, reservation=other)
+
+
+@pytest.mark.parametrize("offset", [2 * PAGE + 1, 3 * PAGE, 2**63, 2**64 - PAGE, 2**64 - 1, 2**64])
+def test_past_the_end_of_a_reservation(offset: int) -> None:
+    """An offset past the end of the reservation is a ValueError."""
+    with pmem2.VMReservation(2 * PAGE) as reservation, pytest.raises(ValueError, match="reservation_offset"):
+        Config(reservation=reservation, reservation_offset=offset)
+
+
+def test_closed_reservation() -> None:
+    """A closed reservation is a ValueError."""
+    with pmem2.VMReservation(PAGE) as reservation:
+        pass
+    with pytest.raises(ValueError, match="closed"):
+        Config(reservation=reservation)
+
+
+def test_reservation_closed_later(source: pmem2.Source) -> None:
+    """A reservation that was closed after the Config was made is a ValueError when it is used."""
+    with pmem2.VMReservation(SIZE) as reservation:
+        config = Config(reservation=reservation)
+    with pytest.raises(ValueError, match="closed"):
+        source.map(config)
+
+
+def test_reservation_shrunk_later(source: pmem2.Source) -> None:
+    """An offset that is past the end since the reservation shrank is a ValueError when it is used."""
+    with pmem2.VMReservation(4 * PAGE) as reservation:
+        config = Config(reservation=reservation, reservation_offset=3 * PAGE, length=PAGE)
+        reservation.shrink(2 * PAGE, 2 * PAGE)
+        with pytest.raises(ValueError, match="outside"):
+            source.map(config)

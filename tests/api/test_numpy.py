@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""NumPy arrays: as the memory of a map itself, as data, as ranges and as numbers."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Callable, Literal
+
+import pytest
+from support.values import CONTENT, PAGE, no_integer, no_size
+
+import pmem2
+from pmem2 import Map, Source
+
+pytest.importorskip("numpy", reason="needs NumPy, an extra that is optional")
+
+import numpy as np
+
+LENGTH = len(CONTENT)
+REFUSED = (TypeError, DeprecationWarning)  # before NumPy 2.3 its bools still pass as integers, with that warning
+READ, WRITE = pmem2.Protection.READ, pmem2.Protection.WRITE
+
+
+@pytest.fixture
+def small(path: Path) -> Iterator[Map]:
+    """A map of that file; what the test has left to the garbage collector is collected before it is closed."""
+    with pmem2.open(path) as map:
+        yield map
+        gc.collect()
+
+
+# ---- as_array
+
+
+RECORD = [("id", "<u4"), ("name", "S3"), ("place", "<f8", (2,))]
+DTYPES = ["u1", "b", "?", "<u4", ">u4", "u8", "f4", "f8", "c16", "S5", "U3", "V7", "M8[s]", RECORD, float, np.int16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_all_whole_items(small: Map, dtype: str) -> None:
+    """Without a shape an array has all the whole items that there are, of any dtype: the very bytes."""
+    array = small.as_array(dtype)
+    kind = np.dtype(dtype)
+    assert array.dtype == kind
+    assert array.shape == (LENGTH // kind.itemsize,)
+    assert array.tobytes() == CONTENT[: array.nbytes]
+    assert array.flags.writeable
+    assert array.ctypes.data == small.address
+
+
+SHAPES: list[tuple[object, tuple[int, ...]]] = [
+    (3, (3,)),
+    (0, (0,)),
+    ((), ()),
+    ((5,), (5,)),
+    ((2, 3), (2, 3)),
+    ((2, 3, 4), (2, 3, 4)),
+    ((0, 2**40), (0, 2**40)),
+    ((2, 0), (2, 0)),
+    (np.int64(4), (4,)),
+    ((np.uint8(2), 2), (2, 2)),
+    (LENGTH // 2, (LENGTH // 2,)),
+]
+
+
+@pytest.mark.parametrize(("shape", "found"), SHAPES, ids=str)
+def test_shape(small: Map, shape: int, found: tuple[int, ...]) -> None:
+    """A shape is a number or a tuple of numbers; an array of nothing, or of one item without dimensions, is one."""
+    array = small.as_array("<u2", shape)
+    assert array.shape == found
+    assert array.flags.c_contiguous
+    assert array.tobytes() == CONTENT[: array.nbytes]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 7, 8, PAGE, LENGTH - 16, LENGTH - 15, LENGTH - 1, LENGTH])
+def test_offset(small: Map, offset: int) -> None:
+    """An array begins where it is told; what remains is counted in whole items."""
+    array = small.as_array("u8", offset=offset)
+    assert array.shape == ((LENGTH - offset) // 8,)
+    assert array.tobytes() == CONTENT[offset : offset + array.nbytes]
+    if offset <= LENGTH - 16:
+        pair = small.as_array(dtype="u8", shape=(2,), offset=np.int32(offset))
+        assert pair.tobytes() == CONTENT[offset : offset + 16]
+
+
+def test_array_is_the_memory(small: Map) -> None:
+    """What is stored in an array is in the map, and the reverse."""
+    array = small.as_array("<u4", 4, 8)
+    array[1] = 0x01020304
+    assert small[12:16] == b"\4\3\2\1"
+    small[8:12] = b"\1\0\0\0"
+    assert array[0] == 1
+    array[:] = 7
+    assert small[:24] == CONTENT[:8] + b"\7\0\0\0" * 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "offset"),
+    [
+        (LENGTH + 1, 0),
+        (LENGTH, 1),
+        (1, LENGTH),
+        (0, LENGTH + 1),
+        (None, LENGTH + 1),
+        (None, 2**64 - 1),
+        ((2**32, 2**32), 0),
+        ((2**63, 2), 0),
+        ((2**63, 2**63), 0),
+        (2**64 - 1, 0),
+        ((2**64 - 1, 2**64 - 1), 2**64 - 1),
+    ],
+)
+def test_array_outside(small: Map, shape: int | None, offset: int) -> None:
+    """An array that does not lie inside the map is a ValueError, however large."""
+    with pytest.raises(ValueError):  # noqa: PT011 # whoever says it
+        small.as_array("u1", shape, offset)
+
+
+@no_integer
+def test_no_number(small: Map, wrong: int) -> None:
+    """An offset, or a number in a shape, that is no integer is a TypeError."""
+    with pytest.raises(TypeError, match="offset"):
+        small.as_array("u1", 1, wrong)
+    with pytest.raises(TypeError, match="shape"):
+        small.as_array("u1", wrong)
+    with pytest.raises(TypeError, match="shape"):
+        small.as_array("u1", (1, wrong))
+
+
+@no_size
+def test_impossible_number(small: Map, outside: int) -> None:
+    """An offset, or a number in a shape, that is negative or too large is a ValueError: -1 is no wildcard."""
+    with pytest.raises(ValueError, match="offset"):
+        small.as_array("u1", 1, outside)
+    with pytest.raises(ValueError, match="shape"):
+        small.as_array("u1", outside)
+    with pytest.raises(ValueError, match="shape"):
+        small.as_array("u1", (1, outside))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["O", object, [("id", "u8"), ("thing", "O")], [("in", [("out", "O", (2,))])]], ids=str
+)
+def test_no_objects(small: Map, dtype: str) -> None:
+    """A dtype that holds Python objects is a TypeError."""
+    with pytest.raises(TypeError, match="objects"):
+        small.as_array(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["S0", "V0", "U0", []], ids=str)
+def test_items_of_no_size(small: Map, dtype: str) -> None:
+    """Items of no size are a ValueError: there is no end of them."""
+    with pytest.raises(ValueError, match="size"):
+        small.as_array(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["no such type", 5.0, ["x"]], ids=str)
+def test_no_dtype(small: Map, dtype: str) -> None:
+    """What is no dtype is the TypeError that NumPy raises."""
+    with pytest.raises(TypeError):
+        small.as_array(dtype)
+
+
+def test_array_of_a_read_only_map(path: Path) -> None:
+    """An array of a map without WRITE is read-only."""
+    with pmem2.open(path, "r") as map:
+        array = map.as_array("u1")
+        assert not array.flags.writeable
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+        del array
+        gc.collect()
+
+
+def test_array_of_a_read_only_map_stays_read_only(path: Path) -> None:
+    """An array of a map without WRITE cannot be made writable: a store would be a SIGSEGV."""
+    with pmem2.open(path, "r") as map:
+        array = map.as_array("u4", (2, 3))
+        with suppress(ValueError):
+            array.flags.writeable = True
+        writable = array.flags.writeable
+        del array
+        gc.collect()
+    assert not writable
+
+
+@pytest.mark.parametrize("protection", [WRITE, pmem2.Protection.NONE])
+def test_array_needs_read(path: Path, protection: pmem2.Protection) -> None:
+    """An array of a map made without READ is a TypeError, even one of nothing."""
+    with Source.from_path(path) as source, source.map(pmem2.Config(protection=protection)) as map:
+        for shape in (None, 1, 0):
+            with pytest.raises(TypeError, match="READ"):
+                map.as_array("u1", shape)
+
+
+def test_array_of_a_closed_map(path: Path) -> None:
+    """An array of a closed map is a ValueError."""
+    with pmem2.open(path) as map:
+        pass
+    for shape in (None, 0, 1):
+        with pytest.raises(ValueError, match="closed"):
+            map.as_array("u1", shape)
+
+
+def test_live_array_keeps_the_map_open(path: Path) -> None:
+    """close() refuses with BufferError while an array, or a part of one, is alive."""
+    map = pmem2.open(path)
+    array = map.as_array("u8")
+    part = array[3:5]
+    with pytest.raises(BufferError):
+        map.close()
+    del array
+    gc.collect()
+    with pytest.raises(BufferError):
+        map.close()
+    assert part.tobytes() == CONTENT[24:40]
+    del part
+    map.close()
+    assert map.closed
+
+
+# ---- as data
+
+
+ARRAYS: dict[str, Callable[[], np.ndarray[tuple[int, ...], np.dtype[np.generic]]]] = {
+    "bytes": lambda: np.arange(6, dtype="u1"),
+    "words": lambda: np.arange(6, dtype=">u8"),
+    "table": lambda: np.arange(6, dtype="<f4").reshape(2, 3),
+    "records": lambda: np.zeros(2, RECORD),
+    "single": lambda: np.array(5, dtype="u4"),
+    "nothing": lambda: np.zeros((0, 5)),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_data(small: Map, name: str) -> None:
+    """A contiguous array is data: of copies, pieces and slices."""
+    array = ARRAYS[name]()
+    data = array.tobytes()
+    end = 100 + len(data)
+    small.memcpy(100, array)
+    assert small[:] == CONTENT[:100] + data + CONTENT[end:]
+    small.memmove(0, array)
+    small.memcpy_many([(1000, array)])
+    small[2000 : 2000 + len(data)] = array
+    for place in (0, 1000, 2000):
+        assert small[place : place + len(data)] == data
+
+
+@pytest.mark.parametrize("gaps", [np.arange(8)[::2], np.arange(8)[::-1], np.zeros((3, 2)).T], ids=["step", "back", "T"])
+def test_data_with_gaps(small: Map, gaps: bytes) -> None:
+    """An array that is not C-contiguous is a BufferError, and nothing is stored."""
+    with pytest.raises(BufferError):
+        small.memcpy(0, gaps)
+    with pytest.raises(BufferError):
+        small.memmove(0, gaps)
+    with pytest.raises(BufferError):
+        small.memcpy_many([(0, b"first"), (0, gaps)])
+    with pytest.raises(BufferError):
+        small[0 : memoryview(gaps).nbytes] = gaps
+    assert small[:] == CONTENT
+
+
+def test_overlapping(small: Map) -> None:
+    """memmove takes an array of the very map, which may overlap."""
+    small.memmove(8, small.as_array("u8", 100))
+    assert small[:808] == CONTENT[:8] + CONTENT[:800]
+
+
+def test_source_reads_and_writes_arrays(path: Path) -> None:
+    """A Source reads into an array, and writes one."""
+    with Source.from_path(path) as source:
+        array = np.zeros((2, 4), "<u4")
+        source.pread_mcsafe_into(array, 32)
+        assert array.tobytes() == CONTENT[32:64]
+        array += 1
+        source.pwrite_mcsafe(array, 64)
+        assert path.read_bytes()[64:96] == array.tobytes()
+        array.flags.writeable = False
+        with pytest.raises(TypeError):
+            source.pread_mcsafe_into(array)
+        with pytest.raises(BufferError):
+            source.pread_mcsafe_into(np.zeros(8, "u1")[::2])
+
+
+@pytest.mark.parametrize("granularity", list(pmem2.Granularity))
+def test_existing_array(granularity: pmem2.Granularity) -> None:
+    """A Map is made of an array, read-only if the array is; one with gaps is a BufferError."""
+    array = np.arange(100, dtype="<u4").reshape(10, 10)
+    with Source.from_anon(PAGE) as source:
+        with Map.from_existing(source, array, granularity) as map:
+            assert map.size == 400
+            map[0:4] = b"\xff\0\0\0"
+            map.persist()
+            assert array[0, 0] == 255
+            with pytest.raises(pmem2.MapExistsError):
+                Map.from_existing(source, array[0], granularity)
+        array.flags.writeable = False
+        with Map.from_existing(source, array, granularity) as map:
+            assert map.protection == READ
+        with pytest.raises(BufferError):
+            Map.from_existing(source, array[:, 0], granularity)
+        with pytest.raises(ValueError, match="empty"):
+            Map.from_existing(source, array[:0], granularity)
+
+
+# ---- as ranges
+
+
+GOOD = [[0, 1], [5, 6], [PAGE, PAGE], [LENGTH, 0]]
+BAD = [[0, 1], [5, 6], [PAGE, PAGE + 1], [LENGTH, 0]]
+
+
+@pytest.mark.parametrize("dtype", ["u8", "<u8", ">u8", "i8", ">i8", "u4", "i2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_ranges(small: Map, dtype: str, order: Literal["C", "F"]) -> None:
+    """An array of two columns of any integers is ranges, and each is checked."""
+    small.persist_many(np.array(GOOD, dtype, order=order))
+    small.flush_many(np.array(GOOD, dtype, order=order))
+    with pytest.raises(ValueError, match="outside"):
+        small.persist_many(np.array(BAD, dtype, order=order))
+    with pytest.raises(ValueError, match="outside"):
+        small.flush_many(np.array(BAD, dtype, order=order))
+
+
+def test_ranges_with_gaps(small: Map) -> None:
+    """An array with gaps is read as what it shows, not as what lies between."""
+    small.persist_many(np.array([[0, 1], [0, 2**40]] * 5, "u8")[::2])
+    small.persist_many(np.array([[0, 2**40, 1], [5, 2**40, 6]], "u8")[:, ::2])
+    small.persist_many(np.array([[1, 0], [6, 5]], "u8")[:, ::-1])
+    with pytest.raises(ValueError, match="outside"):
+        small.persist_many(np.array([[0, 1], [0, 2**40]] * 5, "u8")[1::2])
+
+
+def test_flat_ranges(small: Map) -> None:
+    """An array of 2n unsigned 64-bit integers is n ranges; of an odd number of them a ValueError."""
+    small.persist_many(np.array(GOOD, "u8").reshape(-1))
+    small.persist_many(np.zeros(0, "u8"))
+    small.persist_many(np.zeros((0, 2), "u8"))
+    with pytest.raises(ValueError, match="outside"):
+        small.persist_many(np.array(BAD, "u8").reshape(-1))
+    with pytest.raises(ValueError, match="pairs"):
+        small.persist_many(np.zeros(3, "u8"))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 1), (2, 0)])
+def test_ranges_of_other_columns(small: Map, shape: tuple[int, ...]) -> None:
+    """Rows that are no pairs are a ValueError."""
+    with pytest.raises(ValueError, match="unpack"):
+        small.persist_many(np.zeros(shape, "u8"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 2)),
+        np.zeros((2, 2), "?"),
+        np.zeros((2, 2), "U1"),
+        np.zeros((2, 2), "O") + 0.5,
+        np.zeros(4, "i8"),
+        np.zeros((), "u8"),
+        np.zeros((2, 2, 2), "u8"),
+        np.zeros(2, "f8"),
+        np.zeros(32, "u1"),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_no_ranges(small: Map, wrong: list[tuple[int, int]]) -> None:
+    """Floats, bools, or anything else that is not pairs of integers, is a TypeError."""
+    with pytest.raises(REFUSED):
+        small.persist_many(wrong)
+    with pytest.raises(REFUSED):
+        small.flush_many(wrong)
+
+
+def test_negative_ranges(small: Map) -> None:
+    """Signed integers are checked as such: a negative one is a ValueError, not a large one."""
+    with pytest.raises(ValueError, match="negative"):
+        small.persist_many(np.array([[0, 1], [-1, 1]], "i8"))
+
+
+# ---- as numbers
+
+
+def test_numbers(small: Map) -> None:
+    """NumPy's integers are numbers."""
+    small.persist(np.int64(0), np.uint8(200))
+    small.memset(np.uint16(1), np.int8(7), np.uint64(2))
+    assert small[np.int8(1)] == 7
+    small[np.uint8(0)] = np.uint8(200)
+    assert small[0:4] == b"\xc8\7\7\3"
+    small.store_u64(np.int64(8), np.uint64(2**64 - 1))
+    assert small.fetch_add_u64(8, np.int64(-1)) == 2**64 - 1
+    with pytest.raises(ValueError, match="negative"):
+        small.persist(np.int8(-1))
+
+
+@pytest.mark.parametrize("wrong", [np.bool_(True), np.float64(1), np.zeros(2, "u8")], ids=repr)
+def test_no_numbers(small: Map, wrong: int) -> None:
+    """NumPy's bools, floats and arrays are no numbers."""
+    with pytest.raises(REFUSED):
+        small.persist(wrong, 1)
+    with pytest.raises(REFUSED):
+        small[0] = wrong

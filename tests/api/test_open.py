@@ -1,0 +1,508 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""open: every mode, what it refuses, and that nothing is lost or left behind when it does."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Callable, Literal
+
+import pytest
+from support.children import RunChild
+from support.values import CONTENT, PAGE, Index, OwnPath, descriptors, make_device, make_fifo, make_socket, no_integer
+
+import pmem2
+from pmem2 import Config, Granularity, Protection, Sharing
+
+Mode = Literal["r", "r+", "w+", "x+", "c"]
+READ, READ_WRITE = Protection.READ, Protection.READ | Protection.WRITE
+MODES: dict[Mode, tuple[Sharing, Protection]] = {
+    "r": (Sharing.SHARED, READ),
+    "r+": (Sharing.SHARED, READ_WRITE),
+    "w+": (Sharing.SHARED, READ_WRITE),
+    "x+": (Sharing.SHARED, READ_WRITE),
+    "c": (Sharing.PRIVATE, READ_WRITE),
+}
+every_mode = pytest.mark.parametrize("mode", MODES)
+existing = pytest.mark.parametrize("mode", ["r", "r+", "c"])
+creating = pytest.mark.parametrize("mode", ["w+", "x+"])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of two pages, none of its bytes like its neighbours."""
+    path = tmp_path / "existing"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    """The name of a file that is not there."""
+    return tmp_path / "new"
+
+
+def size_for(mode: Mode) -> int | None:
+    """Return a size where the mode needs one."""
+    return PAGE if mode in ("w+", "x+") else None
+
+
+# ---- what a mode means
+
+
+@every_mode
+def test_mode_decides(path: Path, new: Path, mode: Mode) -> None:
+    """The mode decides sharing and protection; the map has them, and its Config too."""
+    sharing, protection = MODES[mode]
+    with pmem2.open(new if mode == "x+" else path, mode, size=size_for(mode)) as map:
+        assert map.sharing is sharing
+        assert map.protection == protection
+        assert map.config == Config(sharing=sharing, protection=protection)
+
+
+def test_reading_and_writing_is_the_default(path: Path) -> None:
+    """Without a mode a file is opened as with r+."""
+    with pmem2.open(path) as map:
+        assert map[:] == CONTENT
+        map.memcpy(0, b"here")
+    assert path.read_bytes() == b"here" + CONTENT[4:]
+
+
+@existing
+def test_existing_file(path: Path, mode: Mode) -> None:
+    """r, r+ and c map the file as it is, whole, and leave it so."""
+    before = path.stat()
+    with pmem2.open(path, mode) as map:
+        assert map[:] == CONTENT
+    assert path.read_bytes() == CONTENT
+    assert path.stat().st_ino == before.st_ino
+
+
+def test_read_only(path: Path) -> None:
+    """r makes a map that cannot be written to."""
+    with pmem2.open(path, "r") as map, pytest.raises(TypeError):
+        map[0] = 1
+
+
+def test_copy_on_write(path: Path) -> None:
+    """c makes a map that can be written to, and what is written stays in it."""
+    with pmem2.open(path, "c") as map:
+        map.memcpy(0, b"mine")
+        map[4:8] = b"mine"
+        map.persist()
+        assert map[:8] == b"mine" * 2
+        assert path.read_bytes() == CONTENT
+
+
+@creating
+@pytest.mark.parametrize("size", [1, PAGE - 1, PAGE, 3 * PAGE + 1])
+def test_created(new: Path, mode: Mode, size: int) -> None:
+    """w+ and x+ create a file of zeros, of that size, with space on disk for all of it."""
+    with pmem2.open(new, mode, size=Index(size)) as map:
+        assert map.size == size
+        assert map[:] == bytes(size)
+        map[-1] = 42
+    assert new.read_bytes() == bytes(size - 1) + b"*"
+    assert new.stat().st_blocks * 512 >= size
+
+
+@pytest.mark.parametrize("size", [1, PAGE, 2 * PAGE, 5 * PAGE])
+def test_emptied(path: Path, size: int) -> None:
+    """w+ empties a file that is there, smaller or larger, and it stays the same file."""
+    path.chmod(0o600)
+    before = path.stat()
+    with pmem2.open(path, "w+", size=size) as map:
+        assert map[:] == bytes(size)
+    after = path.stat()
+    assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, size)
+    assert after.st_blocks * 512 >= size
+    assert path.read_bytes() == bytes(size)
+
+
+def test_link_to_a_file_that_is_not_there(new: Path, tmp_path: Path) -> None:
+    """w+ creates the file that a link names, x+ refuses, and a failure removes no more than what was created."""
+    link = tmp_path / "link"
+    link.symlink_to(new)
+    with pytest.raises(FileExistsError):
+        pmem2.open(link, "x+", size=PAGE)
+    with pytest.raises(pmem2.OffsetUnalignedError):
+        pmem2.open(link, "w+", size=PAGE, config=pmem2.Config(offset=1))
+    assert link.is_symlink()
+    assert not new.exists()
+    with pmem2.open(link, "w+", size=PAGE) as map:
+        map[0] = 42
+    assert link.is_symlink()
+    assert new.read_bytes() == b"*" + bytes(PAGE - 1)
+
+
+def test_hole_is_filled(new: Path) -> None:
+    """w+ gives a file space on disk that was a hole before."""
+    new.touch()
+    os.truncate(new, 1024 * PAGE)
+    assert new.stat().st_blocks == 0
+    with pmem2.open(new, "w+", size=1024 * PAGE):
+        assert new.stat().st_blocks * 512 >= 1024 * PAGE
+
+
+def test_must_not_exist(path: Path) -> None:
+    """x+ on a file that is there is a FileExistsError, and the file stays as it is."""
+    with pytest.raises(FileExistsError) as caught:
+        pmem2.open(path, "x+", size=PAGE)
+    assert os.fspath(caught.value.filename) == str(path)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("umask", "left"), [(0o000, 0o666), (0o022, 0o644), (0o077, 0o600), (0o137, 0o640)])
+@creating
+def test_umask(new: Path, mode: Mode, umask: int, left: int) -> None:
+    """A file that is created has the permissions that the umask leaves."""
+    before = os.umask(umask)
+    try:
+        pmem2.open(new, mode, size=PAGE).close()
+    finally:
+        os.umask(before)
+    assert new.stat().st_mode & 0o7777 == left
+
+
+@existing
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path, OwnPath])
+def test_paths(path: Path, mode: Mode, kind: Callable[[Path], Path]) -> None:
+    """A path may be a str, bytes, or anything that os.fspath takes."""
+    with pmem2.open(kind(path), mode) as map:
+        assert map[:] == CONTENT
+
+
+@creating
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path, OwnPath])
+def test_paths_created(new: Path, mode: Mode, kind: Callable[[Path], Path]) -> None:
+    """The same where a file is created."""
+    with pmem2.open(kind(new), mode, size=PAGE) as map:
+        assert map[:] == bytes(PAGE)
+    assert new.stat().st_size == PAGE
+
+
+@every_mode
+def test_config(path: Path, new: Path, mode: Mode) -> None:
+    """The rest is the Config's: where in the file, how much of it, and where in memory."""
+    size = None if size_for(mode) is None else 2 * PAGE
+    with pmem2.VMReservation(2 * PAGE) as reservation:
+        config = Config(offset=PAGE, length=PAGE, reservation=reservation, reservation_offset=PAGE)
+        with pmem2.open(new if mode == "x+" else path, mode, size=size, config=config) as map:
+            assert map.address == reservation.address + PAGE
+            assert map[:] == (bytes(PAGE) if size else CONTENT[PAGE:])
+            assert reservation.first() is map
+
+
+@every_mode
+def test_own_protection_may_be_told(path: Path, new: Path, mode: Mode) -> None:
+    """A Config may say what the mode says."""
+    config = Config(protection=MODES[mode][1], sharing=MODES[mode][0])
+    with pmem2.open(new if mode == "x+" else path, mode, size=size_for(mode), config=config) as map:
+        assert map.config == config
+
+
+def test_granularity(path: Path, granularity: Granularity) -> None:
+    """A granularity that is required is had, or refused."""
+    for required in Granularity:
+        config = Config(required_granularity=required)
+        if granularity <= required:
+            with pmem2.open(path, config=config) as map:
+                assert map.granularity is granularity
+        else:
+            with pytest.raises(pmem2.GranularityNotSupportedError):
+                pmem2.open(path, config=config)
+
+
+@every_mode
+def test_file_is_closed_again(path: Path, new: Path, mode: Mode) -> None:
+    """Nothing but the map stays open: no descriptor."""
+    before = descriptors()
+    with pmem2.open(new if mode == "x+" else path, mode, size=size_for(mode)):
+        assert descriptors() == before
+    assert descriptors() == before
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("mode", ["", "w", "rw", "a", "x", "R", "r ", "rb", "+r", "readonly", "copyonwrite", None, 0])
+def test_unknown_mode(path: Path, mode: Mode) -> None:
+    """An unknown mode is a ValueError that names the known ones."""
+    with pytest.raises(ValueError, match="r, r\\+, w\\+, x\\+, c"):
+        pmem2.open(path, mode)
+    assert path.read_bytes() == CONTENT
+
+
+@creating
+def test_missing_size(path: Path, mode: Mode) -> None:
+    """w+ and x+ without a size are a ValueError, and the file stays as it is."""
+    with pytest.raises(ValueError, match="size"):
+        pmem2.open(path, mode)
+    assert path.read_bytes() == CONTENT
+
+
+@existing
+@pytest.mark.parametrize("size", [0, 1, PAGE, 2 * PAGE])
+def test_unwanted_size(path: Path, mode: Mode, size: int) -> None:
+    """A size with another mode is a ValueError."""
+    with pytest.raises(ValueError, match="size"):
+        pmem2.open(path, mode, size=size)
+    assert path.read_bytes() == CONTENT
+
+
+@creating
+@pytest.mark.parametrize("size", [0, -1, -PAGE, -(2**70), 2**63, 2**64, 2**70])
+def test_impossible_size(path: Path, new: Path, mode: Mode, size: int) -> None:
+    """A size that no file can have, or none, is a ValueError; nothing is created or emptied."""
+    for name in (path, new):
+        with pytest.raises(ValueError, match="size"):
+            pmem2.open(name, mode, size=size)
+    assert path.read_bytes() == CONTENT
+    assert not new.exists()
+
+
+@creating
+@no_integer
+def test_size_of_a_wrong_type(path: Path, new: Path, mode: Mode, wrong: int) -> None:
+    """A size that is no integer is a TypeError; nothing is created or emptied."""
+    for name in (path, new):
+        with pytest.raises(TypeError, match="size"):
+            pmem2.open(name, mode, size=wrong)
+    assert path.read_bytes() == CONTENT
+    assert not new.exists()
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "w+", "x+"])
+def test_private_is_for_copy_on_write(path: Path, new: Path, mode: Mode) -> None:
+    """PRIVATE with another mode than c is a ValueError; nothing is created or emptied."""
+    for name in (path, new):
+        with pytest.raises(ValueError, match="PRIVATE"):
+            pmem2.open(name, mode, size=size_for(mode), config=Config(sharing=Sharing.PRIVATE))
+    assert path.read_bytes() == CONTENT
+    assert not new.exists()
+
+
+@every_mode
+@pytest.mark.parametrize(
+    "protection",
+    [Protection.NONE, READ, Protection.WRITE, READ_WRITE, READ | Protection.EXEC, READ_WRITE | Protection.EXEC],
+)
+def test_another_protection(path: Path, new: Path, mode: Mode, protection: Protection) -> None:
+    """A protection that is not the mode's own is a ValueError; nothing is created or emptied."""
+    if protection == MODES[mode][1]:
+        pytest.skip("is the mode's own")
+    for name in (path, new):
+        with pytest.raises(ValueError, match=r"protection|maps with"):
+            pmem2.open(name, mode, size=size_for(mode), config=Config(protection=protection))
+    assert path.read_bytes() == CONTENT
+    assert not new.exists()
+
+
+@every_mode
+@pytest.mark.parametrize("wrong", [None, {}, 0, Granularity.PAGE, Config])
+def test_no_config(path: Path, new: Path, mode: Mode, wrong: Config) -> None:
+    """Anything but a Config is a TypeError; nothing is created or emptied."""
+    for name in (path, new):
+        with pytest.raises(TypeError, match="Config"):
+            pmem2.open(name, mode, size=size_for(mode), config=wrong)
+    assert path.read_bytes() == CONTENT
+    assert not new.exists()
+
+
+def test_keywords(path: Path) -> None:
+    """Size and config are given by keyword only."""
+    with pytest.raises(TypeError):
+        pmem2.open(path, "w+", PAGE)  # type: ignore[call-arg] # that is the question
+    assert path.read_bytes() == CONTENT
+
+
+@every_mode
+@pytest.mark.parametrize("wrong", [0, True, None, 1.0, object()])
+def test_no_path(mode: Mode, wrong: Path) -> None:
+    """What is no path is a TypeError; a descriptor is none."""
+    with pytest.raises(TypeError):
+        pmem2.open(wrong, mode, size=size_for(mode))
+
+
+@existing
+def test_missing_file(new: Path, mode: Mode) -> None:
+    """A file that is not there is a FileNotFoundError, and is not created."""
+    with pytest.raises(FileNotFoundError):
+        pmem2.open(new, mode)
+    assert not new.exists()
+
+
+@every_mode
+def test_missing_folder(tmp_path: Path, mode: Mode) -> None:
+    """A folder that is not there is a FileNotFoundError."""
+    with pytest.raises(FileNotFoundError):
+        pmem2.open(tmp_path / "missing" / "file", mode, size=size_for(mode))
+
+
+@every_mode
+@pytest.mark.parametrize("make", [os.mkdir, make_fifo, make_socket, make_device])
+def test_no_file(tmp_path: Path, mode: Mode, make: Callable[[Path], None]) -> None:
+    """A directory, a FIFO that nobody has open, a socket, a device: an error at once, and nothing is leaked."""
+    path = tmp_path / "no file"
+    make(path)
+    before, kind = descriptors(), path.lstat().st_mode
+    with pytest.raises(FileExistsError if mode == "x+" else pmem2.InvalidFileTypeError):
+        pmem2.open(path, mode, size=size_for(mode))
+    assert descriptors() == before
+    assert path.lstat().st_mode == kind
+
+
+@existing
+def test_empty_file(new: Path, mode: Mode) -> None:
+    """An empty file has nothing to map."""
+    new.touch()
+    with pytest.raises(pmem2.SourceEmptyError):
+        pmem2.open(new, mode)
+    assert new.stat().st_size == 0
+
+
+def test_permissions(locked: Path, run_child: RunChild) -> None:
+    """Modes that write raise PermissionError on a file that may only be read; r and c work."""
+    child = run_child(
+        """
+        import os, sys, pmem2
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        for mode in ("r", "c", "r+", "w+"):
+            try:
+                pmem2.open(sys.argv[1], mode, size=4096 if mode == "w+" else None).close()
+                print(mode)
+            except PermissionError:
+                print("not", mode)
+        """,
+        str(locked),
+    )
+    assert (child.stdout.split("\n"), child.stderr) == (["r", "c", "not r+", "not w+", ""], "")
+    assert locked.read_bytes() == CONTENT
+
+
+# ---- nothing is lost, nothing is left behind
+
+
+NOT_GIVEN: dict[str, Callable[[], Config]] = {
+    "granularity": lambda: Config(required_granularity=Granularity.BYTE),
+    "no granularity": lambda: Config(required_granularity=None),
+    "unaligned offset": lambda: Config(offset=1),
+    "unaligned length": lambda: Config(length=1),
+    "offset at the end": lambda: Config(offset=PAGE),
+    "offset past the end": lambda: Config(offset=3 * PAGE),
+    "length past the end": lambda: Config(length=2 * PAGE),
+    "length far past the end": lambda: Config(length=2**64 - PAGE),
+}
+
+
+@pytest.fixture
+def page_granularity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file gives PAGE only."""
+    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "PAGE")
+
+
+@pytest.mark.usefixtures("page_granularity")
+@creating
+@pytest.mark.parametrize("name", NOT_GIVEN)
+def test_new_file_is_removed(new: Path, mode: Mode, name: str) -> None:
+    """A file that was created and cannot be mapped is removed again."""
+    before = descriptors()
+    with pytest.raises(pmem2.Pmem2Error):
+        pmem2.open(new, mode, size=PAGE, config=NOT_GIVEN[name]())
+    assert not new.exists()
+    assert descriptors() == before
+
+
+@pytest.mark.usefixtures("page_granularity")
+@pytest.mark.parametrize("name", NOT_GIVEN)
+@pytest.mark.parametrize("length", [0, 1, PAGE, 2 * PAGE, 5 * PAGE])
+def test_existing_file_is_not_touched(path: Path, name: str, length: int) -> None:
+    """An existing file that cannot be mapped, whatever its size, keeps what it has."""
+    content = (CONTENT * 3)[:length]
+    path.write_bytes(content)
+    before = descriptors()
+    with pytest.raises(pmem2.Pmem2Error):
+        pmem2.open(path, "w+", size=PAGE, config=NOT_GIVEN[name]())
+    assert path.read_bytes() == content
+    assert descriptors() == before
+
+
+@creating
+@pytest.mark.parametrize("size", [2**60, 2**63 - 1, 2**63 - PAGE])
+def test_more_than_a_disk_has(path: Path, new: Path, mode: Mode, size: int) -> None:
+    """A size that no disk has is an OSError; a new file is removed, an existing one keeps what it has."""
+    with pytest.raises(OSError, match=r".") as caught:
+        pmem2.open(new, mode, size=size)
+    assert caught.value.errno in (errno.EFBIG, errno.ENOSPC)
+    assert not isinstance(caught.value, pmem2.Pmem2Error)
+    assert not new.exists()
+    if mode == "w+":
+        with pytest.raises(OSError, match=r".") as caught:
+            pmem2.open(path, mode, size=size)
+        assert caught.value.errno in (errno.EFBIG, errno.ENOSPC)
+    assert path.read_bytes() == CONTENT
+
+
+@creating
+def test_full_disk(small_disk: Path, mode: Mode) -> None:
+    """A size that is more than is free is OSError(ENOSPC), and what was allocated on the way is free again."""
+    path, new = small_disk / "existing", small_disk / "new"
+    path.write_bytes(CONTENT)
+    free = os.statvfs(small_disk).f_bfree
+    for name in (new, path) if mode == "w+" else (new,):
+        with pytest.raises(OSError, match=r".") as caught:
+            pmem2.open(name, mode, size=17 * PAGE)
+        assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == CONTENT
+    assert sorted(small_disk.iterdir()) == [path]
+    assert os.statvfs(small_disk).f_bfree == free
+    with pmem2.open(new, mode, size=13 * PAGE) as map:
+        map.memset(0, 1, 13 * PAGE)
+
+
+def test_nearly_full_disk(small_disk: Path) -> None:
+    """A file may be replaced by one for which there is room only without it."""
+    path = small_disk / "existing"
+    path.write_bytes(b"1" * 14 * PAGE)
+    with pmem2.open(path, "w+", size=15 * PAGE) as map:
+        assert map[:] == bytes(15 * PAGE)
+
+
+def test_reservation_that_is_taken(path: Path, new: Path) -> None:
+    """A place in memory that is taken is refused before an existing file is emptied, and a new one is removed."""
+    with (
+        pmem2.VMReservation(PAGE) as reservation,
+        pmem2.open(path, config=Config(length=PAGE, reservation=reservation)) as map,
+    ):
+        for name in (path, new):
+            with pytest.raises(pmem2.MappingExistsError):
+                pmem2.open(name, "w+", size=PAGE, config=map.config)
+    assert path.read_bytes() == CONTENT
+    assert not new.exists()
+
+
+@pytest.mark.parametrize(("size", "place"), [(PAGE, 2 * PAGE), (2 * PAGE, PAGE), (5 * PAGE, 0)])
+def test_reservation_that_is_too_small(path: Path, new: Path, size: int, place: int) -> None:
+    """A place in memory that is too small for the new size is refused before an existing file is emptied."""
+    with pmem2.VMReservation(2 * PAGE) as reservation:
+        for name in (path, new):
+            with pytest.raises(pmem2.LengthOutOfRangeError):
+                pmem2.open(name, "w+", size=size, config=Config(reservation=reservation, reservation_offset=place))
+    assert path.read_bytes() == CONTENT
+    assert not new.exists()
+
+
+def test_reservation_for_a_smaller_file(path: Path) -> None:
+    """A place in memory need only hold the new size, not what the file has before."""
+    with pmem2.VMReservation(PAGE) as reservation:
+        with pmem2.open(path, "w+", size=PAGE, config=Config(reservation=reservation)) as map:
+            assert map[:] == bytes(PAGE)
+
+
+def test_offset_into_a_larger_file(path: Path) -> None:
+    """A range that lies inside the new size but not inside what the file has before is mapped."""
+    with pmem2.open(path, "w+", size=5 * PAGE, config=Config(offset=4 * PAGE, length=PAGE)) as map:
+        assert map[:] == bytes(PAGE)
+    assert path.stat().st_size == 5 * PAGE

@@ -1,0 +1,520 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reservations: addresses that are kept free, and finding the maps that lie there."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Callable
+
+import pytest
+from support.values import PAGE, Index, no_integer, no_size
+
+import pmem2
+from pmem2 import Config, Map, Source, VMReservation
+
+PAGES = 16
+SIZE = PAGES * PAGE
+ROOM = 64 * 1024 * 1024  # libpmem2 wants some room behind an address that it is told
+
+
+@pytest.fixture
+def reservation() -> Iterator[VMReservation]:
+    """A reservation of 16 pages."""
+    with VMReservation(SIZE) as reserved:
+        yield reserved
+
+
+@pytest.fixture
+def page() -> Iterator[Source]:
+    """A source of one page."""
+    with Source.from_anon(PAGE) as source:
+        yield source
+
+
+@pytest.fixture
+def place(reservation: VMReservation, page: Source) -> Iterator[Callable[[int], Map]]:
+    """Map a page at a place in the reservation, counted in pages."""
+    with ExitStack() as stack:
+        yield lambda number: stack.enter_context(
+            page.map(Config(reservation=reservation, reservation_offset=number * PAGE))
+        )
+
+
+# ---- making one
+
+
+def test_made(reservation: VMReservation) -> None:
+    """A reservation has an address, the size that was asked for, and is open."""
+    assert reservation.address % PAGE == 0
+    assert reservation.address > 0
+    assert type(reservation.address) is int
+    assert reservation.size == SIZE
+    assert reservation.closed is False
+
+
+def test_made_at_an_address() -> None:
+    """A reservation is at the address that was asked for, if it is free."""
+    with VMReservation(ROOM) as reservation:
+        address = reservation.address
+    with VMReservation(SIZE, address) as reservation:
+        assert reservation.address == address
+        assert reservation.size == SIZE
+    with VMReservation(size=Index(SIZE), address=Index(address)) as reservation:
+        assert reservation.address == address
+    with VMReservation(SIZE, None) as reservation:
+        assert reservation.address > 0
+
+
+def test_an_address_that_is_taken(reservation: VMReservation) -> None:
+    """An address where something is mapped is a MappingExistsError."""
+    with pytest.raises(pmem2.MappingExistsError) as caught:
+        VMReservation(PAGE, reservation.address + PAGE)
+    assert caught.value.code is pmem2.ErrorCode.MAPPING_EXISTS
+
+
+@pytest.mark.parametrize("size", [1, PAGE - 1, PAGE + 1])
+def test_unaligned_size(size: int) -> None:
+    """A size that is no multiple of the page size is a LengthUnalignedError."""
+    with pytest.raises(pmem2.LengthUnalignedError):
+        VMReservation(size)
+
+
+def test_unaligned_address(reservation: VMReservation) -> None:
+    """An address that is no multiple of the page size is an AddressUnalignedError."""
+    with pytest.raises(pmem2.AddressUnalignedError):
+        VMReservation(PAGE, reservation.address + 1)
+
+
+@pytest.mark.parametrize("size", [0, 2**63, 2**64 - PAGE, 2**64 - 1])
+def test_a_size_of_nothing_or_one_that_wraps(size: int) -> None:
+    """A size of 0, or one that no address space holds, is a ValueError."""
+    with pytest.raises(ValueError, match="size"):
+        VMReservation(size)
+
+
+@pytest.mark.parametrize("address", [PAGE, 2**40, 2**63, 2**64 - PAGE])
+def test_an_end_that_wraps(address: int) -> None:
+    """A size that wraps at its address is a ValueError."""
+    with pytest.raises(ValueError, match="address space"):
+        VMReservation(2**64 - PAGE, address)
+    with pytest.raises(ValueError, match="address space"):
+        VMReservation(2**63 - PAGE, address)
+
+
+@no_integer
+def test_no_number(reservation: VMReservation, page: Source, wrong: int) -> None:
+    """What is no integer is a TypeError, everywhere, and changes nothing."""
+    calls: list[Callable[[], object]] = [
+        lambda: VMReservation(wrong),
+        lambda: VMReservation(PAGE, wrong),
+        lambda: reservation.extend(wrong),
+        lambda: reservation.shrink(wrong, PAGE),
+        lambda: reservation.shrink(0, wrong),
+        lambda: reservation.find(wrong, PAGE),
+        lambda: reservation.find(0, wrong),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="integer"):
+            call()
+    assert reservation.size == SIZE
+
+
+@no_size
+def test_impossible_number(reservation: VMReservation, outside: int) -> None:
+    """A number that is negative, or that C cannot express, is a ValueError, everywhere, and changes nothing."""
+    calls: list[Callable[[], object]] = [
+        lambda: VMReservation(outside),
+        lambda: VMReservation(PAGE, outside),
+        lambda: reservation.extend(outside),
+        lambda: reservation.shrink(outside, PAGE),
+        lambda: reservation.shrink(0, outside),
+        lambda: reservation.find(outside, PAGE),
+        lambda: reservation.find(0, outside),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError):  # noqa: PT011 # whoever says it
+            call()
+    assert reservation.size == SIZE
+
+
+def test_more_than_there_is(reservation: VMReservation) -> None:
+    """More addresses than there are is OSError(ENOMEM)."""
+    calls: list[Callable[[], object]] = [lambda: VMReservation(2**62), lambda: reservation.extend(2**62)]
+    for call in calls:
+        with pytest.raises(OSError, match="reserv") as caught:
+            call()
+        assert caught.value.errno == errno.ENOMEM
+        assert not isinstance(caught.value, pmem2.Pmem2Error)
+    assert reservation.size == SIZE
+
+
+def test_attributes_cannot_be_set(reservation: VMReservation) -> None:
+    """The properties cannot be set, and no attribute be added."""
+    for name in ("address", "size", "closed", "color"):
+        with pytest.raises(AttributeError):
+            setattr(reservation, name, 0)
+
+
+def test_repr() -> None:
+    """What is printed says how large it is, where, and whether it is closed."""
+    with VMReservation(SIZE) as reservation:
+        assert str(SIZE) in repr(reservation)
+        assert f"{reservation.address:#x}" in repr(reservation)
+    assert "closed" in repr(reservation)
+
+
+# ---- mapping into one
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, PAGES - 1])
+def test_mapped_where_it_was_told(reservation: VMReservation, place: Callable[[int], Map], number: int) -> None:
+    """A map lies where the Config says."""
+    assert place(number).address == reservation.address + number * PAGE
+
+
+def test_side_by_side(reservation: VMReservation, source: Source) -> None:
+    """Parts of a source, mapped side by side, are those parts."""
+    with source.map(Config(offset=PAGE, length=2 * PAGE, reservation=reservation)) as one:
+        with source.map(Config(length=PAGE, reservation=reservation, reservation_offset=2 * PAGE)) as two:
+            assert two.address == one.address + one.size
+            one.memset(0, 1, 2 * PAGE)
+            two.memset(0, 2, PAGE)
+            assert source.pread_mcsafe(4 * PAGE) == b"\2" * PAGE + b"\1" * 2 * PAGE + bytes(PAGE)
+
+
+def test_place_that_is_taken(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """A place where a map lies is a MappingExistsError, until it is closed."""
+    map = place(3)
+    with pytest.raises(pmem2.MappingExistsError):
+        place(3)
+    map.close()
+    assert place(3).address == map.config.reservation_offset + reservation.address
+
+
+@pytest.mark.parametrize("number", [PAGES - 1, PAGES])
+def test_too_small_for_a_map(reservation: VMReservation, source: Source, number: int) -> None:
+    """A map that the rest of the reservation does not hold is a LengthOutOfRangeError."""
+    with pytest.raises(pmem2.LengthOutOfRangeError):
+        source.map(Config(length=2 * PAGE, reservation=reservation, reservation_offset=number * PAGE))
+
+
+@pytest.mark.parametrize("offset", [1, PAGE - 1, PAGE + 1, SIZE - 1])
+def test_unaligned_place(reservation: VMReservation, page: Source, offset: int) -> None:
+    """A place that is no multiple of the page size is an OffsetUnalignedError."""
+    with pytest.raises(pmem2.OffsetUnalignedError):
+        page.map(Config(reservation=reservation, reservation_offset=offset))
+
+
+@pytest.mark.parametrize("offset", [SIZE + 1, SIZE + PAGE, 2**63, 2**64 - PAGE])
+def test_past_the_end(reservation: VMReservation, offset: int) -> None:
+    """An offset past the end is a ValueError, everywhere."""
+    calls: list[Callable[[], object]] = [
+        lambda: Config(reservation=reservation, reservation_offset=offset),
+        lambda: reservation.find(offset, PAGE),
+        lambda: reservation.find(offset, 0),
+        lambda: reservation.shrink(offset, PAGE),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"past the end|outside"):
+            call()
+
+
+# ---- finding
+
+
+FINDING: dict[str, Callable[[VMReservation], Map]] = {
+    "find": lambda r: r.find(0, SIZE),
+    "find at the end": lambda r: r.find(SIZE, PAGE),
+    "find of nothing": lambda r: r.find(0, 0),
+    "first": VMReservation.first,
+    "last": VMReservation.last,
+}
+
+
+@pytest.mark.parametrize("name", FINDING)
+def test_nothing_there(reservation: VMReservation, name: str) -> None:
+    """In an empty reservation nothing is found: MappingNotFoundError; iteration ends at once."""
+    with pytest.raises(pmem2.MappingNotFoundError) as caught:
+        FINDING[name](reservation)
+    assert caught.value.code is pmem2.ErrorCode.MAPPING_NOT_FOUND
+    assert list(reservation) == []
+
+
+def test_found(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """What is found is the very Map object that made the mapping, whichever overlaps first."""
+    third, seventh = place(3), place(7)
+    assert reservation.find(0, SIZE) is third
+    assert reservation.find(3 * PAGE, PAGE) is third
+    assert reservation.find(3 * PAGE + 5, 1) is third
+    assert reservation.find(4 * PAGE - 1, 1) is third
+    assert reservation.find(4 * PAGE, SIZE) is seventh
+    assert reservation.find(0, 2**64 - 1) is third
+    assert reservation.find(4 * PAGE, 2**64 - 1) is seventh
+    assert reservation.find(offset=Index(0), length=Index(SIZE)) is third
+    for offset, length in [(0, 3 * PAGE), (4 * PAGE, 3 * PAGE), (8 * PAGE, 8 * PAGE), (2 * PAGE, 1), (SIZE, 2**64 - 1)]:
+        with pytest.raises(pmem2.MappingNotFoundError):
+            reservation.find(offset, length)
+
+
+def test_in_the_order_of_addresses(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """first, last, next, prev and iteration go by address, whatever the order of making, and give the very Maps."""
+    made = {number: place(number) for number in (5, 2, 11, 0, 7)}
+    ordered = [made[number] for number in sorted(made)]
+    assert reservation.first() is ordered[0]
+    assert reservation.last() is ordered[-1]
+    for before, after in zip(ordered, ordered[1:]):
+        assert reservation.next(before) is after
+        assert reservation.prev(after) is before
+    found = list(reservation)
+    assert len(found) == len(ordered)
+    assert all(one is other for one, other in zip(found, ordered))
+    with pytest.raises(pmem2.MappingNotFoundError):
+        reservation.next(ordered[-1])
+    with pytest.raises(pmem2.MappingNotFoundError):
+        reservation.prev(ordered[0])
+
+
+def test_a_closed_map_is_not_found(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """A map that was closed is not found any more, and its neighbours are neighbours now."""
+    one, two, three = place(1), place(2), place(3)
+    two.close()
+    assert reservation.next(one) is three
+    assert reservation.prev(three) is one
+    assert list(reservation) == [one, three]
+    with pytest.raises(pmem2.MappingNotFoundError):
+        reservation.find(2 * PAGE, PAGE)
+
+
+def test_what_is_found_is_no_second_owner(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """Closing what was found closes the Map that was made, once."""
+    made = place(0)
+    reservation.first().close()
+    assert made.closed
+    made.close()
+    with pytest.raises(pmem2.MappingNotFoundError):
+        reservation.first()
+
+
+def test_closed_while_iterating(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """Maps may be closed and made while they are iterated over."""
+    maps = [place(number) for number in range(4)]
+    for map in reservation:
+        map.close()
+        place(10 + map.config.reservation_offset // PAGE)
+    assert all(map.closed for map in maps)
+    assert [map.config.reservation_offset // PAGE for map in reservation] == [10, 11, 12, 13]
+
+
+@pytest.mark.parametrize("look", [VMReservation.next, VMReservation.prev])
+def test_beside_a_map_that_is_elsewhere(
+    reservation: VMReservation, page: Source, place: Callable[[int], Map], look: Callable[[VMReservation, Map], Map]
+) -> None:
+    """A map of another reservation, of none, or a closed one, is a ValueError."""
+    place(0)
+    with VMReservation(SIZE) as other, page.map(Config(reservation=other)) as foreign, page.map() as free:
+        with pytest.raises(ValueError, match="reservation"):
+            look(reservation, foreign)
+        with pytest.raises(ValueError, match="reservation"):
+            look(reservation, free)
+    closed = place(1)
+    closed.close()
+    with pytest.raises(ValueError, match="closed"):
+        look(reservation, closed)
+
+
+@pytest.mark.parametrize("wrong", [None, 0, "map", Map, object()])
+def test_beside_what_is_no_map(reservation: VMReservation, wrong: Map) -> None:
+    """What is no Map is a TypeError."""
+    with pytest.raises(TypeError, match="Map"):
+        reservation.next(wrong)
+    with pytest.raises(TypeError, match="Map"):
+        reservation.prev(wrong)
+
+
+# ---- growing and shrinking
+
+
+def test_extended() -> None:
+    """A reservation grows at its end, where there is room; its address and its maps stay."""
+    with VMReservation(4 * SIZE) as reservation, Source.from_anon(PAGE) as page:
+        reservation.shrink(SIZE, 3 * SIZE)
+        address = reservation.address
+        assert reservation.size == SIZE
+        with page.map(Config(reservation=reservation)) as first:
+            reservation.extend(SIZE)
+            assert (reservation.address, reservation.size) == (address, 2 * SIZE)
+            reservation.extend(n=Index(PAGE))
+            assert reservation.size == 2 * SIZE + PAGE
+            with page.map(Config(reservation=reservation, reservation_offset=2 * SIZE)) as last:
+                assert list(reservation) == [first, last]
+
+
+def test_extended_into_something() -> None:
+    """Where something is mapped behind it, it does not grow, and stays as it was."""
+    with VMReservation(ROOM) as reservation:
+        reservation.shrink(SIZE, ROOM - SIZE)
+        with VMReservation(SIZE, reservation.address + ROOM // 2), pytest.raises(pmem2.MappingExistsError):
+            reservation.extend(ROOM)
+        assert reservation.size == SIZE
+
+
+@pytest.mark.parametrize("n", [0, 2**63, 2**64 - PAGE, 2**64 - SIZE])
+def test_extended_by_nothing_or_too_much(reservation: VMReservation, n: int) -> None:
+    """extend(0), or by what wraps, is a ValueError."""
+    with pytest.raises(ValueError, match=r"must not be 0|outside"):
+        reservation.extend(n)
+    assert reservation.size == SIZE
+
+
+@pytest.mark.parametrize("n", [1, PAGE - 1, PAGE + 1])
+def test_extended_by_part_of_a_page(reservation: VMReservation, n: int) -> None:
+    """What is no multiple of the page size is a LengthUnalignedError."""
+    with pytest.raises(pmem2.LengthUnalignedError):
+        reservation.extend(n)
+    assert reservation.size == SIZE
+
+
+def test_shrunk(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """A reservation gives back a part at its end or at its beginning; its maps stay where they are."""
+    address = reservation.address
+    map = place(5)
+    reservation.shrink(SIZE - 2 * PAGE, 2 * PAGE)
+    assert (reservation.address, reservation.size) == (address, SIZE - 2 * PAGE)
+    reservation.shrink(offset=0, size=3 * PAGE)
+    assert (reservation.address, reservation.size) == (address + 3 * PAGE, SIZE - 5 * PAGE)
+    assert map.address == address + 5 * PAGE
+    assert reservation.find(2 * PAGE, PAGE) is map
+    map.memset(0, 1, PAGE)
+    assert map[-1] == 1
+
+
+SHRINKING: list[tuple[int, int, type[pmem2.Pmem2Error]]] = [
+    (PAGE, PAGE, pmem2.NosuppError),
+    (0, SIZE, pmem2.NosuppError),
+    (1, PAGE, pmem2.OffsetUnalignedError),
+    (0, 1, pmem2.LengthUnalignedError),
+    (0, SIZE - 1, pmem2.LengthUnalignedError),
+    (SIZE, PAGE, pmem2.OffsetOutOfRangeError),
+    (0, SIZE + PAGE, pmem2.LengthOutOfRangeError),
+    (SIZE - PAGE, 2 * PAGE, pmem2.LengthOutOfRangeError),
+    (0, 2**63, pmem2.LengthOutOfRangeError),
+]
+
+
+@pytest.mark.parametrize(("offset", "size", "kind"), SHRINKING)
+def test_not_shrunk(reservation: VMReservation, offset: int, size: int, kind: type[pmem2.Pmem2Error]) -> None:
+    """The middle, the whole, parts of pages, and what is not inside, are refused, each with libpmem2's code."""
+    address = reservation.address
+    with pytest.raises(kind):
+        reservation.shrink(offset, size)
+    assert (reservation.address, reservation.size) == (address, SIZE)
+
+
+def test_shrunk_by_nothing(reservation: VMReservation) -> None:
+    """Shrinking by nothing is a ValueError."""
+    with pytest.raises(ValueError, match="size"):
+        reservation.shrink(0, 0)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(PAGE, 2**64 - PAGE), (2 * PAGE, 2**64 - PAGE)])
+def test_shrunk_by_what_wraps(reservation: VMReservation, offset: int, size: int) -> None:
+    """A size that wraps is refused as one that is too large: ValueError, or libpmem2's LengthOutOfRangeError."""
+    with pytest.raises((ValueError, pmem2.LengthOutOfRangeError)):
+        reservation.shrink(offset, size)
+    assert reservation.size == SIZE
+
+
+def test_shrunk_where_a_map_is(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """A part that a map lies in is a VmReservationNotEmptyError."""
+    place(0)
+    place(PAGES - 1)
+    for offset in (0, SIZE - PAGE):
+        with pytest.raises(pmem2.VmReservationNotEmptyError):
+            reservation.shrink(offset, PAGE)
+    assert reservation.size == SIZE
+
+
+# ---- the end
+
+
+def test_not_closed_while_there_are_maps(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """Closing a reservation with a map in it is a VmReservationNotEmptyError, `with` too; it stays open."""
+    map = place(3)
+    with pytest.raises(pmem2.VmReservationNotEmptyError) as caught:
+        reservation.close()
+    assert caught.value.code is pmem2.ErrorCode.VM_RESERVATION_NOT_EMPTY
+    with pytest.raises(pmem2.VmReservationNotEmptyError), reservation:
+        pass
+    assert not reservation.closed
+    assert reservation.first() is map
+    map.close()
+    reservation.close()
+    assert reservation.closed
+
+
+def test_outlives_its_maps(reservation: VMReservation, page: Source) -> None:
+    """A map can be used and closed although nobody else has its reservation any more."""
+    map = page.map(Config(reservation=VMReservation(SIZE)))
+    with map:
+        map.memset(0, 7, PAGE)
+        assert map[:] == b"\7" * PAGE
+        assert map.config.reservation is not None
+        assert not map.config.reservation.closed
+    map.config.reservation.close()
+
+
+USES: dict[str, Callable[[VMReservation], object]] = {
+    "address": lambda r: r.address,
+    "size": lambda r: r.size,
+    "extend": lambda r: r.extend(PAGE),
+    "shrink": lambda r: r.shrink(0, PAGE),
+    "find": lambda r: r.find(0, PAGE),
+    "first": VMReservation.first,
+    "last": VMReservation.last,
+    "iteration": list,
+    "enter": VMReservation.__enter__,
+    "Config": lambda r: Config(reservation=r),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_closed(name: str) -> None:
+    """On a closed reservation everything is a ValueError that says so."""
+    with VMReservation(SIZE) as reservation:
+        pass
+    assert reservation.closed is True
+    with pytest.raises(ValueError, match="closed"):
+        USES[name](reservation)
+
+
+def test_beside_a_map_in_a_closed_one(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+    """next and prev of a closed reservation are a ValueError, whatever the map."""
+    map = place(0)
+    with VMReservation(SIZE) as closed:
+        pass
+    with pytest.raises(ValueError, match="closed"):
+        closed.next(map)
+    with pytest.raises(ValueError, match="closed"):
+        closed.prev(map)
+
+
+def test_closed_twice() -> None:
+    """Closing a closed reservation does nothing, even where somebody else has its addresses by now."""
+    reservation = VMReservation(ROOM)
+    address = reservation.address
+    reservation.close()
+    with VMReservation(SIZE, address) as other:
+        reservation.close()
+        assert not other.closed
+        assert other.size == SIZE
+
+
+def test_addresses_are_given_back() -> None:
+    """A reservation at an address leaves nothing behind: the address can be had again and again."""
+    with VMReservation(ROOM) as reservation:
+        address = reservation.address
+    for _ in range(100):
+        with VMReservation(SIZE, address) as reservation:
+            assert reservation.address == address

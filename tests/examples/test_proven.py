@@ -1,0 +1,468 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The examples in every state that a power cut could leave, each for what it promises.
+
+Not here: advanced.py, which only reads, and map_multiple_files.py, which makes no promise before it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+
+import pmem2
+from examples.test_own import FOLDER, example, script
+from pmem2 import Granularity, MemFlag
+from pmem2.cli import demo
+from pmem2.testing import CrashConsistencyError, explore, explore_model
+
+WORKS_ON = [Granularity.BYTE, Granularity.CACHE_LINE, Granularity.PAGE]
+RECORDS = [b"first", b"the second record", b"", b"4th", b"fifth"]
+
+# ---- PMDK's
+
+
+@pytest.mark.parametrize("granularity", WORKS_ON)
+def test_basic(granularity: Granularity) -> None:
+    """Once greet() has returned the greeting is there."""
+    basic = example("basic")
+
+    def workload(map: pmem2.Map) -> Iterator[None]:
+        basic.greet(map)
+        yield
+
+    def check(map: pmem2.Map, acknowledged: list[None]) -> None:
+        assert not acknowledged or map[: len(basic.GREETING)] == basic.GREETING
+
+    explore(workload, check, size=4096, granularity=granularity)
+
+
+@pytest.mark.parametrize("granularity", WORKS_ON)
+def test_log(granularity: Granularity) -> None:
+    """A record, or a vector of them, is in the log wholly or not at all; making and emptying a log is done at once."""
+    module = example("log")
+
+    class Model:
+        """What a log is like."""
+
+        def __init__(self) -> None:
+            self.content = b""
+
+        def append(self, data: bytes) -> None:
+            self.content += data
+
+        def append_many(self, records: list[bytes]) -> None:
+            self.content += b"".join(records)
+
+        def rewind(self) -> None:
+            self.content = b""
+
+        def dump(self) -> bytes:
+            return self.content
+
+    report = explore_model(
+        [
+            lambda log: log.append(b"a first record"),
+            lambda log: log.append_many([b"second", b"and a third, which needs more than one line of 64 bytes: " * 2]),
+            lambda log: log.rewind(),
+            lambda log: log.append(b"another"),
+        ],
+        module.Log,
+        Model(),
+        lambda log: log.dump(),
+        size=module.MINIMUM,
+        granularity=granularity,
+        budget=1000,
+    )
+    assert report.images > 5
+
+
+@pytest.mark.parametrize("granularity", WORKS_ON)
+def test_redo(granularity: Granularity) -> None:
+    """A node is in the list or not, and the list is whole.
+
+    The quirk of the C program, that it persists the pointer to the log and not the log, is not kept: no byte depends
+    on it.
+    """
+    module = example("redo")
+
+    class Model:
+        """A sorted list; equal keys are in the reverse order."""
+
+        def __init__(self) -> None:
+            self.nodes: list[tuple[int, int]] = []
+
+        def add(self, key: int, value: int) -> None:
+            place = sum(other < key for other, _ in self.nodes)
+            self.nodes.insert(place, (key, value))
+
+        def __iter__(self) -> Iterator[tuple[int, int, int, int, int]]:
+            return ((0, 0, 0, key, value) for key, value in self.nodes)
+
+        def check(self) -> None:
+            """All is well."""
+
+    def view(pool: Model) -> list[tuple[int, int]]:
+        pool.check()
+        return [node[3:] for node in pool]
+
+    report = explore_model(
+        [
+            lambda pool: pool.add(5, 50),
+            lambda pool: pool.add(9, 90),
+            lambda pool: pool.add(1, 10),
+            lambda pool: pool.add(5, 51),
+        ],
+        module.Pool,
+        Model(),
+        view,
+        size=module.MINIMUM,
+        granularity=granularity,
+        budget=2000,
+    )
+    assert report.images > 10
+
+
+@pytest.mark.parametrize("granularity", WORKS_ON)
+def test_ring_buffer(granularity: Granularity) -> None:
+    """With one thread: entries come out as they went in, none is lost, none comes twice, the ring goes round."""
+    module = example("ringbuf")
+    size = 72
+
+    class Ring:
+        """A ring buffer, and what is in it."""
+
+        def __init__(self, map: pmem2.Map) -> None:
+            self.ring = module.RingBuffer(map, size)
+
+        def enqueue(self, entry: bytes) -> None:
+            assert self.ring.enqueue(entry)
+
+        def dequeue(self) -> None:
+            assert self.ring.dequeue() is not None
+
+        def rest(self) -> list[bytes]:
+            return list(iter(self.ring.dequeue, None))
+
+    class Model(Ring):
+        """A list is like it."""
+
+        def __init__(self) -> None:
+            self.entries: list[bytes] = []
+
+        def enqueue(self, entry: bytes) -> None:
+            self.entries.append(entry)
+
+        def dequeue(self) -> None:
+            self.entries.pop(0)
+
+        def rest(self) -> list[bytes]:
+            return self.entries
+
+    model: Ring = Model()
+    first, second, third = (bytes([number]) * size for number in (1, 2, 3))
+    report = explore_model(
+        [
+            lambda ring: ring.enqueue(first),
+            lambda ring: ring.enqueue(second),
+            lambda ring: ring.dequeue(),
+            lambda ring: ring.enqueue(third),
+            lambda ring: ring.dequeue(),
+        ],
+        Ring,
+        model,
+        lambda ring: ring.rest(),
+        size=module.DATA + 3 * size,
+        granularity=granularity,
+        budget=2000,
+    )
+    assert report.images > 10
+
+
+def written(map: pmem2.Map, *texts: bytes) -> Iterator[bytes]:
+    """Write texts as unsafe_shutdown.py does; yield each when the file is closed."""
+    module = example("unsafe_shutdown")
+    with pmem2.Source.from_anon(map.size) as source:
+        for text in texts:
+            pool = module.Pool(map, source, "pool")
+            if pool.interrupted:
+                pool.recover()
+            pool.write(text)
+            pool.close()
+            yield text
+
+
+def text_of(map: pmem2.Map) -> bytes:
+    """Return the text after recovery."""
+    module = example("unsafe_shutdown")
+    with pmem2.Source.from_anon(map.size) as source:
+        pool = module.Pool(map, source, "pool")
+        if pool.interrupted:
+            pool.recover()
+        text = pool.read()
+        assert isinstance(text, bytes)
+        return text
+
+
+@pytest.mark.parametrize("granularity", WORKS_ON)
+def test_unsafe_shutdown(granularity: Granularity) -> None:
+    """A text that is written to an empty pool is there wholly or not at all."""
+
+    def check(map: pmem2.Map, acknowledged: list[bytes]) -> None:
+        assert text_of(map) in [b"a text of some length", *([] if acknowledged else [b"empty string"])]
+
+    explore(lambda map: written(map, b"a text of some length"), check, size=1024, granularity=granularity, budget=2000)
+
+
+@pytest.mark.xfail(raises=CrashConsistencyError, reason="as in the C program the old text is overwritten while valid")
+def test_unsafe_shutdown_of_a_second_text() -> None:
+    """A text that is written over another is not safe: the flag says all the time that what is there is valid."""
+
+    def check(map: pmem2.Map, acknowledged: list[bytes]) -> None:
+        assert text_of(map) in (b"empty string", b"a text of some length", b"other words, longer still")
+
+    explore(lambda map: written(map, b"a text of some length", b"other words, longer still"), check, size=1024)
+
+
+# ---- what the project itself stores
+
+
+def test_demo() -> None:
+    """A record that the counter of `pmem2 demo` speaks of is whole, and no counted one is lost."""
+
+    def workload(map: pmem2.Map) -> Iterator[int]:
+        for _ in range(3):
+            yield demo.append(map)
+
+    def check(map: pmem2.Map, acknowledged: list[int]) -> None:
+        count = map.load_u64(demo.COUNTER)
+        assert count - len(acknowledged) in (0, 1)
+        assert demo.damaged(map, count) == 0
+
+    assert explore(workload, check, size=demo.place(4)).exhaustive
+
+
+@pytest.mark.parametrize("granularity", WORKS_ON)
+def test_ledger(granularity: Granularity) -> None:
+    """The ledger that is written while the power is cut, in the machine with NVDIMMs, over its end too."""
+    module = script(FOLDER.parent / "tools/nvdimm/ledger.py")
+
+    def recovered(map: pmem2.Map) -> Any:  # noqa: ANN401 # of a module that is found at run time
+        ledger = module.Ledger.__new__(module.Ledger)
+        ledger.name = "ledger"
+        ledger.recover(map)
+        return ledger
+
+    def workload(map: pmem2.Map) -> Iterator[int]:
+        ledger = recovered(map)
+        for _ in range(6):
+            ledger.append()
+            yield ledger.last
+
+    def check(map: pmem2.Map, acknowledged: list[int]) -> None:
+        assert recovered(map).last - len(acknowledged) in (0, 1)
+
+    explore(workload, check, size=8192, granularity=granularity, budget=300)
+
+
+# ---- our own
+
+
+@pytest.mark.parametrize("granularity", WORKS_ON)
+def test_queue(granularity: Granularity) -> None:
+    """Nothing that was put is lost before it was removed, and nothing else is there, though the ring goes round."""
+    queue = example("append_queue")
+
+    def workload(map: pmem2.Map) -> Iterator[str]:
+        mine = queue.AppendQueue(map)
+        for record in RECORDS[:3]:
+            mine.put(record)
+            yield "put"
+        for record in RECORDS[3:]:
+            mine.remove_first()
+            yield "taken"
+            mine.put(record)
+            yield "put"
+
+    def check(map: pmem2.Map, acknowledged: list[str]) -> None:
+        put, taken = acknowledged.count("put"), acknowledged.count("taken")
+        found = list(queue.AppendQueue(map).take_all())
+        assert found in (RECORDS[taken:put], RECORDS[taken : put + 1], RECORDS[taken + 1 : put])
+
+    report = explore(workload, check, size=queue.DATA + 64, granularity=granularity)
+    assert report.exhaustive or granularity is Granularity.PAGE
+    assert report.images > len(RECORDS)
+
+
+def test_queue_of_two_processes() -> None:
+    """What is taken makes room only when that is durable: another process's store can be seen before."""
+    queue = example("append_queue")
+    first, second, third = (letter * 24 for letter in (b"A", b"B", b"C"))
+
+    def setup(map: pmem2.Map) -> None:
+        for record in (first, second):
+            queue.AppendQueue(map).put(record)
+
+    def workload(map: pmem2.Map) -> None:
+        map.store_u64(queue.HEAD, 32)  # as the other process does in remove_first, and has not persisted yet
+        queue.AppendQueue(map).put(third)
+
+    def check(map: pmem2.Map) -> None:
+        assert list(queue.AppendQueue(map).take_all()) in ([first, second], [second], [second, third])
+
+    explore(workload, check, size=queue.DATA + 64, setup=setup)
+
+
+OPERATIONS = [(b"a", b"1"), (b"b", b"second"), (b"a", b"a longer value"), (b"b", None), (b"c", b""), (b"b", b"again")]
+
+
+def apply(
+    table: MutableMapping[bytes, bytes], operations: list[tuple[bytes, bytes | None]]
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """Set and remove; yield each operation when it is done."""
+    for key, value in operations:
+        if value is None:
+            del table[key]
+        else:
+            table[key] = value
+        yield key, value
+
+
+@pytest.mark.parametrize("granularity", WORKS_ON)
+def test_table(granularity: Granularity) -> None:
+    """Each key has the value of the last operation that was acknowledged, or of the one under way."""
+    table = example("table")
+
+    def workload(map: pmem2.Map) -> Iterator[object]:
+        return apply(table.Table(map), OPERATIONS)
+
+    def check(map: pmem2.Map, acknowledged: list[object]) -> None:
+        states = []
+        for done in (len(acknowledged), len(acknowledged) + 1):
+            state: dict[bytes, bytes] = {}
+            list(apply(state, OPERATIONS[:done]))
+            states.append(state)
+        assert dict(table.Table(map)) in states
+
+    report = explore(workload, check, size=512, granularity=granularity)
+    assert report.images > len(OPERATIONS)
+
+
+@pytest.mark.parametrize("granularity", WORKS_ON)
+def test_header(granularity: Granularity) -> None:
+    """The last message is one that was published, or just being published, and it is whole."""
+    header = example("shared_header")
+    messages = [b"", b"one", b"another message, which is longer", b"3"]
+
+    def workload(map: pmem2.Map) -> Iterator[int]:
+        writer = header.Writer(map)
+        for message in messages[1:]:
+            writer.publish(message)
+            yield writer.number
+
+    def check(map: pmem2.Map, acknowledged: list[int]) -> None:
+        number, message = header.latest(map)
+        assert number in (len(acknowledged), len(acknowledged) + 1)
+        assert message == messages[number]
+        header.Writer(map).publish(b"after the power cut")
+        assert header.latest(map) == (number + 1, b"after the power cut")
+
+    explore(workload, check, size=header.SIZE, granularity=granularity)
+
+
+def test_header_of_two_writers() -> None:
+    """A writer goes on after what is durable, though the one before was killed when it had only stored the number."""
+    header = example("shared_header")
+
+    def workload(map: pmem2.Map) -> None:
+        number = map.load_u64(header.NUMBER) + 1
+        map.memcpy(header.place(number), len(b"two").to_bytes(8, "little") + b"two")
+        map.store_u64(header.NUMBER, number)  # here it was killed
+        header.Writer(map).publish(b"three")
+
+    def check(map: pmem2.Map) -> None:
+        assert header.latest(map) in ((1, b"one"), (2, b"two"), (3, b"three"))
+
+    explore(workload, check, size=header.SIZE, setup=lambda map: header.Writer(map).publish(b"one"))
+
+
+def test_array() -> None:
+    """Rows that were saved are there; in rows that are being saved each number is the old or the new one."""
+    pytest.importorskip("numpy")
+    array = example("numpy_array")
+    saves = [{0: 1.5, 2: 2.5}, {2: 3.5}, {1: 4.5, 3: 5.5}]
+
+    def workload(map: pmem2.Map) -> Iterator[int]:
+        matrix = array.Matrix(map)
+        for save in saves:
+            for row, number in save.items():
+                matrix[row] = [number] * array.COLUMNS
+            matrix.save()
+            yield len(save)
+        matrix.close()
+
+    def check(map: pmem2.Map, acknowledged: list[int]) -> None:
+        rows = dict.fromkeys(range(4), 0.0)
+        for save in saves[: len(acknowledged)]:
+            rows.update(save)
+        under_way = saves[len(acknowledged)] if len(acknowledged) < len(saves) else {}
+        matrix = array.Matrix(map)
+        for row, number in rows.items():
+            assert set(matrix.array[row].tolist()) <= {number, under_way.get(row, number)}
+        matrix.close()
+
+    explore(workload, check, size=4 * array.COLUMNS * 8)
+
+
+class Hasty:
+    """A map whose copies are not durable when they return."""
+
+    def __init__(self, map: pmem2.Map) -> None:
+        """Be like *map* otherwise."""
+        self.map = map
+
+    def __getattr__(self, name: str) -> object:
+        """Return what the map has."""
+        return getattr(self.map, name)
+
+    def __getitem__(self, key: slice) -> bytes:
+        """Read from the map."""
+        return self.map[key]
+
+    def memcpy(self, offset: int, data: bytes) -> None:
+        """Copy, and flush nothing."""
+        self.map.memcpy(offset, data, MemFlag.NOFLUSH)
+
+    def memcpy_many(self, pieces: list[tuple[int, bytes]]) -> None:
+        """Copy, and flush nothing."""
+        for offset, data in pieces:
+            self.memcpy(offset, data)
+
+
+def test_these_proofs_can_fail() -> None:
+    """Whoever publishes what is not durable yet is caught: in the queue, in the table, in the header."""
+    queue, table, header = example("append_queue"), example("table"), example("shared_header")
+
+    def put(map: pmem2.Map) -> None:
+        queue.AppendQueue(Hasty(map)).put(b"record")
+
+    def set_item(map: pmem2.Map) -> None:
+        table.Table(Hasty(map))[b"key"] = b"value"
+
+    def publish(map: pmem2.Map) -> None:
+        header.Writer(Hasty(map)).publish(b"message")
+
+    def check_queue(map: pmem2.Map) -> None:
+        assert list(queue.AppendQueue(map).take_all()) in ([], [b"record"])
+
+    def check_table(map: pmem2.Map) -> None:
+        assert dict(table.Table(map)) in ({}, {b"key": b"value"})
+
+    def check_header(map: pmem2.Map) -> None:
+        assert header.latest(map) in ((0, b""), (1, b"message"))
+
+    for workload, check in ((put, check_queue), (set_item, check_table), (publish, check_header)):
+        with pytest.raises(CrashConsistencyError) as caught:
+            explore(workload, check, size=1024)
+        assert caught.value.lost

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Bad blocks, as a user meets them: rows 197 to 200 of PMDK's own suite."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import libpmem2
+from support.children import RunChild
+
+import pmem2
+from hardware import inject
+from pmem2 import BadBlock, ErrorCode
+
+pytestmark = pytest.mark.medium
+
+PAGE = 4096
+PAGES = 16
+BAD = 5 * PAGE
+
+
+@pytest.fixture
+def content() -> bytes:
+    """Another byte for each page."""
+    return b"".join(bytes([65 + page]) * PAGE for page in range(PAGES))
+
+
+@pytest.fixture
+def fragile(fsdax: Path) -> Iterator[Path]:
+    """A folder on fsdax, in which files may be damaged: afterwards its disk is as good as new."""
+    yield fsdax
+    gc.collect()  # on PyPy what a failed test has left open would keep the file system busy
+    inject.forget_bad_blocks(Path(os.environ["PMEM2_TEST_FSDAX"]))
+
+
+@pytest.fixture
+def damaged(fragile: Path, content: bytes) -> Path:
+    """A file of 16 pages, of which one is bad."""
+    path = fragile / "damaged"
+    with open(path, "wb") as file:
+        file.write(content)
+        os.fsync(file.fileno())
+    inject.make_bad(path, BAD, PAGE)
+    return path
+
+
+LOAD = """
+import sys
+import pmem2
+with pmem2.open(sys.argv[1], "r") as map:
+    offset = int(sys.argv[2])
+    print(map[offset - 1], flush=True)
+    print(map[offset], flush=True)
+"""
+
+
+def test_load_from_a_bad_page_kills(damaged: Path, run_child: RunChild) -> None:
+    """A load from the page before a bad one works, one from the bad page kills the process with SIGBUS."""
+    child = run_child(LOAD, str(damaged), str(BAD))
+    assert child.returncode == -signal.SIGBUS, child.stderr
+    assert child.stdout == f"{65 + BAD // PAGE - 1}\n"
+
+
+def test_row_198_reading_a_bad_page(damaged: Path, content: bytes) -> None:
+    """A read that touches the bad page is an IoFailError that says what to do; the pages around it are read."""
+    with pmem2.Source.from_path(damaged) as source:
+        for size, offset in ((1, BAD), (PAGE, BAD), (PAGE + 1, BAD - 1), (len(content), 0)):
+            with pytest.raises(pmem2.IoFailError, match="bad_blocks"):
+                source.pread_mcsafe(size, offset)
+        with pytest.raises(pmem2.IoFailError):
+            source.pread_mcsafe_into(bytearray(PAGE), BAD)
+        assert source.pread_mcsafe(BAD) == content[:BAD]
+        assert source.pread_mcsafe(len(content) - BAD - PAGE, BAD + PAGE) == content[BAD + PAGE :]
+
+
+def test_row_198_the_library_reading_a_bad_page(damaged: Path) -> None:
+    """libpmem2 itself says IO_FAIL."""
+    fd = os.open(damaged, os.O_RDWR)
+    try:
+        with libpmem2.source(fd) as pointer:
+            assert libpmem2.pread_mcsafe(pointer, PAGE, BAD)[0] == ErrorCode.IO_FAIL
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("size", [PAGE, 8])
+def test_row_199_writing_a_bad_page(damaged: Path, content: bytes, size: int) -> None:
+    """Writing on the bad page is an error that names the bad block, even where the kernel says EFAULT."""
+    with pmem2.Source.from_path(damaged) as source:
+        with pytest.raises(OSError, match=r"bad block.*bad_blocks") as caught:
+            source.pwrite_mcsafe(bytes(size), BAD)
+        assert isinstance(caught.value, pmem2.IoFailError) or caught.value.errno == errno.EFAULT
+        source.pwrite_mcsafe(b"good", BAD - 4)
+        assert source.pread_mcsafe(4, BAD - 4) == b"good"
+        assert source.pread_mcsafe(PAGE, BAD + PAGE) == content[BAD + PAGE : BAD + 2 * PAGE]
+
+
+def test_row_197_bad_page_listed(damaged: Path) -> None:
+    """The bad page, and nothing else, is in the list: with its place in the file."""
+    with pmem2.Source.from_path(damaged) as source, source.bad_blocks() as blocks:
+        assert list(blocks) == [BadBlock(BAD, PAGE)]
+
+
+def test_bad_sector_is_listed_as_its_page(fragile: Path, content: bytes) -> None:
+    """One bad sector makes its page bad, since a file system mends whole blocks."""
+    path = fragile / "sector"
+    path.write_bytes(content)
+    inject.make_bad(path, 7 * PAGE + 1024, 512)
+    with pmem2.Source.from_path(path) as source, source.bad_blocks() as blocks:
+        assert list(blocks) == [BadBlock(7 * PAGE, PAGE)]
+
+
+def test_bad_page_mended(damaged: Path, content: bytes) -> None:
+    """Once cleared, the bad page reads as zeros, can be written again, and the rest of the file is as it was."""
+    with pmem2.Source.from_path(damaged) as source:
+        with source.bad_blocks() as blocks:
+            for block in blocks:
+                blocks.clear(block)
+        mended = content[:BAD] + bytes(PAGE) + content[BAD + PAGE :]
+        assert source.pread_mcsafe(len(content)) == mended
+        assert damaged.stat().st_size == len(content)
+    assert damaged.read_bytes() == mended
+
+
+def test_bad_blocks_outlive_their_source(damaged: Path) -> None:
+    """A context lists and clears after its source was closed."""
+    with pmem2.Source.from_path(damaged) as source:
+        blocks = source.bad_blocks()
+    with blocks:
+        (block,) = blocks
+        blocks.clear(block)
+    with pmem2.Source.from_path(damaged) as source:
+        assert source.pread_mcsafe(PAGE, BAD) == bytes(PAGE)
+
+
+def test_clearing_through_a_read_only_source(damaged: Path) -> None:
+    """A context of a source that is open for reading lists, but does not clear."""
+    with pmem2.Source.from_path(damaged, writable=False) as source, source.bad_blocks() as blocks:
+        block = next(blocks)
+        assert block == BadBlock(BAD, PAGE)
+        with pytest.raises(OSError, match="cannot clear") as caught:
+            blocks.clear(block)
+        assert caught.value.errno == errno.EBADF
+    with pmem2.Source.from_path(damaged) as source, pytest.raises(pmem2.IoFailError):
+        source.pread_mcsafe(PAGE, BAD)
+
+
+def in_list(path: Path, place: int) -> list[BadBlock]:
+    """Return the bad blocks that a byte lies in."""
+    with pmem2.Source.from_path(path) as source, source.bad_blocks() as blocks:
+        return [block for block in blocks if block.offset <= place < block.offset + block.length]
+
+
+@pytest.fixture
+def broken(devdax: Path) -> int:
+    """The place of a page of the device that the processor has reported as bad; it stays so."""
+    place = int(inject.attribute(devdax, "size")) - 8 * PAGE
+    if not in_list(devdax, place):
+        inject.machine_check(devdax, place)
+    return place
+
+
+def test_row_197_bad_page_of_a_device_listed(devdax: Path, broken: int) -> None:
+    """A page of a device that the processor has reported is listed, with its place on the device."""
+    assert in_list(devdax, broken) == [BadBlock(broken, PAGE)]
+    assert not in_list(devdax, broken - 1)
+    assert not in_list(devdax, broken + PAGE)
+
+
+def test_row_200_writing_a_bad_page_of_a_device(devdax: Path, broken: int) -> None:
+    """A device is written as memory is, without the kernel: the write succeeds, and the list does not change."""
+    with pmem2.Source.from_path(devdax) as source:
+        source.pwrite_mcsafe(b"w" * PAGE, broken)
+        assert source.pread_mcsafe(PAGE, broken) == b"w" * PAGE  # only the list is bad here, the memory is not
+    assert in_list(devdax, broken)
+
+
+def test_clearing_a_device_that_cannot(devdax: Path, broken: int) -> None:
+    """Where the NVDIMM has no command for it, clearing is an error that says so, and the page stays listed."""
+    (block,) = in_list(devdax, broken)
+    with pmem2.Source.from_path(devdax) as source, source.bad_blocks() as blocks:
+        assert block in list(blocks)
+        with pytest.raises(OSError, match="the platform has no way to mend it") as caught:
+            blocks.clear(block)
+    assert caught.value.errno == errno.ENXIO
+    assert in_list(devdax, broken) == [block]

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command line on persistent memory: what it tells there, copies past bad blocks, and devices."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.children import RunChild
+from support.values import MEDIUM_GRANULARITY
+
+import pmem2
+from hardware import inject
+from pmem2.cli import main
+
+pytestmark = pytest.mark.medium
+
+PAGE = 4096
+CONTENT = b"".join(bytes([65 + page]) * PAGE for page in range(16))
+
+
+def told(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, Any]:
+    """Return what `pmem2 info --json` tells of paths."""
+    assert main(["info", "--json", *map(str, paths)]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.fixture
+def damaged(fsdax: Path) -> Iterator[Path]:
+    """A file of 16 pages, of which two are bad; afterwards the disk is as good as new."""
+    path = fsdax / "damaged"
+    with open(path, "wb") as file:
+        file.write(CONTENT)
+        os.fsync(file.fileno())
+    inject.make_bad(path, 5 * PAGE, 2 * PAGE)
+    yield path
+    gc.collect()
+    inject.forget_bad_blocks(Path(os.environ["PMEM2_TEST_FSDAX"]))
+
+
+def test_info(fsdax: Path, devdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file and a device are what they are, with the reason, the region and its persistence domain."""
+    path = fsdax / "file"
+    path.write_bytes(CONTENT)
+    found = told(capsys, path, devdax, fsdax)
+    file, device, folder = found["paths"]
+    assert (file["kind"], device["kind"], folder["kind"]) == ("fsdax", "devdax", "not mappable")
+    for each in (file, device, folder):
+        assert each["granularity"] == each["unforced_granularity"] == MEDIUM_GRANULARITY
+        assert ("no eADR" in each["granularity_reason"]) == (MEDIUM_GRANULARITY == "CACHE_LINE")
+        assert each["flush"] == ("none" if MEDIUM_GRANULARITY == "BYTE" else found["platform"]["flush_instruction"])
+        assert each["needs_root"] == []
+    assert found["platform"]["eadr"] == (MEDIUM_GRANULARITY == "BYTE")
+    domain = {"BYTE": "cpu_cache", "CACHE_LINE": "memory_controller"}[MEDIUM_GRANULARITY or ""]
+    assert file["persistence_domain"] == device["persistence_domain"] == domain
+    assert re.fullmatch(r"region\d+", file["region"])
+    assert file["region"] != device["region"]
+    assert "dax=always" in file["mount_options"]
+    with pmem2.Source.from_path(devdax) as source:
+        assert (device["size"], device["alignment"], device["device_id"]) == (
+            source.size,
+            source.alignment,
+            source.device_id,
+        )
+        assert device["numa_node"] == source.numa_node
+    assert file["bad_blocks"] == []
+
+
+AS_NOBODY = """
+import contextlib, io, os, sys
+from pmem2.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    main(["info", "/"])  # imports what it needs while that may be read
+os.setuid(65534)
+sys.exit(main(["info", "--json", sys.argv[1]]))
+"""
+
+
+def test_info_for_a_plain_user(devdax: Path, run_child: RunChild) -> None:
+    """Of a device that one may not open there is told what sysfs knows, and that the rest needs root."""
+    done = run_child(AS_NOBODY, str(devdax))
+    assert (done.returncode, done.stderr) == (0, "")
+    (found,) = json.loads(done.stdout)["paths"]
+    assert found["kind"] == "devdax"
+    assert found["size"] == int(inject.attribute(devdax, "size"))
+    assert found["alignment"] == int(inject.attribute(devdax, "align"))
+    assert found["persistence_domain"] is not None
+    assert found["granularity"] is None
+    assert found["needs_root"] == [
+        *("granularity", "unforced_granularity", "flush", "bad_blocks", "device_id", "unsafe_shutdown_count")
+    ]
+
+
+def test_the_table_is_the_one_of_the_documentation(fsdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What docs/command-line.md shows is what is printed here, but for what another file system is or has."""
+    page = (Path(__file__).parents[2] / "docs/command-line.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```console\n\$ pmem2 info /mnt/pmem/database\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    path = fsdax / "database"
+    path.write_bytes(bytes(64 * 1024))
+    assert main(["info", str(path)]) == 0
+    printed = capsys.readouterr().out.replace(str(path), "/mnt/pmem/database").splitlines()
+    (lines,) = (text.splitlines() for text in shown)
+    assert lines[-1] == "  ..."
+    varying = ["pmem2 ", "flush instruction ", "region", "  file system ", "  flushed by "]
+    if MEDIUM_GRANULARITY == "BYTE":
+        varying += ["eADR ", "  granularity ", "  because "]
+    regions = [line for line in printed if line.startswith("region")]
+    printed = [line for line in printed if line not in regions[1:]]
+    for expected, line in zip(lines[:-1], printed):
+        same = next((len(label) for label in varying if expected.startswith(label)), None)
+        wanted = expected[:same] if same is not None else expected.partition("...")[0]
+        assert line.startswith(wanted)
+
+
+def test_copy_saves_what_a_bad_block_has_left(
+    damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy of a damaged file has everything but the bad pages, tells which these are, and replaces no good file."""
+    assert told(capsys, damaged)["paths"][0]["bad_blocks"] == [{"offset": 5 * PAGE, "length": 2 * PAGE}]
+    copy = tmp_path / "copy"
+    assert main(["copy", "--verify", str(damaged), str(copy)]) == 1
+    assert "lost 8192 at 20480 (bytes)" in capsys.readouterr().err
+    assert copy.read_bytes() == CONTENT[: 5 * PAGE] + bytes(2 * PAGE) + CONTENT[7 * PAGE :]
+    copy.write_bytes(b"good")
+    assert main(["copy", str(damaged), str(copy)]) == 1
+    assert "is left as it was" in capsys.readouterr().err
+    assert copy.read_bytes() == b"good"
+    assert sorted(os.listdir(tmp_path)) == sorted({"copy", damaged.name})
+
+
+def test_badblocks(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bad blocks are listed, and cleared when that is asked for: zeros there, the rest untouched."""
+    assert main(["badblocks", str(damaged)]) == 0
+    assert "1 bad, 8 KiB in all" in capsys.readouterr().out
+    assert main(["badblocks", str(damaged), "--clear", "--yes"]) == 0
+    assert "cleared 1" in capsys.readouterr().out
+    with pmem2.Source.from_path(damaged) as source:
+        assert source.pread_mcsafe(len(CONTENT)) == CONTENT[: 5 * PAGE] + bytes(2 * PAGE) + CONTENT[7 * PAGE :]
+
+
+@pytest.mark.parametrize("variable", ["PMEM2_TEST_DEVDAX", "PMEM2_TEST_SOFTDAX"])
+def test_copy_to_a_device_and_back(
+    devdax: Path, tmp_path: Path, variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device is written in place, its holes are zeros, and it can be read back: with an NVDIMM behind it or not."""
+    device = os.environ[variable]
+    source = tmp_path / "source"
+    with open(source, "wb") as file:
+        os.pwrite(file.fileno(), CONTENT, 0)
+        os.pwrite(file.fileno(), CONTENT, 3 * len(CONTENT))
+    assert main(["copy", str(source), device]) == 0
+    with pmem2.open(device, "r") as map:
+        assert map[: 4 * len(CONTENT)] == source.read_bytes()
+    with open(source, "r+b") as file:
+        file.truncate(1 << 40)
+    assert main(["copy", str(source), device]) == 1
+    assert "has" in capsys.readouterr().err
+    assert main(["copy", device, device]) == 1
+    assert "are the same file" in capsys.readouterr().err
+    with pmem2.open(device, "r") as map:
+        size = map.size
+    monkeypatch.setattr("pmem2.cli.copy.Reader.data", lambda reader: [(0, 8 * len(CONTENT))])  # not all of a device
+    for writable in (True, False):
+        monkeypatch.setattr("pmem2.cli.copy.is_writable_device", lambda path, answer=writable: answer)
+        back = tmp_path / f"back-{writable}"
+        assert main(["copy", device, str(back)]) == 0
+        assert back.stat().st_size == size
+        with open(back, "rb") as file:
+            assert file.read(4 * len(CONTENT)) == CONTENT + bytes(2 * len(CONTENT)) + CONTENT

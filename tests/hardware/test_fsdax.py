@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Files on a file system mounted with DAX: what an ordinary file does not show."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support import libpmem2
+from support.children import RunChild
+from support.values import MEDIUM_GRANULARITY
+
+import pmem2
+from hardware import inject
+from pmem2 import Config, ErrorCode, Granularity
+
+pytestmark = pytest.mark.medium
+
+SIZE = 1024 * 1024
+
+
+@pytest.fixture
+def pool(fsdax: Path) -> Path:
+    """A file of 1 MiB."""
+    path = fsdax / "pool"
+    path.write_bytes(bytes(SIZE))
+    return path
+
+
+def test_row_137_granularity_of_fsdax(pool: Path) -> None:
+    """A file gives the granularity of its platform and every coarser one, unforced, and says why not a finer one."""
+    assert MEDIUM_GRANULARITY is not None
+    found = Granularity[MEDIUM_GRANULARITY]
+    assert "PMEM2_FORCE_GRANULARITY" not in os.environ
+    with pmem2.Source.from_path(pool) as source:
+        for required in Granularity:
+            if required >= found:
+                with source.map(Config(required_granularity=required)) as map:
+                    assert map.granularity is found
+            else:
+                with pytest.raises(pmem2.GranularityNotSupportedError, match="eADR"):
+                    source.map(Config(required_granularity=required))
+
+
+def test_row_032_numa_node_of_fsdax(pool: Path) -> None:
+    """The NUMA node of a file is that of its region."""
+    with pmem2.Source.from_path(pool) as source:
+        assert source.numa_node == int(inject.attribute(pool, "numa_node"))
+
+
+def test_device_id_of_fsdax(pool: Path, devdax: Path) -> None:
+    """A file tells the id of its NVDIMM, which is another one than the device's."""
+    with pmem2.Source.from_path(pool) as source, pmem2.Source.from_path(devdax) as device:
+        assert len(source.device_id) == len("8680-56341200")
+        assert source.device_id != device.device_id
+
+
+def test_unsafe_shutdowns_of_fsdax(pool: Path) -> None:
+    """An NVDIMM that counts no unsafe shutdowns is NOSUPP."""
+    with pmem2.Source.from_path(pool) as source, pytest.raises(pmem2.NosuppError, match="unsafe shutdown"):
+        _ = source.device_usc
+
+
+def test_every_way_to_be_durable_on_fsdax(pool: Path) -> None:
+    """What was persisted, copied, set, swapped or flushed deeply is in the file, as another open reads it."""
+    with pmem2.open(pool) as map:
+        map[0:4] = b"save"
+        map.persist(0, 4)
+        map.memcpy(100, b"copy")
+        map.memset(200, 7, 4)
+        map.store_u64(304, 9, persist=True)
+        map[400:404] = b"deep"
+        map.deep_flush(400, 4)
+        map[500:504] = b"many"
+        map.persist_many([(500, 2), (502, 2)])
+        map[600:602] = b"fl"
+        map.flush(600, 2)
+        map.drain()
+    content = pool.read_bytes()
+    assert content[0:4] + content[100:104] + content[200:204] == b"savecopy\7\7\7\7"
+    assert int.from_bytes(content[304:312], "little") == 9
+    assert content[400:404] + content[500:504] + content[600:602] == b"deepmanyfl"
+
+
+def test_private_map_of_fsdax(pool: Path) -> None:
+    """A private map of a file on fsdax is of BYTE granularity, and the file stays as it is."""
+    with pmem2.open(pool, "c") as map:
+        assert map.granularity is Granularity.BYTE
+        map.memcpy(0, b"mine")
+        map.persist()
+        assert map[0:4] == b"mine"
+    assert pool.read_bytes()[0:4] == bytes(4)
+
+
+def test_created_on_fsdax(fsdax: Path) -> None:
+    """`pmem2.open` creates a file on fsdax with all of its space, and maps it at the granularity of the medium."""
+    path = fsdax / "new"
+    with pmem2.open(path, "x+", size=SIZE) as map:
+        assert map.granularity.name == MEDIUM_GRANULARITY
+        assert path.stat().st_blocks * 512 >= SIZE
+        map.memcpy(SIZE - 3, b"end")
+    assert path.read_bytes() == bytes(SIZE - 3) + b"end"
+
+
+def test_crossing_pages_and_files_side_by_side(fsdax: Path) -> None:
+    """Two files of fsdax lie side by side in a reservation, each with its own content."""
+    paths = [fsdax / name for name in ("one", "two")]
+    for path in paths:
+        path.write_bytes(bytes(SIZE))
+    with pmem2.VMReservation(2 * SIZE) as reservation:
+        maps = [
+            pmem2.open(path, config=Config(reservation=reservation, reservation_offset=number * SIZE))
+            for number, path in enumerate(paths)
+        ]
+        for map in maps:
+            map.memcpy(0, os.fsencode(str(map.address)))
+        assert maps[1].address == maps[0].address + SIZE
+        for map in maps:
+            map.close()
+    first, second = (int(path.read_bytes().split(b"\0")[0]) for path in paths)
+    assert second - first == SIZE
+
+
+PLAIN_USER = """
+import os, sys
+import pmem2
+os.setuid(65534)
+with pmem2.open(sys.argv[1]) as map:
+    map.memcpy(0, b"nobody")
+    map.persist()
+    map.deep_flush()
+    print(map.granularity.name)
+with pmem2.Source.from_path(sys.argv[1]) as source, source.bad_blocks() as blocks:
+    print(source.device_id, source.numa_node, list(blocks))
+"""
+
+
+def test_fsdax_of_a_plain_user(pool: Path, run_child: RunChild) -> None:
+    """A plain user does everything on a file of his own: bad blocks and the id need no root there."""
+    os.chmod(pool, 0o666)
+    for folder in pool.parents:
+        if os.stat(folder).st_uid == 0 and not folder.is_mount():
+            os.chmod(folder, 0o755)
+        if folder.is_mount():
+            break
+    with pmem2.Source.from_path(pool) as source:
+        expected = f"{MEDIUM_GRANULARITY}\n{source.device_id} {source.numa_node} []\n"
+    child = run_child(PLAIN_USER, str(pool))
+    assert (child.returncode, child.stdout) == (0, expected), child.stderr
+    assert pool.read_bytes()[:6] == b"nobody"
+
+
+def test_mcsafe_beyond_the_end_of_fsdax(pool: Path) -> None:
+    """Neither reading nor writing past the end of a file on fsdax succeeds or makes it longer."""
+    fd = os.open(pool, os.O_RDWR)
+    try:
+        with libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+            assert libpmem2.pwrite_mcsafe(pointer, b"x", SIZE) == ErrorCode.LENGTH_OUT_OF_RANGE
+            for offset in (SIZE - 1, SIZE, SIZE + 1):
+                with pytest.raises(pmem2.LengthOutOfRangeError):
+                    source.pwrite_mcsafe(b"xy", offset)
+            assert source.size == SIZE
+    finally:
+        os.close(fd)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The stubs say what the compiled module has, and the modules of pmem2 import one way.
+
+stubtest compares names; how many arguments a C function takes, and of which types, only `ffi.typeof` knows.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from _pmem2 import ffi, lib
+
+import pmem2
+from pmem2._ffi import CFFI_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _pmem2 import CType
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(pmem2.__file__).parent
+PLATFORM = "windows" if sys.platform == "win32" else "posix"
+
+NAMES = {
+    "void": "None",
+    "void *": "Pointer",
+    "int *": "IntPointer",
+    "size_t *": "SizePointer",
+    "uint64_t *": "Uint64Pointer",
+    "uintptr_t *": "UintptrPointer",
+    "char *": "CharPointer",
+    "wchar_t *": "WcharPointer",
+    "struct pmem2_source *": "RawSource",
+    "struct pmem2_config *": "RawConfig",
+    "struct pmem2_map *": "RawMap",
+    "struct pmem2_vm_reservation *": "RawReservation",
+    "struct pmem2_badblock_context *": "RawBadBlockContext",
+    "struct pmem2_badblock *": "RawBadBlock",
+    "struct guarded_source *": "SourceHandle",
+    "struct guarded_reservation *": "ReservationHandle",
+    "struct guarded_map *": "MapHandle",
+    "struct guarded_pin *": "Pin",
+    "struct guarded_piece *": "Pieces",
+    "struct guarded_badblocks *": "BadBlocksHandle",
+    "void(*)(void *, size_t)": "FlushFunction",
+    "void(*)()": "DrainFunction",
+    "void *(*)(void *, void *, size_t, unsigned int)": "CopyFunction",
+    "void *(*)(void *, int, size_t, unsigned int)": "SetFunction",
+    "void(*)(char *, ...)": "PrintFunction",
+    "void(*)(wchar_t *, ...)": "WidePrintFunction",
+}
+
+# exported by libpmem2 before 2.0, for asynchronous copies, and not declared in the headers that are bound
+ASYNCHRONOUS = {"pmem2_config_set_vdm", "pmem2_memcpy_async", "pmem2_memmove_async", "pmem2_memset_async"}
+
+
+def declared(platform: str) -> Iterator[ast.FunctionDef | ast.AnnAssign]:
+    """Yield what lib.pyi declares on a platform."""
+    for node in ast.parse((ROOT / "stubs/_pmem2/lib.pyi").read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.AnnAssign)):
+            yield node
+        elif isinstance(node, ast.If):
+            assert ast.unparse(node.test) == "sys.platform == 'win32'"
+            for inner in node.body if platform == "windows" else node.orelse:
+                assert isinstance(inner, (ast.FunctionDef, ast.AnnAssign))
+                yield inner
+
+
+def name_of(node: ast.FunctionDef | ast.AnnAssign) -> str:
+    """Return the name that a declaration declares."""
+    return node.name if isinstance(node, ast.FunctionDef) else ast.unparse(node.target)
+
+
+STUB = {name_of(node): node for node in declared(PLATFORM)}
+FUNCTIONS = [node for node in STUB.values() if isinstance(node, ast.FunctionDef)]
+VARIABLES = [node for node in STUB.values() if isinstance(node, ast.AnnAssign)]
+
+
+def stub_type(annotation: ast.expr | None) -> str:
+    """Return the main part of an annotation: whether NULL or bytes are taken as well, C does not say."""
+    assert annotation is not None
+    return ast.unparse(annotation).split(" | ")[0]
+
+
+def c_type(kind: CType) -> str:
+    """Return what the stub calls a type of C."""
+    if kind.kind in ("primitive", "enum"):
+        return "int"
+    if kind.cname.endswith("* *"):
+        return f"Out[{NAMES[kind.cname[:-2]]}]"
+    return NAMES[kind.cname]
+
+
+def test_nothing_is_missing_and_nothing_is_made_up() -> None:
+    """The stub declares what the module has, no more and no less."""
+    assert set(STUB) == {name for name in dir(lib) if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("platform", ["posix", "windows"])
+def test_order(platform: str) -> None:
+    """The stub declares things in the order in which C does."""
+    files = ("libpmem2", platform, "guards")
+    text = "\n".join((ROOT / f"native/{name}.cdef.h").read_text(encoding="utf-8") for name in files)
+    found = [re.search(rf"\b{name_of(node)}\b", text) for node in declared(platform)]
+    places = [match.start() for match in found if match is not None]
+    assert len(places) == len(found)
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("node", FUNCTIONS, ids=name_of)
+def test_function(node: ast.FunctionDef) -> None:
+    """A function takes and returns what C does, and its arguments have no names that a caller could use."""
+    kind = ffi.typeof(getattr(lib, node.name))
+    assert kind.kind == "function"
+    assert [stub_type(argument.annotation) for argument in node.args.posonlyargs] == [c_type(a) for a in kind.args]
+    assert stub_type(node.returns) == c_type(kind.result)
+    assert not kind.ellipsis
+    assert not node.args.args
+    assert node.args.vararg is None
+
+
+@pytest.mark.parametrize("node", VARIABLES, ids=name_of)
+def test_variable(node: ast.AnnAssign) -> None:
+    """A constant is an int that the compiler supplied; a function that takes any number of arguments is a value."""
+    value = getattr(lib, name_of(node))
+    name = "int" if isinstance(value, int) else NAMES[ffi.typeof(value).cname]
+    assert ast.unparse(node.annotation) == f"Final[{name}]"
+
+
+def test_what_libpmem2_exports() -> None:
+    """All 49 functions of libpmem2 are declared."""
+    maps = Path("/proc/self/maps")
+    if shutil.which("nm") is None or not maps.exists():
+        pytest.skip("nm is not installed, or the system does not tell where libpmem2 is")
+    (library,) = set(re.findall(r"\S*/libpmem2\.so\S*", maps.read_text(encoding="utf-8")))
+    symbols = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
+    exported = set(re.findall(r"\bpmem2_\w+", symbols)) - ASYNCHRONOUS
+    assert {name for name in STUB if name.startswith("pmem2_")} == exported
+    assert len(exported) == 49
+
+
+def ffi_types() -> list[str]:
+    """Return the types of C that the stub of `ffi` takes."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / "stubs/_pmem2/__init__.pyi").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+            found |= {text.value for text in ast.walk(node) if isinstance(text, ast.Constant)}
+    return sorted(text for text in found if isinstance(text, str))
+
+
+@pytest.mark.parametrize("name", ffi_types())
+def test_ffi_knows_each_type_that_its_stub_takes(name: str) -> None:
+    """The literals in the overloads of `ffi` are types of C."""
+    ffi.typeof(name)
+
+
+# ---- imports
+
+
+def imports(node: ast.AST) -> Iterator[str]:
+    """Yield the modules that are imported when a module itself is: not by type checkers, not inside functions."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0
+        assert node.module is not None
+        for alias in node.names:
+            yield submodule(node.module, alias.name)
+    elif not (isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or is_for_type_checkers(node)):
+        for child in ast.iter_child_nodes(node):
+            yield from imports(child)
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    """Return whether a statement is `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def submodule(module: str, name: str) -> str:
+    """Return the module that `from module import name` is about."""
+    return f"{module}.{name}" if f"{module}.{name}" in MODULES else module
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a file of the package."""
+    parts = ("pmem2", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+
+
+def test_who_imports_the_compiled_module() -> None:
+    """One module imports the compiled one."""
+    assert {name for name, tree in MODULES.items() if "_pmem2" in imports(tree)} == {"pmem2._ffi"}
+
+
+def test_types_are_made_at_import() -> None:
+    """Every type that pmem2 names is made by one thread, while it is imported: PyPy mixes up those that two make."""
+    named = {
+        call.args[0].value
+        for tree in MODULES.values()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args
+        if isinstance(call.func.value, ast.Name) and call.func.value.id == "ffi"
+        if isinstance(call.args[0], ast.Constant)
+    }
+    assert named == set(CFFI_TYPES)
+
+
+def test_imports_go_one_way() -> None:
+    """No module imports, directly or not, one that imports it."""
+    TopologicalSorter({name: set(imports(tree)) for name, tree in MODULES.items()}).prepare()

@@ -1,0 +1,652 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Threads: closing while others are inside, atomics, error texts, and collections at bad moments."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from array import array
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Callable
+
+import pytest
+
+import pmem2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.children import RunChild
+
+PAGE = 4096
+CPYTHON = sys.implementation.name == "cpython"
+ROUNDS = 40
+Act = Callable[[], object]
+
+CHILD = """
+import gc, itertools, os, signal, sys, threading, warnings
+import pmem2
+signal.alarm(150)
+warnings.simplefilter("ignore", ResourceWarning)
+path = sys.argv[1]
+"""
+
+
+@pytest.fixture(autouse=True)
+def switch_often() -> Iterator[None]:
+    """Let threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def together(*acts: Act) -> Counter[str]:
+    """Run each act in a thread of its own, all at once; return which exceptions ended them and how often."""
+    barrier = threading.Barrier(len(acts))
+    seen: list[str] = []
+
+    def run(act: Act) -> None:
+        barrier.wait()
+        try:
+            act()
+        except Exception as error:
+            closed = isinstance(error, ValueError) and "closed" in str(error)
+            seen.append("closed" if closed else f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Counter(seen)
+
+
+def descriptors_of(file: Path) -> list[str]:
+    """Return this process's descriptors of a file; others come and go as garbage of earlier tests is collected."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            if os.path.samefile(f"/proc/self/fd/{name}", file):
+                found.append(name)
+    return found
+
+
+def forever(act: Act) -> Act:
+    """Repeat an act until it fails."""
+
+    def run() -> None:
+        while True:
+            act()
+
+    return run
+
+
+def closing(map: pmem2.Map, *acts: Callable[[pmem2.Map], object]) -> Counter[str]:
+    """Repeat each act in a thread of its own while one more thread tries to close the map; return what ended them."""
+    enough = threading.Event()
+    refusals: list[str] = []
+
+    def until_closed(act: Callable[[pmem2.Map], object]) -> Act:
+        def run() -> None:
+            while not enough.is_set():
+                act(map)
+
+        return run
+
+    def close() -> None:
+        for _ in range(10):
+            try:
+                return map.close()
+            except BufferError as error:
+                refusals.append(str(error))
+        return enough.set()  # the others are hardly ever outside
+
+    seen = together(*[until_closed(act) for act in acts], close)
+    map.close()
+    assert map.closed
+    assert all(re.search(r"another thread|views", text) for text in refusals)
+    return seen
+
+
+OPERATIONS: dict[str, Callable[[pmem2.Map], object]] = {
+    "persist": lambda m: m.persist(0, 8),
+    "flush": lambda m: m.flush(0, 8),
+    "drain": lambda m: m.drain(),
+    "deep_flush": lambda m: m.deep_flush(0, 8),
+    "persist_many": lambda m: m.persist_many([(0, 8), (64, 8)]),
+    "memcpy": lambda m: m.memcpy(0, b"12345678"),
+    "memcpy of itself": lambda m: m.memcpy(0, m),
+    "memcpy_many": lambda m: m.memcpy_many([(0, b"1"), (8, b"22")]),
+    "memset": lambda m: m.memset(0, 1, PAGE),
+    "index": lambda m: m[5],
+    "assign": lambda m: m.__setitem__(5, 1),
+    "slice": lambda m: m[0:PAGE],
+    "stepped slice": lambda m: m[0:PAGE:3],
+    "assign slice": lambda m: m.__setitem__(slice(0, 4), b"abcd"),
+    "assign stepped slice": lambda m: m.__setitem__(slice(0, 8, 2), b"abcd"),
+    "view": lambda m: bytes(m.view(0, 8)),
+    "load_u64": lambda m: m.load_u64(0),
+    "store_u64": lambda m: m.store_u64(0, 1, persist=True),
+    "compare_exchange_u64": lambda m: m.compare_exchange_u64(0, 1, 1),
+    "fetch_add_u64": lambda m: m.fetch_add_u64(0, 1),
+    "address": lambda m: m.address,
+    "repr": lambda m: repr(m) + str(m.size),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_closing_a_map_that_others_use(source: pmem2.Source, name: str) -> None:
+    """While threads use a map, closing succeeds or raises BufferError, and they see ValueError, nothing else."""
+    act = OPERATIONS[name]
+    for _ in range(ROUNDS // 4):
+        map = source.map(pmem2.Config(length=PAGE))
+        seen = closing(map, act, act)
+        assert set(seen) <= {"closed"}
+
+
+def test_closing_a_cache_line_map_that_others_use(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where libpmem2 itself flushes and would touch memory that is gone."""
+    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
+    for _ in range(ROUNDS):
+        map = source.map()
+        seen = closing(
+            map,
+            lambda m: m.persist(0, 65536),
+            lambda m: m.memset(0, 1, 65536),
+            lambda m: m.flush_many([(0, 64), (65536, 64)]),
+        )
+        assert set(seen) <= {"closed"}
+
+
+def test_many_threads_close_one_map(source: pmem2.Source) -> None:
+    """A map that many threads close at once is closed once, and nobody sees an error."""
+    for _ in range(ROUNDS):
+        map = source.map(pmem2.Config(length=PAGE))
+        assert together(*[map.close] * 6) == Counter()
+        assert map.closed
+
+
+def test_closing_existing_memory_that_others_use(source: pmem2.Source) -> None:
+    """The same for existing memory, which is let go of."""
+    memory = bytearray(PAGE)
+    for _ in range(ROUNDS):
+        map = pmem2.Map.from_existing(source, memory, pmem2.Granularity.BYTE)
+        seen = closing(map, lambda m: m.memset(0, 1, PAGE), lambda m: m.persist(0, 8))
+        assert set(seen) <= {"closed"}
+    memory.append(0)
+
+
+AT_ONCE = """
+source = pmem2.Source.from_path(path)
+reader = pmem2.Source.from_path(path, writable=False)
+other = source.map()
+sys.setswitchinterval(1e-6)
+deadline = time.monotonic() + 3
+
+def run(act):
+    for _ in range(20):
+        try:
+            act()
+        except (AttributeError, TypeError, ValueError):  # it is not there yet or already, or may not be written to
+            pass
+
+def store():
+    with map.view(0, 8) as view:
+        if not view.readonly:
+            view[0] = 1
+
+acts = [
+    lambda: map.__init__(source), lambda: map.__init__(reader), lambda: map.__init__(source, pmem2.Config(length=4096)),
+    store, lambda: map[-8:], lambda: other.memcpy(0, map), lambda: other.memcpy_many([(0, map)]),
+]
+while time.monotonic() < deadline:
+    map = pmem2.Map.__new__(pmem2.Map)
+    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    map.close()
+"""
+
+
+def test_making_one_map_that_others_use(run_child: RunChild, file: Path) -> None:
+    """Threads that make one and the same object at once, and use it, get one map or another, whole."""
+    child = run_child(CHILD + "import time\n" + AT_ONCE, str(file))
+    assert (child.returncode, child.stderr) == (0, "")
+
+
+def test_closing_a_source_that_others_use(file: Path) -> None:
+    """A Source closes at once; who is inside a read finishes it, everybody else sees ValueError."""
+    file.write_bytes(b"x" * 65536)
+    for _ in range(ROUNDS):
+        source = pmem2.Source.from_path(file)
+
+        def read(source: pmem2.Source = source) -> None:
+            assert source.pread_mcsafe(65536) == b"x" * 65536
+
+        def write(source: pmem2.Source = source) -> None:
+            source.pwrite_mcsafe(b"x" * 100, 50)
+
+        def use(source: pmem2.Source = source) -> None:
+            assert source.size == 65536
+            source.map().close()
+            with source.bad_blocks() as context:
+                assert list(context) == []
+
+        seen = together(forever(read), forever(write), forever(use), source.close)
+        assert seen == Counter(closed=3)
+    assert descriptors_of(file) == []
+
+
+def test_reading_a_file_that_changes_its_size(run_child: RunChild, file: Path) -> None:
+    """pread_mcsafe of a file that shrinks and grows meanwhile reads it or raises, and never leaves its buffer."""
+    code = """
+    path, size, done = sys.argv[1], 1 << 16, threading.Event()
+    def resize():
+        with open(path, "r+b") as file:
+            while not done.is_set():
+                os.ftruncate(file.fileno(), 0)
+                os.ftruncate(file.fileno(), size)
+    threads = [threading.Thread(target=resize) for _ in range(2)]
+    for thread in threads: thread.start()
+    read = refused = 0
+    with pmem2.Source.from_path(path) as source:
+        for _ in range(3000):
+            try:
+                assert len(source.pread_mcsafe(size)) == size
+                read += 1
+            except pmem2.LengthOutOfRangeError:
+                refused += 1
+    done.set()
+    for thread in threads: thread.join()
+    assert read + refused == 3000
+    """
+    child = run_child(CHILD + "\n".join(line[4:] for line in code.splitlines()), str(file))
+    assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
+
+
+def test_closing_a_reservation_that_others_use(file: Path) -> None:
+    """Threads that map, find and close in a reservation that is being closed see its errors, and never crash."""
+    with pmem2.Source.from_path(file) as source:
+        for _ in range(ROUNDS):
+            reservation = pmem2.VMReservation(64 * PAGE)
+
+            def work(slot: int, reservation: pmem2.VMReservation = reservation) -> Act:
+                def run() -> None:
+                    config = pmem2.Config(reservation=reservation, reservation_offset=slot * PAGE, length=PAGE)
+                    while True:
+                        with source.map(config) as map:
+                            assert reservation.find(slot * PAGE, 1) is map
+
+                return run
+
+            def look(reservation: pmem2.VMReservation = reservation) -> None:
+                while not reservation.closed:
+                    for act in (reservation.first, reservation.last, lambda: reservation.find(0, 64 * PAGE)):
+                        try:
+                            map = act()
+                            reservation.next(map)
+                            reservation.prev(map)
+                        except pmem2.MappingNotFoundError:
+                            pass
+                        except ValueError as error:
+                            if "closed" not in str(error):
+                                raise
+
+            def close(reservation: pmem2.VMReservation = reservation) -> None:
+                while not reservation.closed:
+                    with suppress(pmem2.VmReservationNotEmptyError):
+                        reservation.close()
+
+            seen = together(work(0), work(5), look, close)
+            assert seen == Counter(closed=2)
+            assert reservation.closed
+
+
+def test_iterating_over_a_reservation_that_others_map_into(source: pmem2.Source) -> None:
+    """Iteration gives the maps of one moment, while other threads map and close."""
+    with pmem2.VMReservation(64 * PAGE) as reservation:
+        working = [True] * 3
+
+        def work(me: int) -> Act:
+            def run() -> None:
+                try:
+                    for n in range(2000 if CPYTHON else 300):
+                        offset = (16 * me + n % 16) * PAGE
+                        config = pmem2.Config(reservation=reservation, reservation_offset=offset, length=PAGE)
+                        source.map(config).close()
+                finally:
+                    working[me] = False
+
+            return run
+
+        def iterate() -> None:
+            while any(working):
+                assert all(isinstance(map, pmem2.Map) for map in reservation)
+
+        assert together(work(0), work(1), work(2), iterate) == Counter()
+
+
+def test_one_slot_goes_to_one_thread(source: pmem2.Source) -> None:
+    """Of threads that map the same place of a reservation at once, one gets it."""
+    with pmem2.VMReservation(PAGE) as reservation:
+        config = pmem2.Config(reservation=reservation, length=PAGE)
+        for _ in range(ROUNDS):
+            maps: list[pmem2.Map] = []
+
+            def take(maps: list[pmem2.Map] = maps) -> None:
+                maps.append(source.map(config))
+
+            seen = together(*[take] * 4)
+            assert [text.split(":")[0] for text in seen.elements()] == ["MappingExistsError"] * 3
+            assert list(reservation) == maps
+            maps.pop().close()
+
+
+def test_threads_map_next_to_each_other(source: pmem2.Source) -> None:
+    """Threads with places of their own in one reservation do not disturb each other, as in upstream's test."""
+    with pmem2.VMReservation(16 * PAGE) as reservation:
+
+        def work(slot: int) -> Act:
+            def run() -> None:
+                offset = slot * PAGE
+                config = pmem2.Config(offset=offset, length=PAGE, reservation=reservation, reservation_offset=offset)
+                for n in range(100):
+                    with source.map(config) as map:
+                        map.store_u64(0, n, persist=True)
+                        assert map.address == reservation.address + offset
+
+            return run
+
+        assert together(*[work(slot) for slot in range(16)]) == Counter()
+    assert [source.pread_mcsafe(1, slot * PAGE) for slot in range(16)] == [bytes([99])] * 16
+
+
+def test_closing_bad_blocks_that_others_iterate(source: pmem2.Source) -> None:
+    """Iterating over bad blocks while another thread closes them ends, or raises ValueError."""
+    for _ in range(ROUNDS):
+        context = source.bad_blocks()
+
+        def iterate(context: pmem2.BadBlockContext = context) -> None:
+            while True:
+                assert list(context) == []
+
+        def clear(context: pmem2.BadBlockContext = context) -> None:
+            while not context.closed:
+                with pytest.raises(ValueError, match=r"closed|produced"):
+                    context.clear(pmem2.BadBlock(0, PAGE))
+
+        assert together(iterate, iterate, clear, context.close) == Counter(closed=2)
+
+
+def test_atomics_lose_nothing(source: pmem2.Source, granularity: pmem2.Granularity) -> None:
+    """The sum of what many threads add is exact, and of those that exchange the same value one succeeds."""
+    with source.map() as map:
+        assert map.granularity is granularity
+        won: list[int] = []
+
+        def add() -> None:
+            for _ in range(2000):
+                map.fetch_add_u64(0, 3)
+                map.fetch_add_u64(8, -1)
+
+        def take(me: int) -> Act:
+            def run() -> None:
+                for n in range(200):
+                    if map.compare_exchange_u64(16, n, n + 1)[0]:
+                        won.append(n)
+                    while map.load_u64(16) <= n:
+                        pass
+
+            return run
+
+        assert together(*[add] * 4, take(1), take(2)) == Counter()
+        assert map.load_u64(0) == 4 * 2000 * 3
+        assert map.load_u64(8) == 2**64 - 4 * 2000
+        assert sorted(won) == list(range(200))
+
+
+def test_error_text_belongs_to_the_thread_that_failed(source: pmem2.Source) -> None:
+    """Each of many failing threads is told of its own failure, in libpmem2's words."""
+    with pmem2.VMReservation(8 * PAGE) as reservation:
+        map = source.map(pmem2.Config(reservation=reservation, length=8 * PAGE))
+
+        def fail(n: int) -> Act:
+            def run() -> None:
+                config = pmem2.Config(reservation=reservation, reservation_offset=n * PAGE, length=PAGE)
+                for _ in range(300):
+                    with pytest.raises(pmem2.MappingExistsError, match=f"offset {n * PAGE} and length"):
+                        source.map(config)
+
+            return run
+
+        assert together(*[fail(n) for n in range(8)]) == Counter()
+        map.close()
+
+
+COLLECTING = """
+source = pmem2.Source.from_path(path)
+reservation = pmem2.VMReservation(4096 << 12)
+slots = itertools.count()
+
+class Finalizer:
+    "Garbage that does to maps and reservations what other code is in the middle of."
+    def __init__(self):
+        self.me = self
+        self.slot = next(slots)
+        self.map = source.map(pmem2.Config(reservation=reservation, reservation_offset=self.slot << 12, length=4096))
+        self.other = pmem2.VMReservation(1 << 20)
+        self.dropped = source.map(pmem2.Config(length=4096))
+        self.context = source.bad_blocks()
+    def __del__(self):
+        self.map.close()
+        reservation.address
+        self.other.extend(4096)
+        self.other.close()
+        source.map(pmem2.Config(length=4096)).close()
+        source.pread_mcsafe(8)
+        try:
+            reservation.find(self.slot << 12, 4096)
+        except pmem2.MappingNotFoundError:
+            pass
+        finalized.append(self.slot)
+
+finalized = []
+def work():
+    for n in range(60):
+        Finalizer()
+        slot = next(slots)
+        config = pmem2.Config(reservation=reservation, reservation_offset=slot << 12, length=4096)
+        map = source.map(config)
+        reservation.find(slot << 12, 1)
+        map.close()
+        if n % 4 == 3:
+            gc.collect()
+
+if hasattr(gc, "set_threshold"):
+    gc.set_threshold(5)
+threads = [threading.Thread(target=work) for n in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+for _ in range(5): gc.collect()
+print(len(finalized))
+"""
+
+
+def test_collection_in_the_middle(run_child: RunChild, file: Path) -> None:
+    """Finalizers that close and drop maps and reservations, wherever the collector runs them, do not deadlock."""
+    child = run_child(CHILD + COLLECTING, str(file))
+    assert (child.returncode, child.stdout, child.stderr) == (0, "240\n", "")
+
+
+@pytest.mark.skipif(not CPYTHON, reason="PyPy's collector has no thresholds")
+def test_collection_at_every_allocation(run_child: RunChild, file: Path) -> None:
+    """Views in garbage, collected at any allocation while the same thread opens and closes the same map."""
+    code = """
+gc.set_threshold(1)
+with pmem2.Source.from_path(path) as source:
+    map = source.map()
+    for n in range(2000):
+        cycle = [map.view(0, 8), map[0:64:2], map[::4096]]
+        cycle.append(cycle)
+        map[0:8:2] = b"abcd"
+        map.memcpy_many([(0, map.view(8, 8)), (64, b"x")])
+        if n % 50 == 0:
+            del cycle
+            map.close()
+            map = source.map()
+    del cycle
+    map.close()
+print("done")
+"""
+    child = run_child(CHILD + code, str(file))
+    assert (child.returncode, child.stdout, child.stderr) == (0, "done\n", "")
+
+
+def test_pieces_that_close_their_map(source: pmem2.Source) -> None:
+    """An iterator of pieces or ranges that closes the map they are for: ValueError, and nothing is touched."""
+    map = source.map()
+
+    def pieces() -> Iterator[tuple[int, bytes]]:
+        yield 0, b"data"
+        map.close()
+        yield 8, b"data"
+
+    with pytest.raises(ValueError, match="closed"):
+        map.memcpy_many(pieces())
+    for name in ("persist_many", "flush_many"):
+        map = source.map()
+
+        def ranges(map: pmem2.Map = map) -> Iterator[tuple[int, int]]:
+            yield 0, 8
+            map.close()
+            yield 8, 8
+
+        with pytest.raises(ValueError, match="closed"):
+            (map.persist_many if name == "persist_many" else map.flush_many)(ranges())
+    assert source.pread_mcsafe(4) == bytes(4)
+
+
+def test_ranges_that_another_thread_changes(source: pmem2.Source) -> None:
+    """A list of ranges may grow and shrink while it is read."""
+    map = source.map()
+    ranges = [(0, 8)] * 100
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            ranges.extend([(64, 8)] * 5000)
+            del ranges[:]
+            time.sleep(1e-6)  # gives way: PyPy's lock stays with a loop that is compiled for seconds
+
+    def persist() -> None:
+        try:
+            for _ in range(ROUNDS * 5):
+                map.persist_many(ranges)
+        finally:
+            done.set()
+
+    with map:
+        assert together(change, persist) == Counter()
+
+
+def test_piece_that_is_closed_before_it_is_copied(source: pmem2.Source) -> None:
+    """A Map that its iterator closes right after having given it as data is in use, or is closed."""
+    with source.map() as target, source.map() as data:
+
+        def pieces() -> Iterator[tuple[int, pmem2.Map]]:
+            yield 0, data
+            data.close()
+
+        with pytest.raises((BufferError, ValueError)):
+            target.memcpy_many(pieces())
+
+
+def test_lent_memory_that_its_owner_closes(run_child: RunChild, file: Path) -> None:
+    """An iterator that closes or shrinks what it has just lent to memcpy_many cannot make it read freed memory."""
+    code = """
+import mmap
+m = pmem2.open(path)
+def closing():
+    lent = mmap.mmap(-1, 1 << 16)
+    yield 0, lent
+    try:
+        lent.close()
+    except BufferError:
+        pass
+def shrinking():
+    lent = bytearray(1 << 24)
+    yield 0, lent
+    try:
+        lent.clear()
+    except BufferError:
+        pass
+for pieces in (closing, shrinking):
+    try:
+        m.memcpy_many(pieces())
+    except ValueError:
+        pass
+print("done")
+"""
+    child = run_child(CHILD + code, str(file))
+    assert (child.returncode, child.stdout, child.stderr) == (0, "done\n", "")
+
+
+TEMPORARY = """
+with pmem2.Source.from_path(path) as source:
+    config = pmem2.Config(length=4096)
+    def work():
+        for n in range(500):
+            source.map(config).persist()
+            pmem2.Source.from_path(path).map(config).memset(0, 1, 4096)
+            source.map(config)[0:8]
+            bytes(source.map(config).view(0, 8))
+            pmem2.Source.from_anon(4096).map().view()[0]
+            pmem2.VMReservation(4096).size
+            next(source.bad_blocks(), None)
+            if n % 10 == 0:
+                gc.collect()
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+print("done")
+"""
+
+
+def test_temporary_objects_live_long_enough(run_child: RunChild, file: Path) -> None:
+    """An object that only the running call knows is not collected under it, whatever the collector does meanwhile."""
+    child = run_child(CHILD + TEMPORARY, str(file))
+    assert (child.returncode, child.stdout, child.stderr) == (0, "done\n", "")
+
+
+def test_ranges_that_change_under_way(path: Path, granularity: pmem2.Granularity) -> None:
+    """A thread may change the buffer of ranges meanwhile: each range is still checked before it is flushed."""
+    ranges = array("Q", [0, 8] * 5000)
+    done = threading.Event()
+
+    def spoil() -> None:
+        while not done.is_set():
+            for value in (2**63, 0):
+                ranges[9998] = value
+
+    with pmem2.open(path) as m:
+        assert m.granularity is granularity
+        other = threading.Thread(target=spoil)
+        other.start()
+        try:
+            for _ in range(300):
+                with suppress(ValueError):
+                    m.flush_many(ranges)
+        finally:
+            done.set()
+            other.join()
+        ranges[9998] = 2**63
+        with pytest.raises(ValueError, match="outside"):
+            m.flush_many(ranges)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What of the tests does not run on Windows, and why: the one place that knows."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pmem2 import Granularity, Protection
+
+DESCRIPTORS = "a Source has a handle on Windows: test_rows_windows.py"
+FORK = "needs fork"
+SIGNALS = "needs signals, or limits of a process"
+SYSTEM = "needs /proc, /sys or programs of Linux"
+MEDIUM = "needs persistent memory in a Linux machine: nox -s nvdimm"
+FORCED = "needs PMEM2_FORCE_GRANULARITY, which libpmem2 does not read on Windows"
+TEXTS = "libpmem2 has other texts on Windows"
+HUGE_PAGES = "libpmem2 does not align maps to huge pages on Windows"
+PROTECTIONS = "needs memory that can be used in a way that Windows does not have"
+KINDS = "needs a kind of file, or a user, that Windows does not have"
+INSTALLED = "needs pmem2 to be installed, with the entry point of its pytest plugin"
+EXPLORER = "expects the slashes of a path in a text"
+PERROR = "calls pmem2_perror, which is pmem2_perrorU or pmem2_perrorW on Windows"
+RESERVATIONS = "needs reserved addresses, for which wine 8 has no placeholders"
+BAD_BLOCKS = "libpmem2 has no bad blocks on Windows"
+BLOCKS = "needs to know, or to limit, what a file takes on disk"
+COMMANDS = "is about the command line, which is for POSIX"
+CHILD = "runs a child that needs signals, and /proc"
+ORDER = "libpmem2 looks at the alignment of an offset last on Windows"
+PAGES = "maps pages of 4096 bytes: Windows maps multiples of 65536"
+LOG = "needs libpmem2's debug build"
+
+MODULES = {
+    "cli/test_command.py": COMMANDS,
+    "cli/test_badblocks.py": COMMANDS,
+    "cli/test_bench.py": COMMANDS,
+    "cli/test_copy.py": COMMANDS,
+    "cli/test_demo.py": COMMANDS,
+    "cli/test_info.py": COMMANDS,
+    "api/test_zero_copy.py": SYSTEM,
+    "examples/test_ports.py": SYSTEM,
+    "examples/test_proven.py": COMMANDS,  # the demo's records are among what is proven
+    "safety/test_faults.py": SIGNALS,
+    "safety/test_fork.py": FORK,
+    "safety/test_fuzz.py": SIGNALS,
+    "hardware/test_badblocks.py": MEDIUM,
+    "hardware/test_cli.py": MEDIUM,
+    "hardware/test_devdax.py": MEDIUM,
+    "hardware/test_fsdax.py": MEDIUM,
+    "hardware/test_softdax.py": MEDIUM,
+    "project/test_readme.py": SYSTEM,
+    "api/test_reservation.py": RESERVATIONS,
+    "upstream/test_badblocks.py": BAD_BLOCKS,
+    "upstream/test_extra.py": SYSTEM,
+    "upstream/test_reservation.py": RESERVATIONS,
+    "safety/test_soak.py": SIGNALS,
+    "project/test_versions.py": SYSTEM,
+}
+
+TESTS = {
+    "project/test_building.py": {
+        "test_build_without_libpmem2": SYSTEM,
+    },
+    "project/test_comparison.py": {
+        "test_mmap_flushes_pages_only": "an mmap flushes any range on Windows",
+    },
+    "upstream/test_source.py": {
+        "test_row_004_write_only_descriptor": "libpmem2 takes one on Windows: test_rows_windows.py",
+        "test_row_012_directory": "Windows opens no descriptor of a directory: row 10",
+        "test_row_014_the_descriptor_of_a_source": DESCRIPTORS,
+        "test_row_016_anonymous_memory_has_no_descriptor": DESCRIPTORS,
+        "test_row_032_numa_node_of_an_ordinary_file": "libpmem2 has no NUMA nodes on Windows",
+    },
+    "api/test_config.py": {
+        "test_closed_reservation": RESERVATIONS,
+        "test_past_the_end_of_a_reservation": RESERVATIONS,
+        "test_reservation": RESERVATIONS,
+        "test_reservation_closed_later": RESERVATIONS,
+        "test_reservation_shrunk_later": RESERVATIONS,
+    },
+    "explorer/test_explore.py": {
+        "test_a_store_that_was_never_flushed": EXPLORER,
+        "test_pytest_finds_the_fixture": INSTALLED,
+        "test_pytest_shows_what_is_lost": INSTALLED,
+    },
+    "api/test_errors.py": {
+        "test_a_granularity_that_libpmem2_ignores": FORCED,
+        "test_granularity_that_a_file_does_not_give": TEXTS,
+        "test_granularity_that_the_environment_forbids": FORCED,
+        "test_what_a_user_reads": TEXTS,
+        "test_why_a_map_has_its_granularity": TEXTS,
+    },
+    "upstream/test_granularity.py": {
+        "test_row_127_byte_where_there_is_byte": FORCED,
+        "test_row_128_byte_where_there_is_cache_line": FORCED,
+        "test_row_129_byte_of_an_ordinary_file": TEXTS,
+        "test_row_132_cache_line_of_an_ordinary_file": TEXTS,
+        "test_row_134_forced_granularity_is_detected": FORCED,
+        "test_row_137_cache_line_medium": FORCED,
+        "test_row_138_byte_medium": FORCED,
+    },
+    "upstream/test_config.py": {
+        "test_row_046_protections[write]": PROTECTIONS,
+        "test_row_046_protections[exec]": PROTECTIONS,
+        "test_row_046_protections[none]": PROTECTIONS,
+    },
+    "upstream/test_map.py": {
+        "test_row_073_address_for_huge_pages": HUGE_PAGES,
+        "test_row_080_copy_into_a_map_without_access": PROTECTIONS,
+        "test_row_082_copy_into_an_exec_map[page-private]": "libpmem2 maps PRIVATE memory for writing on Windows",
+    },
+    "upstream/test_errors.py": {
+        "test_row_188_perror": PERROR,
+        "test_row_189_perror_formats": PERROR,
+        "test_row_191_closed_descriptor": PERROR,
+    },
+    "safety/test_lifetimes.py": {
+        "test_array_outlives_its_map_object": SYSTEM,
+        "test_arrays_count_as_views": SYSTEM,
+        "test_dropped_map_is_unmapped": SYSTEM,
+        "test_dropped_map_with_a_view": SYSTEM,
+        "test_failed_close_can_be_tried_again": SYSTEM,
+        "test_map_in_a_garbage_cycle": SYSTEM,
+        "test_source_that_fails_leaves_no_descriptor": SYSTEM,
+        "test_bad_blocks_give_their_descriptor_back": BAD_BLOCKS,
+        "test_bad_blocks_outlive_their_source": BAD_BLOCKS,
+        "test_children_do_not_inherit_a_source": BAD_BLOCKS,
+        "test_closed_bad_blocks": BAD_BLOCKS,
+        "test_dropping_what_is_open_warns[dropped_bad_blocks]": BAD_BLOCKS,
+        "test_closed_in_any_order": RESERVATIONS,
+        "test_closed_reservation": RESERVATIONS,
+        "test_dropped_in_any_order": RESERVATIONS,
+        "test_dropped_reservation_lives_as_long_as_its_maps": RESERVATIONS,
+        "test_dropping_what_is_closed_does_not_warn": RESERVATIONS,
+        "test_dropping_what_is_open_warns[dropped_reservation]": RESERVATIONS,
+        "test_exit_with_everything_open": RESERVATIONS,
+        "test_exit_with_warnings_on": RESERVATIONS,
+        "test_fields_are_not_set_from_outside": RESERVATIONS,
+        "test_interpreters_that_end_earlier": RESERVATIONS,
+        "test_what_is_initialised_twice": RESERVATIONS,
+        "test_what_was_not_made_can_be_made_later": RESERVATIONS,
+        "test_reservation_closes_over_dropped_maps": RESERVATIONS,
+        "test_dropping_what_is_open_warns[dropped_source]": DESCRIPTORS,
+        "test_source_has_a_descriptor_of_its_own": DESCRIPTORS,
+        "test_map_outlives_its_source_and_config": PAGES,
+        "test_pieces_out_of_one_map": PAGES,
+        "test_source_of_a_descriptor_that_is_closed_and_reused": PAGES,
+    },
+    "api/test_map.py": {
+        "test_map_that_is_no_data": PROTECTIONS,
+        "test_what_was_written_without_read": PROTECTIONS,
+        f"test_writing_what_may_only_be_read[{Protection.WRITE:d}]": PROTECTIONS,
+        "test_source_and_descriptor_are_not_needed_afterwards": "removes a file that is mapped: test_rows_windows.py",
+        "test_view_of_a_read_only_map_cannot_kill": SIGNALS,
+        "test_unaligned_comes_first[1-0]": ORDER,
+        "test_unaligned_comes_first[17-0]": ORDER,
+        "test_unaligned_comes_first[65535-0]": ORDER,
+        "test_unaligned_comes_first[65537-0]": ORDER,
+        "test_unaligned_comes_first[65537-65536]": ORDER,
+        f"test_unaligned_comes_first[{2**63 - 1}-0]": ORDER,
+        f"test_unaligned_comes_first[{2**63 - 1}-65536]": ORDER,
+    },
+    "api/test_numpy.py": {
+        f"test_array_needs_read[{Protection.WRITE:d}]": PROTECTIONS,
+        f"test_array_needs_read[{Protection.NONE:d}]": PROTECTIONS,
+        "test_ranges[C-i2]": "16 bits do not hold a multiple of 65536",
+        "test_ranges[F-i2]": "16 bits do not hold a multiple of 65536",
+    },
+    "safety/test_guards.py": {
+        "test_p06_copying_past_the_end_by_pmem2": PAGES,
+        "test_p28_flushing_what_is_not_there_by_pmem2": PAGES,
+        "test_p07_what_the_protection_forbids_by_pmem2": PROTECTIONS,
+        "test_p14_page_granularity_of_existing_memory_by_pmem2": DESCRIPTORS,
+        "test_p18_map_in_a_forgotten_reservation": RESERVATIONS,
+        "test_p31_dax_device_of_an_nvdimm": SYSTEM,
+        "test_p31_dax_device_outside_the_nvdimm_bus": SYSTEM,
+        "test_p31_read_only_descriptor_of_such_a_device": SYSTEM,
+        "test_p31_source_that_fails_half_way": SYSTEM,
+        "test_p31_sysfs_that_does_not_tell": SYSTEM,
+        "test_p31_what_is_no_dax_device": SYSTEM,
+    },
+    "upstream/test_copy.py": {
+        "test_row_165_movnt_align": RESERVATIONS,
+        "test_row_166_movnt_align_variants": RESERVATIONS,
+    },
+    "safety/test_threads.py": {
+        "test_closing_a_cache_line_map_that_others_use": FORCED,
+        "test_closing_a_map_that_others_use": PAGES,
+        "test_many_threads_close_one_map": PAGES,
+        "test_closing_a_source_that_others_use": BAD_BLOCKS,
+        "test_closing_bad_blocks_that_others_iterate": BAD_BLOCKS,
+        "test_collection_at_every_allocation": CHILD,
+        "test_collection_in_the_middle": CHILD,
+        "test_lent_memory_that_its_owner_closes": CHILD,
+        "test_making_one_map_that_others_use": CHILD,
+        "test_reading_a_file_that_changes_its_size": CHILD,
+        "test_temporary_objects_live_long_enough": CHILD,
+        "test_closing_a_reservation_that_others_use": RESERVATIONS,
+        "test_error_text_belongs_to_the_thread_that_failed": RESERVATIONS,
+        "test_iterating_over_a_reservation_that_others_map_into": RESERVATIONS,
+        "test_one_slot_goes_to_one_thread": RESERVATIONS,
+        "test_threads_map_next_to_each_other": RESERVATIONS,
+    },
+    "api/test_source.py": {
+        "test_children_do_not_inherit_it": DESCRIPTORS,
+        "test_closed_twice": DESCRIPTORS,
+        "test_from_a_file_object": DESCRIPTORS,
+        "test_from_an_int": DESCRIPTORS,
+        "test_no_descriptor_is_leaked": DESCRIPTORS,
+        "test_owns_a_duplicate": DESCRIPTORS,
+        "test_the_callers_descriptor_stays_open": DESCRIPTORS,
+        "test_from_a_windows_handle": DESCRIPTORS,
+        "test_from_a_directory": KINDS,
+        "test_from_a_relative_path_and_a_link": KINDS,
+        "test_from_a_socket": KINDS,
+        "test_from_an_o_path_descriptor": KINDS,
+        "test_from_the_path_of_no_file": KINDS,
+        "test_without_permission": KINDS,
+        "test_ordinary_file": "libpmem2 has no NUMA nodes on Windows",
+    },
+    "api/test_open.py": {
+        "test_config": RESERVATIONS,
+        "test_existing_file_is_not_touched": RESERVATIONS,
+        "test_new_file_is_removed": RESERVATIONS,
+        "test_reservation_for_a_smaller_file": RESERVATIONS,
+        "test_reservation_that_is_taken": RESERVATIONS,
+        "test_reservation_that_is_too_small": RESERVATIONS,
+        "test_created": BLOCKS,
+        "test_emptied": BLOCKS,
+        "test_hole_is_filled": BLOCKS,
+        "test_link_to_a_file_that_is_not_there": KINDS,
+        "test_more_than_a_disk_has": BLOCKS,
+        "test_no_file": KINDS,
+        "test_permissions": KINDS,
+        "test_umask": KINDS,
+    },
+}
+
+FIXTURES = {
+    "dax": SYSTEM,
+    "debug_library": LOG,
+    "dies": CHILD,
+    "null_statuses": CHILD,
+    "reservation": RESERVATIONS,
+    "slow_msync": CHILD,
+    "survives": CHILD,
+}
+
+READ, WRITE, EXEC, NONE = Protection.READ, Protection.WRITE, Protection.EXEC, Protection.NONE
+# of fixtures that have them
+PARAMETERS: dict[str, dict[object, str]] = {
+    "arena": dict.fromkeys((Granularity.BYTE, Granularity.CACHE_LINE), FORCED),
+    "guarded": dict.fromkeys((NONE, WRITE, EXEC, WRITE | EXEC), PROTECTIONS),
+}
+
+
+def why_not(item: pytest.Function) -> str | None:
+    """Return why a test does not run on Windows, None if it does; a name without parameters stands for all of them."""
+    named = TESTS.get("/".join(item.path.parts[-2:]), {})
+    reasons = [named.get(item.name), named.get(item.originalname), *map(FIXTURES.get, item.fixturenames)]
+    if hasattr(item, "callspec"):
+        known = PARAMETERS.keys() & item.callspec.params.keys()
+        reasons += [PARAMETERS[name].get(item.callspec.params[name]) for name in known]
+    return next(filter(None, reasons), None)
+
+
+def skip(items: list[pytest.Item]) -> None:
+    """Mark the tests that do not run here."""
+    for item in items:
+        if sys.platform == "win32" and isinstance(item, pytest.Function):
+            if why := why_not(item):
+                item.add_marker(pytest.mark.skip(reason=why))

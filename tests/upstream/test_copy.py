@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""PMDK's tests of memcpy, memmove and memset: rows 155 to 171."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol, cast
+
+import pytest
+from support.children import RunChild
+
+import pmem2
+from pmem2 import Granularity, MemFlag
+from upstream import memcpy_child
+
+Environment = dict[str, str]
+
+WRITE_COMBINING = [{"PMEM_WC_WORKAROUND": "0"}, {"PMEM_WC_WORKAROUND": "1"}]
+NO_MOVNT = {"PMEM_NO_MOVNT": "1"}
+LIBC = {"PMEM_NO_MOVNT": "1", "PMEM_NO_GENERIC_MEMCPY": "1"}
+AVX = {"PMEM_AVX512F": "0"}
+SSE2 = {"PMEM_AVX512F": "0", "PMEM_AVX": "0"}
+MOVDIR64B = {"PMEM_MOVDIR64B": "1"}
+VARIANTS = [AVX, SSE2, NO_MOVNT, LIBC]
+
+
+def name_of(environment: Environment) -> str:
+    """Return an environment as the name of a test case."""
+    return " ".join(f"{name}={value}" for name, value in environment.items())
+
+
+class CheckIn(Protocol):
+    """Run a check of `memcpy_child` in a child whose libpmem2 is loaded in an environment."""
+
+    def __call__(self, environment: Environment, check: str) -> None:
+        """Run *check* on libpmem2 itself and on the façade, at every granularity."""
+
+
+@pytest.fixture
+def large_file(tmp_path: Path) -> Path:
+    """A file of 4 MiB."""
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, memcpy_child.SIZE)
+    return path
+
+
+@pytest.fixture
+def here() -> str:
+    """The PYTHONPATH of a child that imports from this folder."""
+    return os.pathsep.join((str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")))
+
+
+@pytest.fixture
+def check_in(run_child: RunChild, large_file: Path, here: str) -> CheckIn:
+    """Run checks in children."""
+
+    def run(environment: Environment, check: str) -> None:
+        child = run_child(
+            "from upstream import memcpy_child; memcpy_child.main()",
+            check,
+            str(large_file),
+            PYTHONPATH=here,
+            **environment,
+        )
+        assert (child.returncode, child.stdout) == (0, "checked\n"), child.stderr
+
+    return run
+
+
+@pytest.fixture
+def open_file(large_file: Path) -> Iterator[int]:
+    """A descriptor of that file."""
+    fd = os.open(large_file, os.O_RDWR)
+    yield fd
+    os.close(fd)
+
+
+def check_here(fd: int, granularity: Granularity, check: str) -> None:
+    """Run *check* on libpmem2 itself and on the façade."""
+    with memcpy_child.copiers(fd) as (bare, facade):
+        assert isinstance(facade, memcpy_child.Facade)
+        assert facade.map.granularity is granularity
+        memcpy_child.CHECKS[check](bare, fd)
+        memcpy_child.CHECKS[check](facade, fd)
+
+
+@pytest.mark.medium
+def test_row_155_memcpy(open_file: int, granularity: Granularity) -> None:
+    """A memcpy copies exactly, with every flag, to memory and to the file."""
+    check_here(open_file, granularity, "memcpy")
+
+
+@pytest.mark.parametrize("flags", memcpy_child.EXCLUSIVE, ids=repr)
+def test_row_155_exclusive_flags_are_refused(map: pmem2.Map, granularity: Granularity, flags: MemFlag) -> None:
+    """Flags that exclude each other, which libpmem2 lets through, are a ValueError of every copy."""
+    with pytest.raises(ValueError, match="exclude each other"):
+        map.memcpy(0, b"data", flags)
+    with pytest.raises(ValueError, match="exclude each other"):
+        map.memmove(0, b"data", flags)
+    with pytest.raises(ValueError, match="exclude each other"):
+        map.memset(0, 1, 4, flags)
+    assert map[0:4] == bytes(4)
+
+
+@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=name_of)
+def test_row_155_memcpy_write_combining(check_in: CheckIn, environment: Environment) -> None:
+    """A memcpy copies exactly with and without the workaround for write combining."""
+    check_in(environment, "memcpy")
+
+
+def test_row_156_memcpy_without_movnt(check_in: CheckIn) -> None:
+    """A memcpy copies exactly without SIMD instructions."""
+    check_in(NO_MOVNT, "memcpy")
+
+
+def test_row_157_memcpy_of_libc(check_in: CheckIn) -> None:
+    """A memcpy copies exactly by libc's memmove."""
+    check_in(LIBC, "memcpy")
+
+
+@pytest.mark.parametrize("environment", [AVX, SSE2, MOVDIR64B], ids=name_of)
+def test_row_158_memcpy_instructions(check_in: CheckIn, environment: Environment) -> None:
+    """A memcpy copies exactly with each instruction set."""
+    check_in(environment, "memcpy")
+
+
+@pytest.mark.medium
+def test_row_159_memmove(open_file: int, granularity: Granularity) -> None:
+    """A memmove of overlapping memory is as if copied through a buffer, in both directions, with every flag."""
+    check_here(open_file, granularity, "memmove")
+
+
+@pytest.mark.parametrize("environment", VARIANTS, ids=name_of)
+def test_row_160_memmove_variants(check_in: CheckIn, environment: Environment) -> None:
+    """A memmove is exact with each of libpmem2's ways to copy."""
+    check_in(environment, "memmove")
+
+
+@pytest.mark.medium
+def test_row_161_memset(open_file: int, granularity: Granularity) -> None:
+    """A memset fills exactly its range, in memory and in the file, with every flag."""
+    check_here(open_file, granularity, "memset")
+
+
+@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=name_of)
+def test_row_161_memset_write_combining(check_in: CheckIn, environment: Environment) -> None:
+    """A memset fills exactly with and without the workaround for write combining."""
+    check_in(environment, "memset")
+
+
+@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=name_of)
+def test_row_162_memset_variants(check_in: CheckIn, environment: Environment) -> None:
+    """A memset fills exactly with each of libpmem2's ways to do it."""
+    check_in(environment, "memset")
+
+
+@pytest.mark.parametrize("environment", [{}, *VARIANTS, MOVDIR64B], ids=name_of)
+def test_row_164_movnt(check_in: CheckIn, environment: Environment) -> None:
+    """Copies of every power of two, on the heap too, are exact and leave the byte behind alone."""
+    check_in(environment, "movnt")
+
+
+@pytest.mark.parametrize("threshold", [None, "0", "99999"])
+def test_row_165_movnt_align(check_in: CheckIn, threshold: str | None) -> None:
+    """Functions of a deleted map copy at any alignment without touching the pages before and behind."""
+    check_in({} if threshold is None else {"PMEM_MOVNT_THRESHOLD": threshold}, "movnt_align")
+
+
+@pytest.mark.medium
+def test_row_165_closed_map(source: pmem2.Source, granularity: Granularity) -> None:
+    """The façade's copies are methods of the map: a ValueError once it is closed."""
+    with source.map() as map:
+        copies_of_map = (map.memcpy, map.memmove)
+    for copy in copies_of_map:
+        with pytest.raises(ValueError, match="closed"):
+            copy(0, b"data")
+    with pytest.raises(ValueError, match="closed"):
+        map.memset(0, 1, 4)
+
+
+@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=name_of)
+def test_row_166_movnt_align_variants(check_in: CheckIn, environment: Environment) -> None:
+    """Each of libpmem2's ways to copy keeps to its range at any alignment."""
+    check_in(environment, "movnt_align")
+
+
+class Logged(Protocol):
+    """Tell the functions of libpmem2's debug build that did a copy."""
+
+    def __call__(self, environment: Environment, size: int) -> dict[str, list[list[str]]]:
+        """Return for each kind of copy and each flag what ran at the forced granularity."""
+
+
+@pytest.fixture
+def logged(
+    run_child: RunChild, large_file: Path, here: str, debug_library: Path, granularity: Granularity, tmp_path: Path
+) -> Logged:
+    """Read the log of a child with the debug build."""
+
+    def run(environment: Environment, size: int) -> dict[str, list[list[str]]]:
+        child = run_child(
+            "from upstream import count_child; count_child.print_copies()",
+            str(size),
+            str(large_file),
+            PYTHONPATH=here,
+            LD_LIBRARY_PATH=str(debug_library),
+            PMEM2_LOG_LEVEL="15",
+            PMEM2_LOG_FILE=str(tmp_path / "log"),
+            **environment,
+        )
+        assert child.returncode == 0, child.stderr
+        names = cast("dict[str, list[list[str]]]", json.loads(child.stdout))
+        assert len(names["memcpy"]) == len(memcpy_child.VARIANT_FLAGS)
+        return names
+
+    return run
+
+
+def store_of(names: list[str]) -> tuple[str, str]:
+    """Return how a copy stored: temporal or not, and the instruction set; exactly one function must have done it."""
+    (name,) = (name for name in names if name.startswith(("memmove_mov", "memset_mov")))
+    kind, instructions = name.split("_")[1:3]
+    return {"mov": "t", "movnt": "nt"}[kind], instructions
+
+
+@pytest.mark.parametrize(("environment", "suffix"), [(NO_MOVNT, "generic"), (LIBC, "libc")], ids=["generic", "libc"])
+def test_row_168_without_simd(logged: Logged, environment: Environment, suffix: str) -> None:
+    """Without SIMD a copy is one call of the generic code, or of libc's, whatever the flags."""
+    names = logged(environment, 1024)
+    for kind, name in (("memcpy", "memmove"), ("memmove", "memmove"), ("memset", "memset")):
+        for called in names[kind]:
+            assert [one for one in called if "_nodrain_" in one] == [f"{name}_nodrain_{suffix}"]
+
+
+INSTRUCTIONS = [({"PMEM_AVX512F": "0", "PMEM_AVX": "0"}, "sse2"), ({"PMEM_AVX512F": "0"}, "avx"), ({}, "avx512f")]
+# for no flag, NT, T, NT|T, WC, WB, NOFLUSH, all of them
+TEMPORAL = {
+    (Granularity.PAGE, 128): "t nt t nt nt t t t",
+    (Granularity.PAGE, 1024): "nt nt t nt nt t t t",
+    (Granularity.CACHE_LINE, 128): "t nt t nt nt t t t",
+    (Granularity.CACHE_LINE, 1024): "nt nt t nt nt t t t",
+    (Granularity.BYTE, 128): "t nt t nt t t t t",
+    (Granularity.BYTE, 1024): "t nt t nt t t t t",
+}
+
+
+def check_variants(logged: Logged, granularity: Granularity, size: int, environment: Environment, name: str) -> None:
+    """Check which code each flag chooses, with one instruction set, for all kinds of copies."""
+    if name not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        pytest.skip(f"the processor has no {name}")
+    expected = [(kind, name) for kind in TEMPORAL[granularity, size].split()]
+    names = logged(environment, size)
+    for kind in ("memcpy", "memmove", "memset"):
+        assert [store_of(called) for called in names[kind]] == expected
+    if granularity is not Granularity.PAGE:  # there the façade has its own write-back
+        allowed = [
+            index for index, flags in enumerate(memcpy_child.VARIANT_FLAGS) if flags not in memcpy_child.EXCLUSIVE
+        ]
+        assert [store_of(called) for called in names["facade"]] == [expected[index] for index in allowed]
+
+
+@pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
+@pytest.mark.parametrize("granularity", [Granularity.PAGE, Granularity.CACHE_LINE], indirect=True, ids=str)
+@pytest.mark.parametrize("size", [128, 1024])
+def test_row_169_temporal_stores(
+    logged: Logged, granularity: Granularity, size: int, environment: Environment, name: str
+) -> None:
+    """On PAGE and CACHE_LINE the flags, else the size, choose between temporal and non-temporal stores."""
+    check_variants(logged, granularity, size, environment, name)
+
+
+@pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
+@pytest.mark.parametrize("granularity", [Granularity.BYTE], indirect=True, ids=str)
+@pytest.mark.parametrize("size", [128, 1024])
+def test_row_170_temporal_stores_on_byte(
+    logged: Logged, granularity: Granularity, size: int, environment: Environment, name: str
+) -> None:
+    """On BYTE stores are temporal unless NONTEMPORAL."""
+    check_variants(logged, granularity, size, environment, name)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""PMDK's tests of error texts, of errno, and of its header: rows 188 to 196."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from _pmem2 import ffi, lib
+from support import libpmem2
+
+import pmem2
+from pmem2 import ErrorCode, MemFlag
+
+TOO_FAR = 2**63
+
+
+def test_row_188_perror(capfd: pytest.CaptureFixture[str]) -> None:
+    """libpmem2 prints why the last call failed."""
+    with libpmem2.config() as config:
+        assert libpmem2.set_offset(config, TOO_FAR) == ErrorCode.OFFSET_OUT_OF_RANGE
+        lib.pmem2_perror(b"pmem2_config_set_offset")
+    assert capfd.readouterr().err == "pmem2_config_set_offset: offset is greater than INT64_MAX\n"
+
+
+def test_row_188_exception() -> None:
+    """The façade raises it, with the code, the function, and a sentence that names the offset."""
+    with pytest.raises(pmem2.OffsetOutOfRangeError, match=str(TOO_FAR)) as caught:
+        pmem2.Config(offset=TOO_FAR)
+    assert caught.value.code is ErrorCode.OFFSET_OUT_OF_RANGE
+    assert caught.value.function == "pmem2_config_set_offset"
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_row_189_perror_formats(capfd: pytest.CaptureFixture[str]) -> None:
+    """libpmem2 formats what it prints as printf does."""
+    with libpmem2.config() as config:
+        assert libpmem2.set_offset(config, TOO_FAR) == ErrorCode.OFFSET_OUT_OF_RANGE
+        lib.pmem2_perror(b"pmem2_config_set_offset %d", ffi.cast("int", 123))
+    assert capfd.readouterr().err == "pmem2_config_set_offset 123: offset is greater than INT64_MAX\n"
+
+
+def test_row_191_closed_descriptor(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A source of libpmem2 whose descriptor was closed has no size, and the text says what fstat said."""
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        rc, source = libpmem2.source_from_fd(descriptor)
+        assert rc == 0
+    finally:
+        os.close(descriptor)
+    rc, _ = libpmem2.source_size(source)
+    assert rc == ErrorCode.INVALID_FILE_HANDLE
+    lib.pmem2_perror(b"test")
+    lib.pmem2_perror(b"test %d", ffi.cast("int", 123))
+    reason = os.strerror(errno.EBADF)
+    text = capfd.readouterr().err
+    assert re.fullmatch(rf"test: fstat[^\n]*: {reason}\ntest 123: fstat[^\n]*: {reason}\n", text)
+    assert libpmem2.source_delete(source) == (0, 0)
+
+
+def test_row_191_facade_keeps_a_descriptor(file: Path) -> None:
+    """A Source does not notice that the caller's descriptor was closed."""
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        source = pmem2.Source.from_fd(descriptor)
+    finally:
+        os.close(descriptor)
+    with source:
+        assert source.size == file.stat().st_size
+
+
+@pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
+def test_row_192_errno_of_library_codes(code: ErrorCode) -> None:
+    """NOSUPP is ENOTSUP, every other code of the library EINVAL."""
+    subclasses = {kind.__name__: kind for kind in pmem2.Pmem2Error.__subclasses__()}
+    kind = subclasses[code.name.title().replace("_", "") + "Error"]
+    error = kind(code, "text", "function")
+    assert error.errno == (errno.ENOTSUP if code is ErrorCode.NOSUPP else errno.EINVAL)
+    assert (error.code, error.strerror, error.function) == (code, "text", "function")
+
+
+def test_row_192_errno_of_raised_errors() -> None:
+    """What is raised has these numbers too, and a -errno of libpmem2 is the built-in exception of that number."""
+    with pmem2.Source.from_anon(4096) as source:
+        with pytest.raises(pmem2.NosuppError) as unsupported:
+            _ = source.device_usc
+        assert unsupported.value.errno == errno.ENOTSUP
+        with pytest.raises(pmem2.LengthUnalignedError) as unaligned:
+            source.map(pmem2.Config(length=1))
+        assert unaligned.value.errno == errno.EINVAL
+    with pmem2.Source.from_anon(2**62) as huge, pytest.raises(OSError, match="cannot map") as refused:
+        huge.map()
+    assert refused.value.errno == errno.ENOMEM
+    assert not isinstance(refused.value, pmem2.Pmem2Error)
+
+
+def test_row_195_header_alone(tmp_path: Path) -> None:
+    """libpmem2.h needs no other header, and a program with nothing else links and runs."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    code = tmp_path / "alone.c"
+    code.write_text(
+        "#include <libpmem2.h>\n"
+        "int main(void) { struct pmem2_config *c; return pmem2_config_new(&c) || pmem2_config_delete(&c); }\n"
+    )
+    program = tmp_path / "alone"
+    subprocess.run([compiler, "-Wall", "-Werror", "-o", str(program), str(code), "-lpmem2"], check=True)
+    subprocess.run([str(program)], check=True)
+
+
+def test_row_196_flags_are_those_of_libpmem() -> None:
+    """A MemFlag has the value of libpmem's PMEM_F_MEM_ flag of that name, which libpmem(7) lists in this order."""
+    names = ("NODRAIN", "NONTEMPORAL", "TEMPORAL", "WC", "WB", "NOFLUSH")
+    assert [MemFlag[name] for name in names] == [1 << bit for bit in range(6)]
+    every_flag = MemFlag(lib.PMEM2_F_MEM_VALID_FLAGS)
+    assert every_flag == sum(MemFlag[name] for name in names)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""PMDK's tests of persist, flush, drain and deep flush: rows 139 to 151."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol, cast
+
+import pytest
+from support import libpmem2
+from support.children import RunChild
+from support.values import SIZE
+
+import pmem2
+from pmem2 import ErrorCode, Granularity
+from upstream import count_child
+
+Counts = tuple[int, int, int]
+
+BYTE, CACHE_LINE, PAGE = Granularity
+
+
+class Count(Protocol):
+    """Count what an operation comes down to."""
+
+    def __call__(self, operation: str) -> tuple[Counts, Counts | None]:
+        """Return msyncs, cache flushes and fences of the façade's *operation*, and of libpmem2's own."""
+
+
+@pytest.fixture(scope="module")
+def counting_msync(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library to preload, with an msync that counts."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler to make a counting msync with")
+    folder = tmp_path_factory.mktemp("msync")
+    (folder / "msync.c").write_text(count_child.COUNTER, encoding="ascii")
+    library = folder / "msync.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "msync.c")], check=True)
+    return library
+
+
+@pytest.fixture
+def count(
+    granularity: Granularity, counting_msync: Path, debug_library: Path, run_child: RunChild, tmp_path: Path
+) -> Count:
+    """Count in a child, on a file of 20 MiB and 5 KiB with a forced granularity."""
+    path = tmp_path / "counted"
+    path.touch()
+    os.truncate(path, 20 * 1024 * 1024 + 5 * 1024)
+
+    def run(operation: str) -> tuple[Counts, Counts | None]:
+        child = run_child(
+            "from upstream import count_child; count_child.print_counts()",
+            operation,
+            str(path),
+            LD_PRELOAD=str(counting_msync),
+            LD_LIBRARY_PATH=str(debug_library),
+            PMEM2_LOG_LEVEL="15",
+            PMEM2_LOG_FILE=str(tmp_path / "log"),
+            PYTHONPATH=os.pathsep.join((str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""))),
+        )
+        assert child.returncode == 0, child.stderr
+        facade, bare = cast("tuple[list[int], list[int] | None]", json.loads(child.stdout))
+        return cast("Counts", tuple(facade)), None if bare is None else cast("Counts", tuple(bare))
+
+    return run
+
+
+@pytest.fixture
+def raw_map(raw_source: int, granularity: Granularity) -> Iterator[int]:
+    """A map of 16 MiB of that granularity, made by libpmem2 itself."""
+    with libpmem2.config() as config, libpmem2.map(config, raw_source) as pointer:
+        assert libpmem2.map_granularity(pointer) == granularity
+        yield pointer
+
+
+def test_row_139_persist_counts(count: Count, granularity: Granularity) -> None:
+    """Persisting is one msync on PAGE, one flush and one fence on CACHE_LINE, one fence on BYTE."""
+    expected = {PAGE: (1, 0, 0), CACHE_LINE: (0, 1, 1), BYTE: (0, 0, 1)}[granularity]
+    assert count("persist") == (expected, expected)
+
+
+def test_row_139_persist_of_nothing_writes_nothing_back(count: Count) -> None:
+    """An empty range needs no msync."""
+    (msyncs, _, _), _ = count("nothing")
+    assert msyncs == 0
+
+
+@pytest.mark.parametrize(
+    ("which", "pages", "lines"),
+    [("none", 0, 0), ("near", 1, 1), ("touching", 1, 2), ("a few pages apart", 1, 2), ("far", 2, 2)],
+    ids=lambda value: str(value),
+)
+def test_row_139_persist_many_counts(
+    count: Count, granularity: Granularity, which: str, pages: int, lines: int
+) -> None:
+    """A line is flushed once, pages near each other are written back at once, and all ranges have one drain."""
+    expected = {PAGE: (pages, 0, 0), CACHE_LINE: (0, lines, 1), BYTE: (0, 0, 1)}[granularity]
+    assert count(f"persist_many, {which}")[0] == expected
+
+
+def test_row_139_memcpy_counts(count: Count, granularity: Granularity) -> None:
+    """A copy is durable at return: an msync on PAGE, a fence on the others."""
+    facade, bare = count("memcpy")
+    assert bare is not None
+    expected = (1, 0) if granularity is PAGE else (0, 1)
+    assert facade[::2] == bare[::2] == expected
+
+
+def test_row_139_memcpy_nodrain_counts(count: Count, granularity: Granularity) -> None:
+    """NODRAIN leaves the fence out, and is ignored on PAGE."""
+    facade, bare = count("memcpy, NODRAIN")
+    assert bare is not None
+    assert facade[::2] == bare[::2] == (int(granularity is PAGE), 0)
+
+
+def test_row_139_memcpy_noflush_counts(count: Count) -> None:
+    """NOFLUSH leaves everything out but the copy."""
+    assert count("memcpy, NOFLUSH") == ((0, 0, 0), (0, 0, 0))
+
+
+@pytest.mark.parametrize("operation", ["memset", "store_u64"])
+def test_row_139_other_stores_count(count: Count, granularity: Granularity, operation: str) -> None:
+    """A memset, and an atomic that persists, are one msync or one fence too."""
+    (msyncs, _, fences), _ = count(operation)
+    assert (msyncs, fences) == ((1, 0) if granularity is PAGE else (0, 1))
+
+
+@pytest.mark.parametrize(("which", "units"), [("near", 1), ("far", 2)])
+def test_row_139_memcpy_many_counts(count: Count, granularity: Granularity, which: str, units: int) -> None:
+    """Many pieces have one drain; short ones in one line are one flush, and pieces in one page one msync."""
+    expected = {PAGE: (units, 0, 0), CACHE_LINE: (0, units, 1), BYTE: (0, 0, 1)}[granularity]
+    assert count(f"memcpy_many, {which}")[0] == expected
+
+
+@pytest.mark.medium
+def test_row_139_functions_belong_to_the_granularity(raw_map: int, raw_source: int) -> None:
+    """Two maps of one granularity have the same functions; on PAGE, and only there, persist and flush are one."""
+    with libpmem2.config() as config, libpmem2.map(config, raw_source) as other:
+        assert libpmem2.functions(other) == libpmem2.functions(raw_map)
+    persist, flush, _, memmove, memcpy, _ = libpmem2.functions(raw_map)
+    assert memmove == memcpy
+    assert (persist == flush) == (libpmem2.map_granularity(raw_map) == PAGE)
+
+
+def test_row_140_flush_counts(count: Count, granularity: Granularity) -> None:
+    """Flushing is one msync on PAGE, one flush without a fence on CACHE_LINE, nothing on BYTE."""
+    expected = {PAGE: (1, 0, 0), CACHE_LINE: (0, 1, 0), BYTE: (0, 0, 0)}[granularity]
+    assert count("flush") == (expected, expected)
+
+
+@pytest.mark.parametrize(("which", "units"), [("near", 1), ("far", 2)])
+def test_row_140_flush_many_counts(count: Count, granularity: Granularity, which: str, units: int) -> None:
+    """Flushing many ranges flushes each line or page once and drains nothing."""
+    expected = {PAGE: (units, 0, 0), CACHE_LINE: (0, units, 0), BYTE: (0, 0, 0)}[granularity]
+    assert count(f"flush_many, {which}")[0] == expected
+
+
+def test_row_141_drain_counts(count: Count, granularity: Granularity) -> None:
+    """Draining is nothing on PAGE, one fence on the others."""
+    expected = {PAGE: (0, 0, 0), CACHE_LINE: (0, 0, 1), BYTE: (0, 0, 1)}[granularity]
+    assert count("drain") == (expected, expected)
+
+
+def test_row_146_deep_flush_counts(count: Count, granularity: Granularity) -> None:
+    """A deep flush of a file is one msync, but libpmem2's own does nothing on PAGE, where ours persists."""
+    assert count("deep_flush") == ((1, 0, 0), (0, 0, 0) if granularity is PAGE else (1, 0, 0))
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("offset", "length"), [(SIZE, 1), (SIZE // 2, SIZE), (0, SIZE + 1)], ids=["at the end", "from the middle", "more"]
+)
+def test_row_148_deep_flush_outside(
+    map: pmem2.Map, granularity: Granularity, raw_map: int, offset: int, length: int
+) -> None:
+    """A range that leaves the map is refused: a ValueError, and DEEP_FLUSH_RANGE of libpmem2."""
+    with pytest.raises(ValueError, match="outside"):
+        map.deep_flush(offset, length)
+    assert libpmem2.deep_flush(raw_map, offset, length) == ErrorCode.DEEP_FLUSH_RANGE
+
+
+@pytest.mark.medium
+def test_row_149_deep_flush_valid(granularity: Granularity, source: pmem2.Source, raw_map: int, file: Path) -> None:
+    """What was set and persisted can be deep-flushed, the empty range at the end too."""
+    with source.map() as map:
+        assert map.granularity is granularity
+        map.memset(0, 0, map.size)
+        map[0:4] = b"deep"
+        map.persist()
+        map.deep_flush()
+        map.deep_flush(map.size, 0)
+    assert file.read_bytes()[:8] == b"deep\0\0\0\0"
+    assert libpmem2.deep_flush(raw_map, 0, SIZE) == 0
+    assert libpmem2.deep_flush(raw_map, SIZE, 0) == 0
+
+
+@pytest.mark.medium
+def test_row_150_deep_flush_behind(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
+    """A range behind the map is refused."""
+    with pytest.raises(ValueError, match="outside"):
+        map.deep_flush(map.size + 1, 64)
+    assert libpmem2.deep_flush(raw_map, SIZE + 1, 64) == ErrorCode.DEEP_FLUSH_RANGE
+
+
+@pytest.mark.medium
+def test_row_151_deep_flush_before(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
+    """A range before the map is refused."""
+    with pytest.raises(ValueError, match="negative"):
+        map.deep_flush(-map.size, 64)
+    assert libpmem2.deep_flush(raw_map, -SIZE, 64) == ErrorCode.DEEP_FLUSH_RANGE

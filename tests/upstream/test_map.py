@@ -1,0 +1,465 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Maps: rows 48 to 92 of PMDK's own suite."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from _pmem2 import lib
+from support import libpmem2
+from support.children import RunChild
+from support.values import SEGFAULT, SIZE
+
+import pmem2
+
+PAGE = mmap.ALLOCATIONGRANULARITY
+HALF = SIZE // 2
+KIB = 1024
+HUGE_PAGE = 2 * 1024 * KIB
+
+READ, WRITE, EXEC, NONE = (
+    pmem2.Protection.READ,
+    pmem2.Protection.WRITE,
+    pmem2.Protection.EXEC,
+    pmem2.Protection.NONE,
+)
+TEXT = b"Some text, to be stored through a map."
+MINE = b"What was stored first."
+YOURS = b"What was stored second"
+
+TWO_PLUS_TWO = bytes.fromhex("b802000000 83c002 c3")  # mov $2, %eax; add $2, %eax; ret
+
+forced = pytest.mark.usefixtures("granularity")
+x86_64 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="is about x86-64")
+both_sharings = pytest.mark.parametrize("sharing", list(pmem2.Sharing), ids=lambda s: s.name.lower())
+
+
+@contextmanager
+def opened(path: Path, mode: int) -> Iterator[int]:
+    """Yield a descriptor."""
+    fd = os.open(path, mode)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@pytest.fixture
+def read_only_fd(file: Path) -> Iterator[int]:
+    """A descriptor of the file, open for reading."""
+    with opened(file, os.O_RDONLY) as fd:
+        yield fd
+
+
+@pytest.fixture
+def read_only_source(read_only_fd: int) -> Iterator[pmem2.Source]:
+    """A Source of that descriptor."""
+    with pmem2.Source.from_fd(read_only_fd) as source:
+        yield source
+
+
+@pytest.fixture
+def raw_read_only_source(read_only_fd: int) -> Iterator[int]:
+    """A source of that descriptor, made by libpmem2 itself."""
+    with libpmem2.source(read_only_fd) as pointer:
+        yield pointer
+
+
+def refusal(fd: int, *, offset: int = 0, length: int = 0) -> tuple[int, int]:
+    """Return how libpmem2 refuses to map a descriptor."""
+    with libpmem2.source(fd) as source, libpmem2.config(offset=offset, length=length) as config:
+        return libpmem2.map_new(config, source)
+
+
+# ---- mapping
+
+
+@pytest.mark.medium
+def test_row_048_mapped(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
+    """A file that is open for reading and writing is mapped, whatever the granularity."""
+    with libpmem2.config() as config, libpmem2.map(config, raw_source) as pointer:
+        assert libpmem2.map_granularity(pointer) == granularity
+    with source.map() as map:
+        assert map.granularity is granularity
+        assert map.protection == READ | WRITE
+
+
+@pytest.mark.medium
+@forced
+def test_row_050_read_only_descriptor(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
+    """Writing through a read-only descriptor is refused where it is asked for; a Config asks for what is allowed."""
+    with libpmem2.config() as config:
+        assert libpmem2.map_new(config, raw_read_only_source) == (lib.PMEM2_E_NO_ACCESS, 0)
+    with pytest.raises(pmem2.NoAccessError):
+        read_only_source.map(pmem2.Config(protection=READ | WRITE))
+    with read_only_source.map() as map:
+        assert map.protection == READ
+
+
+@pytest.mark.medium
+@forced
+@pytest.mark.parametrize(
+    ("length", "offset", "size"),
+    [
+        pytest.param(None, 0, SIZE, id="everything"),
+        pytest.param(SIZE, 0, SIZE, id="the size"),
+        pytest.param(HALF, 0, HALF, id="half"),
+        pytest.param(HALF, PAGE, HALF, id="half with an offset"),
+    ],
+)
+def test_row_052_valid_ranges(
+    source: pmem2.Source, raw_source: int, length: int | None, offset: int, size: int
+) -> None:
+    """A map has the length asked for, or reaches to the end."""
+    with libpmem2.config(length=length or 0, offset=offset) as config, libpmem2.map(config, raw_source) as pointer:
+        assert libpmem2.map_size(pointer) == size
+    with source.map(pmem2.Config(length=length, offset=offset)) as map:
+        assert map.size == len(map) == size
+
+
+@pytest.mark.medium
+@forced
+def test_row_056_unaligned_offset(source: pmem2.Source, fd: int) -> None:
+    """An offset inside a page is refused."""
+    assert refusal(fd, length=HALF, offset=KIB) == (lib.PMEM2_E_OFFSET_UNALIGNED, 0)
+    with pytest.raises(pmem2.OffsetUnalignedError):
+        source.map(pmem2.Config(length=HALF, offset=KIB))
+
+
+@forced
+def test_row_058_closed_descriptor(file: Path) -> None:
+    """libpmem2 needs the caller's descriptor to map; a Source does not, but does not map once it is closed."""
+    fd = os.open(file, os.O_RDWR)
+    with libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source, libpmem2.config() as config:
+        os.close(fd)
+        assert libpmem2.map_new(config, pointer) == (lib.PMEM2_E_INVALID_FILE_HANDLE, 0)
+        with source.map() as map:
+            assert map.size == SIZE
+    with pytest.raises(ValueError, match="closed"):
+        source.map()
+
+
+@pytest.mark.medium
+@forced
+def test_row_059_unmapped(source: pmem2.Source, raw_source: int) -> None:
+    """A deleted or closed map is gone from memory, and closing it again does nothing."""
+    with libpmem2.config() as config:
+        rc, pointer = libpmem2.map_new(config, raw_source)
+    assert rc == 0
+    address = libpmem2.map_address(pointer)
+    assert libpmem2.permissions(address) == "rw-s"
+    assert libpmem2.map_delete(pointer) == (0, 0)
+    assert libpmem2.permissions(address) != "rw-s"
+
+    map = source.map()
+    address = map.address
+    assert libpmem2.permissions(address) == "rw-s"
+    map.close()
+    assert libpmem2.permissions(address) != "rw-s"
+    assert map.closed
+    map.close()
+
+
+def test_row_064_getters(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Address, size and granularity are what the map was made with."""
+    with libpmem2.existing(raw_source, 0x12345, 16384, lib.PMEM2_GRANULARITY_BYTE) as pointer:
+        assert libpmem2.map_address(pointer) == 0x12345
+        assert libpmem2.map_size(pointer) == 16384
+        assert libpmem2.map_granularity(pointer) == lib.PMEM2_GRANULARITY_BYTE
+    byte = pmem2.Granularity.BYTE
+    with mmap.mmap(fd, 16384) as memory, pmem2.Map.from_existing(source, memory, byte) as map:
+        memory[:5] = b"there"
+        assert map[:5] == b"there"
+        assert libpmem2.permissions(map.address) == "rw-s"
+        assert map.size == len(map) == 16384
+        assert map.granularity is byte
+
+
+@pytest.mark.medium
+@forced
+def test_row_065_unaligned_length(tmp_path: Path) -> None:
+    """A length that ends inside a page is refused, even where the file ends; without one the map ends there too."""
+    path = tmp_path / "3 KiB"
+    path.write_bytes(bytes(3 * KIB))
+    with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
+        assert refusal(fd, length=3 * KIB) == (lib.PMEM2_E_LENGTH_UNALIGNED, 0)
+        with pytest.raises(pmem2.LengthUnalignedError):
+            source.map(pmem2.Config(length=3 * KIB))
+        with source.map() as map:
+            assert map.size == 3 * KIB
+
+
+@pytest.mark.medium
+@forced
+def test_row_067_empty_file(tmp_path: Path) -> None:
+    """An empty file has nothing to map."""
+    path = tmp_path / "empty"
+    path.touch()
+    with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
+        assert refusal(fd) == (lib.PMEM2_E_SOURCE_EMPTY, 0)
+        with pytest.raises(pmem2.SourceEmptyError):
+            source.map()
+
+
+@pytest.mark.medium
+@forced
+def test_row_068_shared(source: pmem2.Source, raw_source: int) -> None:
+    """What is stored through one shared map is read through another."""
+    with (
+        libpmem2.config() as config,
+        libpmem2.map(config, raw_source) as one,
+        libpmem2.map(config, raw_source) as other,
+    ):
+        libpmem2.memcpy(one, MINE)
+        libpmem2.memcpy(other, YOURS)
+        assert libpmem2.read(one, len(YOURS)) == YOURS
+    with source.map() as mine, source.map() as yours:
+        assert mine.address != yours.address
+        mine.memcpy(0, MINE)
+        assert yours[: len(MINE)] == MINE
+        yours.memcpy(0, YOURS)
+        assert mine[: len(YOURS)] == YOURS
+
+
+@pytest.mark.medium
+@forced
+def test_row_069_private(source: pmem2.Source, raw_source: int) -> None:
+    """What is stored through a private map stays there."""
+    with libpmem2.config() as config, libpmem2.map(config, raw_source) as one:
+        assert libpmem2.set_sharing(config, lib.PMEM2_PRIVATE) == 0
+        with libpmem2.map(config, raw_source) as other:
+            libpmem2.memcpy(one, MINE)
+            libpmem2.memcpy(other, YOURS)
+            assert libpmem2.read(one, len(MINE)) == MINE
+            assert libpmem2.read(other, len(YOURS)) == YOURS
+    with source.map() as mine, source.map(pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as yours:
+        mine.memcpy(0, MINE)
+        yours.memcpy(0, YOURS)
+        assert mine[: len(MINE)] == MINE
+        assert yours[: len(YOURS)] == YOURS
+        assert source.pread_mcsafe(len(MINE)) == MINE
+
+
+@pytest.mark.medium
+@forced
+def test_row_071_private_and_read_only(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
+    """A private map of a read-only descriptor can be written, and is always of BYTE granularity."""
+    with libpmem2.config(sharing=lib.PMEM2_PRIVATE) as config, libpmem2.map(config, raw_read_only_source) as pointer:
+        libpmem2.memcpy(pointer, TEXT)
+        assert libpmem2.read(pointer, len(TEXT)) == TEXT
+    with read_only_source.map(pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as map:
+        assert map.protection == READ | WRITE
+        assert map.granularity is pmem2.Granularity.BYTE
+        map.memcpy(0, TEXT)
+        assert map[: len(TEXT)] == TEXT
+    assert read_only_source.pread_mcsafe(len(TEXT)) == bytes(len(TEXT))
+
+
+@pytest.mark.medium
+@forced
+@x86_64
+def test_row_073_address_for_huge_pages(source: pmem2.Source, raw_source: int) -> None:
+    """A map begins where a huge page can begin."""
+    with libpmem2.config(length=SIZE) as config, libpmem2.map(config, raw_source) as pointer:
+        assert libpmem2.map_address(pointer) % HUGE_PAGE == 0
+    with source.map(pmem2.Config(length=SIZE)) as map:
+        assert map.address % HUGE_PAGE == 0
+
+
+@pytest.mark.medium
+@forced
+def test_row_074_address_of_a_small_map(tmp_path: Path) -> None:
+    """A small map begins where a page begins."""
+    path = tmp_path / "16 KiB"
+    path.write_bytes(bytes(16 * KIB))
+    with opened(path, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+        with libpmem2.config() as config, libpmem2.map(config, pointer) as mapped:
+            assert libpmem2.map_address(mapped) % PAGE == 0
+        with source.map() as map:
+            assert map.address % PAGE == 0
+
+
+# ---- protection
+
+
+@pytest.mark.medium
+@forced
+def test_row_075_read_write(source: pmem2.Source, raw_source: int) -> None:
+    """A map for reading and writing can be written and read."""
+    with libpmem2.config(protection=READ | WRITE) as config, libpmem2.map(config, raw_source) as pointer:
+        libpmem2.memcpy(pointer, TEXT)
+        assert libpmem2.read(pointer, len(TEXT)) == TEXT
+    with source.map(pmem2.Config(protection=READ | WRITE)) as map:
+        map.memset(0, 0, len(TEXT))
+        map.memcpy(0, TEXT)
+        assert map[: len(TEXT)] == TEXT
+
+
+@forced
+def test_row_076_read_write_of_a_read_only_descriptor(
+    raw_read_only_source: int, read_only_source: pmem2.Source
+) -> None:
+    """A read-only descriptor is not mapped for writing."""
+    with libpmem2.config(protection=READ | WRITE) as config:
+        assert libpmem2.map_new(config, raw_read_only_source) == (lib.PMEM2_E_NO_ACCESS, 0)
+    with pytest.raises(pmem2.NoAccessError):
+        read_only_source.map(pmem2.Config(protection=READ | WRITE))
+
+
+STORE = """
+import os, sys
+from support import libpmem2
+path, mode, protection, sharing = sys.argv[1], *map(int, sys.argv[2:])
+with libpmem2.source(os.open(path, mode)) as source, libpmem2.config(protection=protection, sharing=sharing) as config:
+    with libpmem2.map(config, source) as map:
+        print("mapped", flush=True)
+        libpmem2.memcpy(map, b"text")
+        print("survived", flush=True)
+"""
+
+
+def check_not_writable(
+    run_child: RunChild, file: Path, mode: int, protection: pmem2.Protection, sharing: pmem2.Sharing
+) -> None:
+    """Check that a copy into a map without WRITE kills a process through libpmem2, and raises through the façade."""
+    numbers = [str(int(number)) for number in (mode, protection, sharing)]
+    child = run_child(STORE, str(file), *numbers)
+    assert (child.returncode, child.stdout) == (SEGFAULT, "mapped\n"), child.stderr
+    config = pmem2.Config(protection=protection, sharing=sharing)
+    with opened(file, mode) as fd, pmem2.Source.from_fd(fd) as source, source.map(config) as map:
+        assert map.protection == protection
+        with pytest.raises(TypeError):
+            map.memcpy(0, TEXT)
+        with pytest.raises(TypeError):
+            map.memset(0, 1, 1)
+        with pytest.raises(TypeError):
+            map[0] = 1
+        with pytest.raises(TypeError):
+            map.store_u64(0, 1)
+    assert file.read_bytes()[: len(TEXT)] == bytes(len(TEXT))
+
+
+@pytest.mark.medium
+@forced
+def test_row_078_copy_into_a_read_map(run_child: RunChild, file: Path) -> None:
+    """A map for reading of a writable descriptor cannot be written."""
+    check_not_writable(run_child, file, os.O_RDWR, READ, pmem2.Sharing.SHARED)
+
+
+@forced
+def test_row_079_copy_into_a_read_map_of_a_read_only_descriptor(run_child: RunChild, file: Path) -> None:
+    """A map for reading of a read-only descriptor cannot be written."""
+    check_not_writable(run_child, file, os.O_RDONLY, READ, pmem2.Sharing.SHARED)
+
+
+@forced
+def test_row_080_copy_into_a_map_without_access(
+    run_child: RunChild, file: Path, read_only_source: pmem2.Source
+) -> None:
+    """A map for nothing can be neither written nor read nor persisted."""
+    check_not_writable(run_child, file, os.O_RDONLY, NONE, pmem2.Sharing.SHARED)
+    with read_only_source.map(pmem2.Config(protection=NONE)) as map:
+        with pytest.raises(TypeError):
+            map[0]
+        with pytest.raises(TypeError):
+            map.view()
+        with pytest.raises(TypeError):
+            map.persist()
+
+
+@pytest.mark.medium
+@forced
+@x86_64
+def test_row_081_code_is_executed(exec_file: Path) -> None:
+    """Code that was stored in a file is executed in a map for reading and executing."""
+    with opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+        with libpmem2.config() as config, libpmem2.map(config, pointer) as mapped:
+            libpmem2.memcpy(mapped, TWO_PLUS_TWO)
+        with libpmem2.config(protection=READ | EXEC) as config, libpmem2.map(config, pointer) as mapped:
+            assert libpmem2.call(libpmem2.map_address(mapped)) == 4
+        with source.map() as map:
+            map.memset(0, 0, len(TWO_PLUS_TWO))
+            map.memcpy(0, TWO_PLUS_TWO)
+        with source.map(pmem2.Config(protection=READ | EXEC)) as map:
+            assert libpmem2.call(map.address) == 4
+
+
+@forced
+@both_sharings
+def test_row_082_copy_into_an_exec_map(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
+    """A map for reading and executing cannot be written, be it shared or private."""
+    check_not_writable(run_child, exec_file, os.O_RDWR, READ | EXEC, sharing)
+
+
+@forced
+@x86_64
+@both_sharings
+def test_row_083_code_is_stored_and_executed(exec_file: Path, sharing: pmem2.Sharing) -> None:
+    """A map for everything executes what was stored through it, be it shared or private."""
+    everything = READ | WRITE | EXEC
+    with opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+        with libpmem2.config(protection=everything, sharing=sharing) as config, libpmem2.map(config, pointer) as mapped:
+            libpmem2.memcpy(mapped, TWO_PLUS_TWO)
+            assert libpmem2.call(libpmem2.map_address(mapped)) == 4
+        with source.map(pmem2.Config(protection=everything, sharing=sharing)) as map:
+            map.memset(0, 0, len(TWO_PLUS_TWO))
+            map.memcpy(0, TWO_PLUS_TWO)
+            assert libpmem2.call(map.address) == 4
+
+
+EXECUTE = """
+import sys
+import pmem2
+from support import libpmem2
+with pmem2.Source.from_path(sys.argv[1]) as source:
+    with source.map(pmem2.Config(sharing=int(sys.argv[2]))) as map:
+        map.memcpy(0, bytes.fromhex(sys.argv[3]))
+        print("stored", flush=True)
+        print(libpmem2.call(map.address), flush=True)
+"""
+
+
+@forced
+@x86_64
+@both_sharings
+def test_row_084_code_is_not_executed(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
+    """A map for reading and writing does not execute what is stored in it, be it shared or private."""
+    child = run_child(EXECUTE, str(exec_file), str(int(sharing)), TWO_PLUS_TWO.hex())
+    assert (child.returncode, child.stdout) == (SEGFAULT, "stored\n"), child.stderr
+
+
+# ---- existing memory
+
+
+def test_row_088_the_same_memory_twice(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Existing memory is made a map of once; a second one is refused until the first is gone."""
+    with libpmem2.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
+        again = libpmem2.map_from_existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE)
+        assert again == (lib.PMEM2_E_MAP_EXISTS, 0)
+    page = pmem2.Granularity.PAGE
+    with mmap.mmap(fd, SIZE) as memory:
+        with pmem2.Map.from_existing(source, memory, page), pytest.raises(pmem2.MapExistsError):
+            pmem2.Map.from_existing(source, memory, page)
+        with pmem2.Map.from_existing(source, memory, page) as map:
+            assert map.size == SIZE
+
+
+def test_row_089_memory_that_overlaps_below(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Memory whose end overlaps the beginning of a map is refused."""
+    with libpmem2.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
+        below = libpmem2.map_from_existing(raw_source, 0xFFF0, 0xFF, lib.PMEM2_GRANULARITY_PAGE)
+        assert below == (lib.PMEM2_E_MAP_EXISTS, 0)
+    page = pmem2.Granularity.PAGE
+    with mmap.mmap(fd, SIZE) as memory, memoryview(memory) as view, ExitStack() as stack:
+        first, second, both = (stack.enter_context(view[a:b]) for a, b in ((0, PAGE), (PAGE, SIZE), (0, PAGE + 1)))
+        stack.enter_context(pmem2.Map.from_existing(source, second, page))
+        with pytest.raises(pmem2.MapExistsError):
+            pmem2.Map.from_existing(source, both, page)
+        beside = stack.enter_context(pmem2.Map.from_existing(source, first, page))
+        assert beside.size == PAGE
