@@ -23,10 +23,10 @@ EVERYTHING = (0, 2**64)
 class CheckedMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
     """The Map that a check gets: reading is noted, as ranges."""
 
-    __slots__ = ("lent", "reads")
+    __slots__ = ("borrowed", "reads")
 
     reads: list[tuple[int, int]]
-    lent: list[weakref.ref[object]]
+    borrowed: list[weakref.ref[object]]
 
     def __init__(self, memory: VolatileMap) -> None:
         """Be another Map of the same memory; nothing was read yet."""
@@ -36,7 +36,7 @@ class CheckedMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         self._config = memory._config
         self._buffer = None
         self.reads = []
-        self.lent = []
+        self.borrowed = []
 
     def __getitem__(self, key: SupportsIndex | Slice, /) -> int | bytes:  # type: ignore[override] # as Map, of which each overload
         """Return what Map returns."""
@@ -48,11 +48,11 @@ class CheckedMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
             self.reads.append((low, length))
         return super().__getitem__(key)
 
-    def _operation(  # type: ignore[override] # no generator of our own, which takes time
+    def _pinned(  # type: ignore[override] # no generator of our own, which takes time
         self, need: Protection, offset: int, length: int
     ) -> AbstractContextManager[CharPointer]:
         self.reads.append((offset, length))
-        return super()._operation(need, offset, length)
+        return super()._pinned(need, offset, length)
 
     def load_u64(self, offset: SupportsIndex) -> int:
         """Load as Map does."""
@@ -75,7 +75,7 @@ class CheckedMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         """Return a view as Map does; what is read through it is not seen."""
         view = super().view(offset, length)
         self.reads.append(EVERYTHING)
-        self.lent.append(weakref.ref(cast("object", view.obj)))
+        self.borrowed.append(weakref.ref(cast("object", view.obj)))
         return view
 
     @property

@@ -19,7 +19,7 @@ import attrs
 from pmem2._buffers import Ranges, borrow, borrow_ranges
 from pmem2._checks import NO_FLAGS
 from pmem2._enums import Granularity, MemFlag, Protection
-from pmem2._map import Map, lent
+from pmem2._map import Map, borrowed
 from pmem2._slices import as_slice, slice_span
 from pmem2.testing._events import WORD, Drain, Event, Flush, Place, Store, Unit, whole, words
 from pmem2.testing._locations import here
@@ -93,7 +93,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         self._inside = False
         self._thread = threading.get_ident()
         self._use = ExitStack()  # the address may be taken, so not even Map.close(map) may unmap it
-        self._use.enter_context(self._operation(Protection.READ, 0, 0))
+        self._use.enter_context(self._pinned(Protection.READ, 0, 0))
         self.last = here()
         self.shared = False
 
@@ -207,7 +207,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         """Copy as Map does."""
         with Inside(self) as place:
             super().memcpy(offset, data, flags)
-            with lent(data) as (_, length):
+            with borrowed(data) as (_, length):
                 self._copied(place, self._range(offset, length), flags)
 
     def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
