@@ -48,6 +48,7 @@ NAMES = {
     "struct guarded_source *": "SourceHandle",
     "struct guarded_reservation *": "ReservationHandle",
     "struct guarded_map *": "MapHandle",
+    "struct map_request *": "MapRequest",
     "struct guarded_pin *": "Pin",
     "struct guarded_piece *": "Pieces",
     "struct guarded_badblocks *": "BadBlocksHandle",
