@@ -18,8 +18,8 @@ NATIVE = Path(__file__).resolve().with_name("native")
 PLATFORM = "windows" if sys.platform == "win32" else "posix"
 DECLARATIONS = ("libpmem2.cdef.h", f"{PLATFORM}.cdef.h", "guards.cdef.h")
 SOURCE = '#include "guards.c"\n'
-# absolute, because cffi also compiles in temporary folders; every file in native/ triggers a rebuild
-OPTIONS = {"include_dirs": [str(NATIVE)], "depends": sorted(map(str, NATIVE.iterdir()))}
+INCLUDE_DIRS = [str(NATIVE)]  # absolute, because cffi also compiles in temporary folders
+DEPENDS = sorted(map(str, NATIVE.iterdir()))  # a change of any of them triggers a rebuild
 INSTALL_HINT = """pmem2 needs libpmem2 and its headers to compile, and pkg-config does not find them. Install them:
     Debian, Ubuntu  apt install gcc libpmem2-dev pkg-config python3-dev
     Fedora          dnf install gcc libpmem2-devel pkgconf-pkg-config python3-devel
@@ -29,10 +29,11 @@ INSTALL_HINT = """pmem2 needs libpmem2 and its headers to compile, and pkg-confi
 ffibuilder = FFI()
 ffibuilder.cdef("\n".join((NATIVE / name).read_text(encoding="utf-8") for name in DECLARATIONS))
 if PLATFORM == "windows":  # which has no pkg-config
-    ffibuilder.set_source("_pmem2", SOURCE, libraries=["libpmem2", "ntdll"], **OPTIONS)
+    libraries = ["libpmem2", "ntdll"]
+    ffibuilder.set_source("_pmem2", SOURCE, libraries=libraries, include_dirs=INCLUDE_DIRS, depends=DEPENDS)
 else:
     try:
-        ffibuilder.set_source_pkgconfig("_pmem2", ["libpmem2"], SOURCE, **OPTIONS)
+        ffibuilder.set_source_pkgconfig("_pmem2", ["libpmem2"], SOURCE, include_dirs=INCLUDE_DIRS, depends=DEPENDS)
     except PkgConfigError as error:
         sys.exit(f"{error}\n{INSTALL_HINT}")
 
