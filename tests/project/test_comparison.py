@@ -60,10 +60,10 @@ def libpmem2() -> None:
 
 def test_mmap_flushes_pages_only(path: Path) -> None:
     """`mmap.flush` refuses an offset inside a page, and `persist` accepts it."""
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
-        mapped.flush(0, PAGE)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mm:
+        mm.flush(0, PAGE)
         with pytest.raises((OSError, ValueError)):
-            mapped.flush(8, 8)
+            mm.flush(8, 8)
     with pmem2.open(path) as m:
         m.persist(8, 8)
 
@@ -71,15 +71,15 @@ def test_mmap_flushes_pages_only(path: Path) -> None:
 def test_mmap_close_and_use_after(path: Path) -> None:
     """A closed `mmap` raises `ValueError`; with a live view, `close` raises `BufferError`, but not on PyPy."""
     with path.open("r+b") as file:
-        mapped = mmap.mmap(file.fileno(), 0)
-    view = memoryview(mapped)
+        mm = mmap.mmap(file.fileno(), 0)
+    view = memoryview(mm)
     if not PYPY:
         with pytest.raises(BufferError):
-            mapped.close()
+            mm.close()
     view.release()
-    mapped.close()
+    mm.close()
     with pytest.raises(ValueError, match="closed"):
-        mapped[0]
+        mm[0]
 
 
 def test_memmap_flush_and_close() -> None:
