@@ -27,7 +27,7 @@ from pmem2.testing._events import Drain, Event, Flush, Store
 from pmem2.testing._explore import record
 from pmem2.testing._memory_model import LINE
 from pmem2.testing._recorder import RecordingMap
-from pmem2.testing._runner import Stage
+from pmem2.testing._runner import CheckRunner
 
 Row = dict[str, Any]
 SIZE = 4096
@@ -164,7 +164,7 @@ class Checker:
         def counted(m: Map, _count: int) -> None:
             check(m)
 
-        self._stage = Stage(SIZE, Granularity.CACHE_LINE, counted)
+        self._runner = CheckRunner(SIZE, Granularity.CACHE_LINE, counted)
         self.images: list[bytes] = []
         self.found = False
 
@@ -173,7 +173,7 @@ class Checker:
         image = bytearray(Path(filename).read_bytes())
         self.images.append(bytes(image))
         try:
-            self._stage.check(image, 0)
+            self._runner.check(image, 0)
         except AssertionError:
             self.found = True
             return 1
