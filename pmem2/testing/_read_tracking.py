@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pmem2._slices import Slice
 
 EVERYTHING = (0, 2**64)
-"""The range that a view or the address counts as: what is read through them cannot be tracked."""
+"""The range that a view or the address counts as: reads through them cannot be tracked."""
 
 
 class ReadTrackingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap

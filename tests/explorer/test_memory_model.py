@@ -66,7 +66,7 @@ def test_nodrain_copy_is_unordered() -> None:
     """A NODRAIN copy may be lost although a later store to its line survives, until the next drain."""
 
     def workload(map: Map) -> None:
-        map.store_u64(16, 9)
+        map.store_u64(16, 9)  # earlier than the copy: the copy never survives without this store
         map.memcpy(0, (1).to_bytes(8, sys.byteorder), NODRAIN)
         map.store_u64(8, 2)
         map.drain()

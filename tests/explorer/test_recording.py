@@ -226,6 +226,7 @@ def test_map_is_closed_at_end() -> None:
     """The map of the workload is closed when explore returns, unless a view of it is alive."""
     kept: list[Map] = []
     views: list[memoryview] = []
+    # closed, not dropped: thousands of explorations must not wait for the garbage collector
     for workload in (kept.append, lambda map: views.append(map.view())):
         explore(workload, kept.append, size=SIZE)
         assert kept[0].closed
