@@ -120,12 +120,12 @@ static int duplicate(file_t file, file_t *own)
  * Give a file space on disk; PyPy's own posix_fallocate tells of no failure. Signals wait for its end: tmpfs gives up
  * all that it has done when one comes, so that it would never end while a timer goes off more often.
  */
-static int guarded_allocate(file_t file, size_t size)
+static int guarded_allocate(file_t file, size_t offset, size_t size)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int code = posix_fallocate(file, 0, (off_t)size);
+    const int code = posix_fallocate(file, (off_t)offset, (off_t)size);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -code;
 }

@@ -126,13 +126,13 @@ static int inspect(file_t file, int *device, int *writable)
 }
 
 /* Make a file as long as that: NTFS gives it space on disk then, unless it is sparse. */
-static int guarded_allocate(file_t file, size_t size)
+static int guarded_allocate(file_t file, size_t offset, size_t size)
 {
     LARGE_INTEGER now;
-    FILE_END_OF_FILE_INFO end = {.EndOfFile.QuadPart = (LONGLONG)size};
+    FILE_END_OF_FILE_INFO end = {.EndOfFile.QuadPart = (LONGLONG)(offset + size)};
     if (!GetFileSizeEx(file, &now))
         return last_error();
-    if (now.QuadPart >= (LONGLONG)size)
+    if (now.QuadPart >= end.EndOfFile.QuadPart)
         return 0;
     return SetFileInformationByHandle(file, FileEndOfFileInfo, &end, sizeof end) ? 0 : last_error();
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from pmem2._enums import ErrorCode
 from pmem2._error_map import make_pmem2_error
+from pmem2._ffi import lib
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,13 @@ else:
     def os_file_from_fd(fd: int) -> File | None:
         """Return a descriptor, `None` if it can be none."""
         return fd if fd in FD_RANGE else None
+
+
+def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) -> None:
+    """Give *size* bytes of a file disk space, from *offset* on, so that a store to them cannot fail."""
+    code = lib.guarded_allocate(file, offset, size)
+    if code:
+        raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
 
 
 SYSFS: Union[str, os.PathLike[str]] = "/sys"

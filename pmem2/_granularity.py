@@ -19,19 +19,24 @@ GRANULARITY_BY_NAME = {
 }
 
 
+def forced_granularity() -> Granularity | None:
+    """Return the granularity that the environment forces on every shared map, or `None`."""
+    return GRANULARITY_BY_NAME.get((environment_value() or "").upper())
+
+
+def environment_value() -> str | None:
+    """Return the value of the variable, which libpmem2 does not read on Windows."""
+    return None if sys.platform == "win32" else os.environ.get(FORCE_GRANULARITY_ENV)
+
+
 def forced() -> Granularity | None:
-    """Return the granularity that the environment claims, `None` for none.
+    """Return the forced granularity.
 
     Warns:
-        RuntimeWarning: The variable is set to what libpmem2 silently ignores.
+        RuntimeWarning: The variable has a value that libpmem2 silently ignores.
     """
-    text = (
-        None if sys.platform == "win32" else os.environ.get(FORCE_GRANULARITY_ENV)
-    )  # which libpmem2 does not read on Windows
-    if text is None:
-        return None
-    claim = GRANULARITY_BY_NAME.get(text.upper())
-    if claim is None:
+    claim, text = forced_granularity(), environment_value()
+    if claim is None and text is not None:
         names = ", ".join(GRANULARITY_BY_NAME)
         warnings.warn(
             f"{FORCE_GRANULARITY_ENV}={text!r} is ignored by libpmem2, which knows {names}",

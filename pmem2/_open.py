@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack
-from typing import Literal, NamedTuple, Optional, SupportsIndex, Union
+from typing import Literal, NamedTuple, Optional, SupportsIndex
 
 import attrs
 
@@ -14,8 +14,7 @@ from pmem2._checks import FILE_SIZE_MAX, as_positive
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._error_map import HINTS, make_pmem2_error
-from pmem2._ffi import lib
-from pmem2._files import OPEN_FLAGS
+from pmem2._files import OPEN_FLAGS, allocate
 from pmem2._map import Map
 from pmem2._map_create import READ_WRITE
 from pmem2._source import Source, StrOrBytesPath
@@ -100,25 +99,18 @@ def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) 
         if stat.S_ISREG(os.fstat(fd).st_mode):  # pragma: no branch: nox -s nvdimm
             before = source.size
             undo.callback(os.ftruncate, fd, before)
-            allocate(source, size, path)
+            allocate(source._handle.file, size, path)
             if before:
                 Map(source, probe_config(config, size, source)).close()
                 check_range(size, config, source)
                 os.ftruncate(fd, 0)
-                allocate(source, size, path)
+                allocate(source._handle.file, size, path)
         elif size > source.size:  # pragma: no cover: nox -s nvdimm
             raise out_of_range(size, source, f"the device has {source.size} bytes")
         result = Map(source, config)
         undo.pop_all()
         remove.pop_all()
         return result
-
-
-def allocate(source: Source, size: int, path: Union[str, bytes]) -> None:
-    """Give a file *size* bytes on disk."""
-    code = lib.guarded_allocate(source._handle.file, size)
-    if code:
-        raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
 
 
 def probe_config(config: Config, size: int, source: Source) -> Config:
