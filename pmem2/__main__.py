@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`python -m pmem2` is `pmem2`."""
+"""`python -m pmem2` runs the `pmem2` command."""
 
 from __future__ import annotations
 
