@@ -14,7 +14,7 @@ from struct import Struct
 import pmem2
 
 LAST, APPLY, STATE = 0, 8, 64  # offsets of the number of entries and of the flag; size of both with padding
-ENTRIES, HEAD, CAPACITY, USED, NODES = 64, 128, 136, 144, 152  # offsets; like the C program, keep applied entries
+ENTRIES, HEAD, CAPACITY, USED, NODES = 64, 128, 136, 144, 152  # offsets
 ENTRY, NODE = Struct("=2Q"), Struct("=5Q")  # offset, value; id, previous, next, key, value
 NONE, MINIMUM = 2**64 - 1, NODES + 100 * NODE.size
 USAGE = "usage: {0} add pool key value\n       {0} print pool\n       {0} check pool\n       {0} dump pool"
@@ -40,7 +40,7 @@ class Pool:
                 raise ValueError(f"redo log of {last} entries: there is room for 4")
             for offset, value in ENTRY.iter_unpack(self.map[ENTRIES : ENTRIES + last * ENTRY.size]):
                 self.map.store_u64(offset, value, persist=True)
-        self.map.memset(0, 0, STATE, pmem2.MemFlag.WC)
+        self.map.memset(0, 0, STATE, pmem2.MemFlag.WC)  # like the C program, keep the applied entries
 
     def add(self, key: int, value: int) -> None:
         """Insert a node before the first one whose key is not smaller."""

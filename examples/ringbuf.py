@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A lock-free ring buffer for one producer and one consumer: `python ringbuf.py FILE ENTRY_SIZE OPERATIONS`.
+"""A ring buffer for one producer and one consumer: `python ringbuf.py FILE ENTRY_SIZE OPERATIONS`.
 
 No thread may act on a position that is not durable. So a position is stored twice: first with its highest bit set,
 which makes a reader persist it, and without that bit once it is durable. BYTE granularity needs only the second store.
@@ -33,9 +33,9 @@ class RingBuffer:
             map.persist(0, DATA)
             map.memcpy(0, SIGNATURE)
         checks = (ENTRY_SIZE, entry_size, "entry size"), (ENTRIES, self.entries, "number of entries")
-        for offset, number, what in checks:
+        for offset, number, name in checks:
             if (found := map.load_u64(offset)) != number:
-                raise ValueError(f"{what} ({found}) different than provided ({number})")
+                raise ValueError(f"{name} ({found}) different than provided ({number})")
         for offset in range(0, map.size - DATA, 4096):  # touch every page, so that later stores need no disk space
             map[offset] = map[offset]
 

@@ -12,7 +12,7 @@ import sys
 import pmem2
 
 SIGNATURE = b"SHUTDOWN\0"  # at offset 0
-FLAGS, SIZE, ID, USC, VALID, TEXT = 16, 24, 32, 544, 552, 556
+FLAGS, SIZE, ID, USC, VALID, TEXT = 16, 24, 32, 544, 552, 556  # offsets
 IN_USE, USC_KNOWN = 1, 2
 USAGE = """usage: {} <command> <file> [<arg>]\nWhere available commands are:
 \tread - print the file contents\n\twrite - store <arg> into the file"""

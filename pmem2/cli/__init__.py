@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
         module.add(commands)
     completion = add_command(commands, "completion", "print a shell completion script", COMPLETION)
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
-    completion.set_defaults(run=lambda arguments: complete(parser, commands.choices.values(), arguments.shell))
+    completion.set_defaults(run=lambda arguments: print_completion(parser, commands.choices.values(), arguments.shell))
     return parser
 
 
@@ -57,7 +57,7 @@ examples:
   pmem2 completion zsh > /usr/local/share/zsh/site-functions/_pmem2"""
 
 
-def complete(parser: argparse.ArgumentParser, commands: Iterable[argparse.ArgumentParser], shell: str) -> int:
+def print_completion(parser: argparse.ArgumentParser, commands: Iterable[argparse.ArgumentParser], shell: str) -> int:
     """Print the completion script of a shell."""
     try:
         import shtab

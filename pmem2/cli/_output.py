@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pmem2._files import allocate
 from pmem2.cli._command import CommandError
-from pmem2.cli._terminal import size_text
+from pmem2.cli._terminal import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,14 +38,14 @@ def allocate_ranges(fd: int, size: int, ranges: Sequence[Range], path: str) -> N
         for offset, length in ranges:
             allocate(fd, length, path, offset)
     except OSError as error:
-        needed = size_text(sum(length for _, length in ranges))
+        needed = format_size(sum(length for _, length in ranges))
         raise with_filename(error, f"cannot allocate {needed}", path) from None
 
 
-def with_filename(error: OSError, what: str, path: str) -> OSError:
-    """Return the error with *what* failed and the path that the user gave, not that of a hidden file."""
+def with_filename(error: OSError, failure: str, path: str) -> OSError:
+    """Return the error with a description of the *failure* and the user's *path* instead of a hidden file's."""
     number = error.errno or errno.EIO
-    return OSError(number, f"{what}: {os.strerror(number)}", path)
+    return OSError(number, f"{failure}: {os.strerror(number)}", path)
 
 
 def remove_if_exists(path: str) -> None:

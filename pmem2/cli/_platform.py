@@ -42,7 +42,7 @@ class Region:
     persistence_domain: Optional[str]
 
 
-def mount_of(path: str) -> Optional[Mount]:
+def find_mount(path: str) -> Optional[Mount]:
     """Return the mount that a path is on, or `None` if /proc does not list it."""
     real = os.path.realpath(path)
     found = None
@@ -68,7 +68,7 @@ def unescape_mount(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def regions() -> list[Region]:
+def list_regions() -> list[Region]:
     """Return the regions of NVDIMMs in numerical order."""
     folders = Path(SYSFS, "bus/nd/devices").glob("region*")
     return [
@@ -77,7 +77,7 @@ def regions() -> list[Region]:
     ]
 
 
-def region_of(status: os.stat_result) -> Optional[str]:
+def find_region(status: os.stat_result) -> Optional[str]:
     """Return the region of NVDIMMs that a file or a device lies on, or `None`."""
     device = sysfs_device(status)
     return next((part for part in device.parts if re.fullmatch(r"region\d+", part)), None)

@@ -17,7 +17,7 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 REDRAW_INTERVAL = 0.1  # seconds
 
 
-def size_text(number: float) -> str:
+def format_size(number: float) -> str:
     """Format a number of bytes for people: 8 bytes, 4 KiB, 1.5 GiB."""
     power = 0
     while number >= 1024 and power < len(UNITS) - 1:
@@ -27,7 +27,7 @@ def size_text(number: float) -> str:
     return f"{number:.{digits}f} {UNITS[power]}"
 
 
-def time_text(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Format a time as minutes and seconds: 3:07."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}"
@@ -68,18 +68,18 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: b
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield a callback that advances the progress bar by a number of bytes; only a terminal shows the bar."""
     if not sys.stderr.isatty():
         yield lambda _done: None
         return
     console = rich_console(sys.stderr)
     if console is None:
-        line = ProgressLine(what, total)
+        line = ProgressLine(label, total)
         try:
             yield line.advance
         finally:
-            status_line("")
+            show_status("")
         return
     from rich import progress as bars
 
@@ -92,16 +92,16 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         bars.TimeRemainingColumn(),
     )
     with bars.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, advance=done)
 
 
 class ProgressLine:
     """Progress on one line of a terminal, redrawn in place."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, label: str, total: int) -> None:
         """Start the clock."""
-        self.what, self.total, self.done = what, total, 0
+        self.label, self.total, self.done = label, total, 0
         self.began = time.monotonic()
         self.drawn = self.began - REDRAW_INTERVAL
 
@@ -112,13 +112,13 @@ class ProgressLine:
         if now - self.drawn >= REDRAW_INTERVAL or self.done == self.total:
             self.drawn = now
             speed = self.done / max(now - self.began, 1e-9)
-            left = time_text((self.total - self.done) / speed) if speed else "-:--"
+            left = format_time((self.total - self.done) / speed) if speed else "-:--"
             percent = 100 * self.done // self.total if self.total else 100
-            amount = f"{size_text(self.done)} of {size_text(self.total)}, {size_text(speed)}/s"
-            status_line(f"{self.what}: {percent} %, {amount}, {left} left")
+            amount = f"{format_size(self.done)} of {format_size(self.total)}, {format_size(speed)}/s"
+            show_status(f"{self.label}: {percent} %, {amount}, {left} left")
 
 
-def status_line(text: str) -> None:
+def show_status(text: str) -> None:
     """Replace the last line of the terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pmem2._source import Source
 from pmem2.cli._command import CommandError, add_command
-from pmem2.cli._terminal import show_table, size_text
+from pmem2.cli._terminal import format_size, show_table
 
 if TYPE_CHECKING:
     import argparse
@@ -83,4 +83,4 @@ def confirm(blocks: Sequence[BadBlock], yes: bool) -> None:
 
 def total_size(blocks: Sequence[BadBlock]) -> str:
     """Return the size of all blocks together, as text."""
-    return size_text(sum(block.length for block in blocks))
+    return format_size(sum(block.length for block in blocks))

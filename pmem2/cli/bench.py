@@ -24,7 +24,7 @@ from pmem2._source import Source
 from pmem2._version import __version__
 from pmem2.cli._command import CommandError, add_command
 from pmem2.cli._output import allocate_ranges, check_output_path, remove_if_exists, with_filename
-from pmem2.cli._terminal import show_table, size_text, status_line
+from pmem2.cli._terminal import format_size, show_status, show_table
 from pmem2.cli.info import examine_platform
 
 if TYPE_CHECKING:
@@ -106,10 +106,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("path", metavar="PATH", help="a directory, or a file that does not exist yet")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
-        "--threads", metavar="N", type=positive, default=cores, help="largest number of threads (default: %(default)s)"
+        "--threads",
+        metavar="N",
+        type=parse_thread_count,
+        default=cores,
+        help="largest number of threads (default: %(default)s)",
     )
     parser.add_argument(
-        "--seconds", metavar="S", type=duration, default=0.05, help="time for each figure (default: %(default)s)"
+        "--seconds", metavar="S", type=parse_seconds, default=0.05, help="time for each figure (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON with a stable schema")
     parser.add_argument("--plot", metavar="FILE", help="draw the figures to a .png, .svg or .pdf file")
@@ -117,14 +121,14 @@ def add(commands: Commands) -> None:
     parser.set_defaults(run=run)
 
 
-def positive(text: str) -> int:
+def parse_thread_count(text: str) -> int:
     """Parse a number of threads."""
     if not (text.isdecimal() and int(text)):
         raise ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
 
 
-def duration(text: str) -> float:
+def parse_seconds(text: str) -> float:
     """Parse a number of seconds."""
     try:
         seconds = float(text)
@@ -157,9 +161,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(attrs.asdict(result), indent=2))
     else:
-        show(result)
+        show_result(result)
     if figure is not None:
-        draw(figure, result)
+        plot(figure, result)
         figure.savefig(arguments.plot)
     return 0
 
@@ -194,7 +198,9 @@ def open_target(path: str, size: int, overwrite: bool) -> Iterator[Map]:
         raise CommandError(f"{path} exists: name a directory, or use --overwrite to destroy the content")
     with Source.from_path(path) as source:
         if source.size < size:
-            raise CommandError(f"{path} has {size_text(source.size)}, but needs {size_text(size)}: use fewer threads")
+            raise CommandError(
+                f"{path} has {format_size(source.size)}, but needs {format_size(size)}: use fewer threads"
+            )
         if os.path.isfile(path):  # pragma: no branch: nox -s nvdimm
             allocate_ranges(source.fd, source.size, [(0, source.size)], path)
         with source.map() as map:
@@ -210,14 +216,14 @@ def measure(map: Map, counts: Sequence[int], seconds: float) -> tuple[list[Laten
     latencies, bandwidths = [], []
     for threads in counts:
         for size in LATENCY_SIZES:
-            status_line(f"persist {size_text(size)}, {threads_text(threads)}")
+            show_status(f"persist {format_size(size)}, {format_threads(threads)}")
             latencies.append(measure_latency(map, threads, size, seconds))
         for operation in OPERATIONS:
             for stores in STORES:
                 for size in BANDWIDTH_SIZES:
-                    status_line(f"{operation} {size_text(size)}, {stores}, {threads_text(threads)}")
+                    show_status(f"{operation} {format_size(size)}, {stores}, {format_threads(threads)}")
                     bandwidths.append(measure_bandwidth(map, operation, stores, threads, size, seconds))
-    status_line("")
+    show_status("")
     return latencies, bandwidths
 
 
@@ -235,7 +241,7 @@ def run_in_threads(threads: int, work: Callable[[int], T]) -> list[T]:
         except BaseException as error:
             barrier.abort()  # the other threads wait for one that could not start
             if isinstance(error, RuntimeError):
-                raise CommandError(f"cannot use {threads_text(threads)}: {error}") from None
+                raise CommandError(f"cannot use {format_threads(threads)}: {error}") from None
             raise
 
 
@@ -300,26 +306,26 @@ def run_copies(map: Map, operation: str, flags: MemFlag, begin: int, size: int, 
 # ---- output
 
 
-def show(result: Result) -> None:
+def show_result(result: Result) -> None:
     """Print the figures as tables."""
     library = result.libpmem2_version or "(unknown version)"
     print(f"{result.path}: {result.granularity} granularity, {result.python}, libpmem2 {library}")
     for threads in sorted({figure.threads for figure in result.persist}):
-        print(f"\npersist, {threads_text(threads)}, in nanoseconds")
+        print(f"\npersist, {format_threads(threads)}, in nanoseconds")
         mine = [figure for figure in result.persist if figure.threads == threads]
-        rows = [(size_text(f.size), f"{f.min_ns:,}", f"{f.median_ns:,}", f"{f.p99_ns:,}") for f in mine]
+        rows = [(format_size(f.size), f"{f.min_ns:,}", f"{f.median_ns:,}", f"{f.p99_ns:,}") for f in mine]
         show_table(("size", "min", "median", "p99"), rows, numbers=True)
-        print(f"\ndurable copies, {threads_text(threads)}, in MB/s")
+        print(f"\ndurable copies, {format_threads(threads)}, in MB/s")
         kinds = [(operation, stores) for operation in OPERATIONS for stores in STORES]
         found = {(f.operation, f.stores, f.size): f.bytes_per_second for f in result.copies if f.threads == threads}
         table = [
-            (size_text(size), *(f"{found[operation, stores, size] / 1e6:,.1f}" for operation, stores in kinds))
+            (format_size(size), *(f"{found[operation, stores, size] / 1e6:,.1f}" for operation, stores in kinds))
             for size in BANDWIDTH_SIZES
         ]
         show_table(("size", *(" ".join(kind) for kind in kinds)), table, numbers=True)
 
 
-def threads_text(threads: int) -> str:
+def format_threads(threads: int) -> str:
     """Format a number of threads."""
     return f"{threads} thread{'s' * (threads > 1)}"
 
@@ -343,12 +349,12 @@ def new_figure(file: str) -> Figure:
     return figure
 
 
-def draw(figure: Figure, result: Result) -> None:
+def plot(figure: Figure, result: Result) -> None:
     """Plot latencies on the left and bandwidths on the right."""
     left, right = figure.subplots(1, 2)
     for threads in sorted({f.threads for f in result.persist}):
         points = [(f.size, f.median_ns) for f in result.persist if f.threads == threads and f.size]
-        left.plot(*zip(*points), marker="o", label=threads_text(threads))
+        left.plot(*zip(*points), marker="o", label=format_threads(threads))
         for operation in OPERATIONS:
             for stores in STORES:
                 kind = (operation, stores, threads)
@@ -357,7 +363,7 @@ def draw(figure: Figure, result: Result) -> None:
                     for f in result.copies
                     if (f.operation, f.stores, f.threads) == kind
                 ]
-                right.plot(*zip(*line), marker=".", label=f"{operation} {stores}, {threads_text(threads)}")
+                right.plot(*zip(*line), marker=".", label=f"{operation} {stores}, {format_threads(threads)}")
     for axes, title, unit in ((left, "persist", "median, ns"), (right, "durable copies", "MB/s")):
         axes.set(title=title, xlabel="bytes", ylabel=unit, yscale="log")
         axes.set_xscale("log", base=2)

@@ -142,7 +142,7 @@ class Reader:
                         page[:] = bytes(len(page))
                         self.lost.append((offset + start, len(page)))
 
-    def data(self) -> list[Range]:
+    def data_ranges(self) -> list[Range]:
         """Return the ranges of the source that are not holes."""
         if not stat.S_ISREG(os.fstat(self.source.fd).st_mode):  # pragma: no cover: nox -s nvdimm
             return [(0, self.size)]
@@ -173,10 +173,10 @@ def copy_to_file(reader: Reader, destination: str, existing: Optional[os.stat_re
     """Copy to a hidden file, then rename it to its destination."""
     folder = os.path.dirname(destination)
     hidden = os.path.join(folder, f".pmem2-copy-{secrets.token_hex(8)}")
-    ranges = reader.data()
+    ranges = reader.data_ranges()
     with ExitStack() as undo:
         undo.callback(remove_if_exists, hidden)  # registered first: a signal may arrive at any moment
-        fd = create(hidden, destination, existing or os.fstat(reader.source.fd))
+        fd = create_hidden_file(hidden, destination, existing or os.fstat(reader.source.fd))
         undo.callback(os.close, fd)
         if existing is not None:
             with suppress(PermissionError):
@@ -197,7 +197,7 @@ def copy_to_file(reader: Reader, destination: str, existing: Optional[os.stat_re
         sync_directory(folder)
 
 
-def create(hidden: str, destination: str, like: os.stat_result) -> int:
+def create_hidden_file(hidden: str, destination: str, like: os.stat_result) -> int:
     """Create a file with the permissions of *like* less the umask, and return its descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
@@ -239,10 +239,10 @@ def copy_to_device(reader: Reader, destination: str, verify: bool) -> None:  # p
         if reader.size:
             with target.map() as map:
                 end = 0
-                for offset, length in [*reader.data(), (reader.size, 0)]:
+                for offset, length in [*reader.data_ranges(), (reader.size, 0)]:
                     map.memset(end, 0, offset - end, MemFlag.NONTEMPORAL)
                     end = offset + length
-                transfer(reader, map, reader.data())
+                transfer(reader, map, reader.data_ranges())
         if verify:
             compare(reader, Reader(target), destination)
 

@@ -16,7 +16,7 @@ import pmem2
 from pmem2._granularity import explain_granularity
 from pmem2.cli._command import CommandError, add_command
 from pmem2.cli._output import check_output_path, with_filename
-from pmem2.cli._terminal import size_text
+from pmem2.cli._terminal import format_size
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +40,7 @@ RECORD = struct.Struct("<QI52s")
 SLOTS = (SIZE - RECORDS) // RECORD.size
 
 
-def record(number: int) -> bytes:
+def make_record(number: int) -> bytes:
     """Return record *number*, with a checksum of its text."""
     text = f"this is record {number}".encode().ljust(52)
     return RECORD.pack(number, zlib.crc32(text), text)
@@ -54,7 +54,7 @@ def record_offset(number: int) -> int:
 def append(m: pmem2.Map) -> int:
     """Append a record and return the new count: the record becomes durable first, then the counter."""
     number = m.load_u64(COUNTER)
-    m.memcpy(record_offset(number), record(number))
+    m.memcpy(record_offset(number), make_record(number))
     return m.fetch_add_u64(COUNTER, 1, persist=True) + 1
 
 
@@ -86,10 +86,10 @@ def kill_mid_write(path: Path) -> int:
 
 def count_damaged(m: pmem2.Map, count: int) -> int:
     """Return how many of the first *count* records differ from the appended ones."""
-    return sum(m[record_offset(n) : record_offset(n) + RECORD.size] != record(n) for n in range(count))
+    return sum(m[record_offset(n) : record_offset(n) + RECORD.size] != make_record(n) for n in range(count))
 
 
-def show(path: Path) -> int:
+def run_demo(path: Path) -> int:
     """Run the demonstration on the new file at *path* and return the exit status."""
     with pmem2.open(path) as m:
         print(f"created  {path}, {SIZE >> 20} MiB, allocated on disk")
@@ -142,8 +142,8 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        raise with_filename(error, f"cannot create a file of {size_text(SIZE)}", arguments.path) from None
+        raise with_filename(error, f"cannot create a file of {format_size(SIZE)}", arguments.path) from None
     try:
-        return show(path)
+        return run_demo(path)
     finally:
         path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from pmem2._source import Source
 from pmem2._version import __version__
 from pmem2.cli import _platform
 from pmem2.cli._command import add_command
-from pmem2.cli._terminal import print_error, show_table, size_text
+from pmem2.cli._terminal import format_size, print_error, show_table
 from pmem2.errors import CannotReadBoundsError, DaxRegionNotFoundError, NosuppError, SourceEmptyError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         show_platform(platform)
         for info in found:
-            show(info)
+            show_path(info)
     for info in found:
         if info.error is not None:
             print_error(f"{info.path}: {info.error}")
@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def examine_platform() -> Platform:
     """Return the facts about the machine."""
-    regions = _platform.regions()
+    regions = _platform.list_regions()
     forced = forced_granularity()
     path, version = _platform.loaded_libpmem2(_platform.read_text(_platform.PROC / "self/maps") or "")
     cpuinfo = _platform.read_text(_platform.PROC / "cpuinfo") or ""
@@ -154,7 +154,7 @@ def examine(path: str, platform: Platform) -> Info:
         return info
     info.type = TYPES[stat.S_IFMT(status.st_mode)]
     info.kind = "not mappable"
-    mount = _platform.mount_of(path)
+    mount = _platform.find_mount(path)
     if mount is not None:
         info.filesystem, info.mount_point, info.mount_source = mount.filesystem, mount.point, mount.source
         info.mount_options = list(mount.options)
@@ -162,11 +162,11 @@ def examine(path: str, platform: Platform) -> Info:
         examine_device(info, status)
     elif stat.S_ISREG(status.st_mode):
         info.size = status.st_size
-        info.kind = kind_of_file(mount, None)
+        info.kind = classify_file(mount, None)
     elif not stat.S_ISDIR(status.st_mode):
         info.granularity_reason = f"a {info.type} cannot be mapped"
         return info
-    info.region = _platform.region_of(status)
+    info.region = _platform.find_region(status)
     domains = {region.name: region.persistence_domain for region in platform.regions}
     info.persistence_domain = None if info.region is None else domains.get(info.region)
     folder = info.type == "directory"
@@ -181,7 +181,7 @@ def examine(path: str, platform: Platform) -> Info:
     return info
 
 
-def kind_of_file(mount: Optional[Mount], granularity: Optional[Granularity]) -> str:
+def classify_file(mount: Optional[Mount], granularity: Optional[Granularity]) -> str:
     """Return the kind of a regular file; while its granularity is unknown, the mount decides."""
     if mount is not None and mount.filesystem in TMPFS:
         return "tmpfs"
@@ -218,9 +218,9 @@ def examine_source(info: Info, source: Source, mount: Optional[Mount], platform:
     """Add the facts that libpmem2 reports."""
     info.alignment = source.alignment
     try:
-        granularity = granularity_of(source)
+        granularity = probe_granularity(source)
         with without_forced_granularity():
-            unforced = granularity_of(source)
+            unforced = probe_granularity(source)
     except SourceEmptyError:
         info.granularity_reason = "the file is empty: give it a size"
         return
@@ -238,16 +238,16 @@ def examine_source(info: Info, source: Source, mount: Optional[Mount], platform:
         Granularity.BYTE: "none",
     }[granularity]
     if info.type == "regular file":
-        info.kind = kind_of_file(mount, unforced)
+        info.kind = classify_file(mount, unforced)
     info.device_id = query(info, "device_id", lambda: source.device_id)
     info.unsafe_shutdown_count = query(info, "unsafe_shutdown_count", lambda: source.device_usc)
     if info.type != "directory":
-        info.bad_blocks = query(info, "bad_blocks", lambda: bad_blocks_of(source))
+        info.bad_blocks = query(info, "bad_blocks", lambda: list_bad_blocks(source))
     if info.numa_node is None:  # pragma: no branch: nox -s nvdimm
         info.numa_node = query(info, "numa_node", lambda: source.numa_node)
 
 
-def granularity_of(source: Source) -> Granularity:
+def probe_granularity(source: Source) -> Granularity:
     """Return the granularity of a shared map."""
     length = None if source.size < source.alignment else source.alignment
     with source.map(Config(length=length, protection=Protection.READ)) as map:
@@ -265,7 +265,7 @@ def without_forced_granularity() -> Iterator[None]:
             os.environ[FORCE_GRANULARITY_ENV] = value
 
 
-def bad_blocks_of(source: Source) -> list[BadBlock]:
+def list_bad_blocks(source: Source) -> list[BadBlock]:
     """Return all bad blocks of a source."""
     with source.bad_blocks() as blocks:
         return list(blocks)
@@ -347,41 +347,41 @@ def show_platform(platform: Platform) -> None:
     show_table(("", ""), rows)
 
 
-def exact_size_text(number: int) -> str:
+def format_exact_size(number: int) -> str:
     """Format a number of bytes, rounded and exact."""
-    return size_text(number) + (f" ({number} bytes)" if number >= 1024 else "")
+    return format_size(number) + (f" ({number} bytes)" if number >= 1024 else "")
 
 
-def show(info: Info) -> None:
+def show_path(info: Info) -> None:
     """Print the facts about a path."""
     print(f"\n{info.path}")
     rows = [
         ("error", info.error),
         ("type", info.type),
         ("kind", info.kind),
-        ("file system", None if info.filesystem is None else filesystem_text(info)),
+        ("file system", None if info.filesystem is None else format_filesystem(info)),
         ("granularity", info.granularity),
         ("because", info.granularity_reason),
         ("flushed by", info.flush),
-        ("size", None if info.size is None else exact_size_text(info.size)),
-        ("alignment", None if info.alignment is None else size_text(info.alignment)),
+        ("size", None if info.size is None else format_exact_size(info.size)),
+        ("alignment", None if info.alignment is None else format_size(info.alignment)),
         ("region", info.region),
         ("persistence domain", info.persistence_domain),
         ("NUMA node", info.numa_node),
         ("device id", info.device_id),
         ("unsafe shutdowns", info.unsafe_shutdown_count),
-        ("bad blocks", None if info.bad_blocks is None else bad_blocks_text(info.bad_blocks)),
+        ("bad blocks", None if info.bad_blocks is None else format_bad_blocks(info.bad_blocks)),
         ("needs root", ", ".join(info.needs_root) or None),
         *(("note", text) for text in info.notes),
     ]
     show_table(("", ""), [(f"  {name}", str(value)) for name, value in rows if value is not None])
 
 
-def filesystem_text(info: Info) -> str:
+def format_filesystem(info: Info) -> str:
     """Describe the file system and its mount."""
     return f"{info.filesystem} at {info.mount_point} ({', '.join(info.mount_options or ())})"
 
 
-def bad_blocks_text(blocks: Sequence[BadBlock]) -> str:
+def format_bad_blocks(blocks: Sequence[BadBlock]) -> str:
     """List the bad blocks."""
     return ", ".join(f"{block.length} bytes at {block.offset}" for block in blocks) or "none known"

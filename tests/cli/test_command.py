@@ -341,12 +341,12 @@ def test_commands_need_no_extras(tmp_path: Path, path: Path, run_child: RunChild
 )
 def test_sizes(number: int, text: str) -> None:
     """Sizes are printed in binary units."""
-    assert _terminal.size_text(number) == text
+    assert _terminal.format_size(number) == text
 
 
 def test_times() -> None:
     """Times are printed as minutes and seconds."""
-    assert _terminal.time_text(187.4) == "3:07"
+    assert _terminal.format_time(187.4) == "3:07"
 
 
 ROWS = [("[red]", "1"), ("two", "22")]
@@ -418,7 +418,7 @@ def test_plain_progress(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
     lines = printed[0].split("\r")
     assert lines[0] == lines[-1] == ""
     assert lines[1].startswith("copying: ")
-    assert f"copying: 100 %, {_terminal.size_text(total)} of {_terminal.size_text(total)}" in printed[0]
+    assert f"copying: 100 %, {_terminal.format_size(total)} of {_terminal.format_size(total)}" in printed[0]
     assert len(lines) < 6
 
 

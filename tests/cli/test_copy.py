@@ -349,8 +349,8 @@ def test_source_grows(tmp_path: Path) -> None:
         reader = copy.Reader(source)
         with open(file, "ab") as end:
             end.write(bytes(PAGE))
-        assert all(offset + length <= 16 * PAGE for offset, length in reader.data())
-        assert all(length > 0 for _, length in reader.data())
+        assert all(offset + length <= 16 * PAGE for offset, length in reader.data_ranges())
+        assert all(length > 0 for _, length in reader.data_ranges())
 
 
 def test_describe_lost() -> None:

@@ -14,6 +14,12 @@ import pmem2
 from pmem2.cli import demo, main
 
 
+@pytest.fixture(autouse=True)
+def no_msync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Avoid msync, which would take most of the time of these tests; tests/project/test_readme.py runs it."""
+    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
+
+
 def test_demo_in_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The demo finds all durable data and removes its file."""
     assert main(["demo", str(tmp_path)]) == 0
@@ -33,7 +39,7 @@ def test_child_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_lost_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A record that differs from the appended one makes the demo fail."""
-    monkeypatch.setattr(demo, "record", lambda _number: bytes(demo.RECORD.size))
+    monkeypatch.setattr(demo, "make_record", lambda _number: bytes(demo.RECORD.size))
     assert main(["demo", str(tmp_path)]) == 1
     assert capsys.readouterr().out.endswith("FAILED: durable data is lost\n")
 

@@ -173,8 +173,8 @@ def test_one_missing_path(path: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     missing = tmp_path / "missing"
     for flags in ([], ["--json"]):
         assert main(["info", *flags, str(missing), str(path)]) == 1
-        output, complaint = capsys.readouterr()
-        assert complaint == f"pmem2: {missing}: No such file or directory\n"
+        output, error = capsys.readouterr()
+        assert error == f"pmem2: {missing}: No such file or directory\n"
         assert str(path) in output
     found = examine(capsys, missing, path)["paths"]
     assert [each["error"] for each in found] == ["No such file or directory", None]
@@ -337,7 +337,7 @@ def test_reason(granularity: Granularity, kind: str, mount: Mount | None, region
 )
 def test_kind(mount: Mount | None, granularity: Granularity | None, kind: str) -> None:
     """The granularity decides the kind of a file; while it is unknown, the mount does."""
-    assert info.kind_of_file(mount, granularity) == kind
+    assert info.classify_file(mount, granularity) == kind
 
 
 # ---- the platform
@@ -366,7 +366,7 @@ def test_mounts(path: str, source: str, dax: bool, tmp_path: Path, monkeypatch: 
     (tmp_path / "self").mkdir()
     (tmp_path / "self/mountinfo").write_text(MOUNTINFO.lstrip(), encoding="utf-8")
     monkeypatch.setattr(_platform, "PROC", tmp_path)
-    found = _platform.mount_of(path)
+    found = _platform.find_mount(path)
     assert found is not None
     assert (found.source, found.dax) == (source, dax)
 
@@ -391,7 +391,7 @@ def test_mount_agrees_with_findmnt(tmp_path: Path) -> None:
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("findmnt is missing or does not know the path")
-    found = _platform.mount_of(str(tmp_path))
+    found = _platform.find_mount(str(tmp_path))
     assert found is not None
     assert [found.filesystem, found.point] == output
 
