@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 CFFI_TYPES = (
     *("char *", "char[]", "int *", "size_t *", "uint64_t *", "uint64_t[]", "uintptr_t", "uintptr_t *", "void *"),
-    *("void **", "struct guarded_pin *", "struct guarded_piece[]", "struct pmem2_badblock *"),
+    *("void **", "struct guarded_pin *", "struct guarded_piece[]", "struct map_request *"),
+    "struct pmem2_badblock *",
 )
 """Those that pmem2 names in its calls of ffi."""
 for name in dir(lib):
@@ -58,3 +59,4 @@ for name in CFFI_TYPES:
 # the fields of structs too
 ffi.new("struct pmem2_badblock *", (0, 0))
 ffi.new("struct guarded_piece[]", [(0, ffi.new("char[]", 1), 0)])
+ffi.new("struct map_request *", (0, 0, 0, 0, 0, ffi.NULL, 0))

@@ -49,9 +49,7 @@ def map_new(handle: MapHandle, source: Source, config: Config, required: Granula
     if protection is None:
         read_only = config.sharing is Sharing.SHARED and not source._handle.writable
         protection = Protection.READ if read_only else READ_WRITE
-    return lib.guarded_map_new(
-        handle,
-        source._handle,
+    request = (  # the fields of struct map_request, in order: positions are faster than names
         lib.GUARD_GRANULARITY_UNSET if required is None else required,
         config.offset,
         config.length or 0,
@@ -59,8 +57,8 @@ def map_new(handle: MapHandle, source: Source, config: Config, required: Granula
         protection,
         ffi.NULL if config.reservation is None else config.reservation._handle,
         config.reservation_offset,
-        message,
     )
+    return lib.guarded_map_new(handle, source._handle, ffi.new("struct map_request *", request), message)
 
 
 def map_error(code: int, source: Source, config: Config, message: CharArray) -> Exception:
