@@ -18,7 +18,7 @@ PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "pypy3.9", "py
 OLDEST_TYPED = "3.10"  # mypy knows no older one
 CHECKED = [
     "pmem2",
-    "_pmem2_command.py",
+    "_pmem2_cli.py",
     "_pmem2_pytestplugin.py",
     "tests",
     "tools",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a user would pick instead: the same work, with the same guarantee, on the same file.
+"""The alternatives to pmem2: the same work, with the same guarantee, on the same file.
 
-`python benchmarks/contenders.py [FOLDER]` counts, for one operation of each, the system calls (with strace) and the
-calls from Python into C. That holds where time does not: in an emulated machine, for one.
+`python benchmarks/contenders.py [FOLDER]` counts the system calls (with strace) and the calls from Python into C for
+one operation of each alternative. Unlike times, the counts are meaningful in an emulated machine too.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SIZE = 16 << 20
 PAGE = mmap.PAGESIZE
 RECORD = bytes(range(64))
 CHUNK = bytes(1 << 20)
-PLACES = [n * 64 for n in range(64, SIZE // 64)]
+OFFSETS = [n * 64 for n in range(64, SIZE // 64)]
 random.seed(1)
-random.shuffle(PLACES)  # the same for everybody
+random.shuffle(OFFSETS)  # the same order for every contender
 
 
 class Contender(ABC):
-    """A way to write to a file; whatever a method stored is durable when it returns."""
+    """A way to write to a file; the stores of a method are durable when it returns."""
 
     name: str
 
@@ -43,43 +43,43 @@ class Contender(ABC):
     def __init__(self, path: Path) -> None: ...
 
     @abstractmethod
-    def append(self, place: int, record: bytes, tail: int) -> None:
-        """Store a record, and only when it is durable the tail that publishes it."""
+    def append(self, offset: int, record: bytes, tail: int) -> None:
+        """Store a record durably, then the tail that publishes it."""
 
     @abstractmethod
-    def update(self, place: int, value: int) -> None:
+    def update(self, offset: int, value: int) -> None:
         """Store 8 bytes."""
 
     @abstractmethod
-    def scatter(self, places: Sequence[int], value: int) -> None:
-        """Store 8 bytes in many places."""
+    def scatter(self, offsets: Sequence[int], value: int) -> None:
+        """Store 8 bytes at many offsets."""
 
     @abstractmethod
     def copy(self, data: bytes) -> None:
         """Copy a large block to the beginning."""
 
 
-class Ours(Contender):
-    """What is measured."""
+class Pmem2(Contender):
+    """This library."""
 
     name = "pmem2"
 
     def __init__(self, path: Path) -> None:
         self.map = pmem2.open(path)
 
-    def append(self, place: int, record: bytes, tail: int) -> None:
-        self.map.memcpy(place, record)
+    def append(self, offset: int, record: bytes, tail: int) -> None:
+        self.map.memcpy(offset, record)
         self.map.store_u64(0, tail, persist=True)
 
-    def update(self, place: int, value: int) -> None:
-        self.map.store_u64(place, value, persist=True)
+    def update(self, offset: int, value: int) -> None:
+        self.map.store_u64(offset, value, persist=True)
 
-    def scatter(self, places: Sequence[int], value: int) -> None:
+    def scatter(self, offsets: Sequence[int], value: int) -> None:
         store = self.map.store_u64
         ranges = array("Q")
-        for place in places:
-            store(place, value)
-            ranges.append(place)
+        for offset in offsets:
+            store(offset, value)
+            ranges.append(offset)
             ranges.append(8)
         self.map.persist_many(ranges)
 
@@ -88,7 +88,7 @@ class Ours(Contender):
 
 
 class StandardLibrary(Contender):
-    """mmap, and its flush of the pages that were touched."""
+    """mmap, which flushes the changed pages."""
 
     name = "mmap"
 
@@ -96,23 +96,23 @@ class StandardLibrary(Contender):
         with open(path, "r+b") as file:
             self.map = mmap.mmap(file.fileno(), 0)
 
-    def flush(self, place: int, length: int) -> None:
-        start = place // PAGE * PAGE
-        self.map.flush(start, place + length - start)
+    def flush(self, offset: int, length: int) -> None:
+        start = offset // PAGE * PAGE
+        self.map.flush(start, offset + length - start)
 
-    def append(self, place: int, record: bytes, tail: int) -> None:
-        self.map[place : place + len(record)] = record
-        self.flush(place, len(record))
+    def append(self, offset: int, record: bytes, tail: int) -> None:
+        self.map[offset : offset + len(record)] = record
+        self.flush(offset, len(record))
         self.update(0, tail)
 
-    def update(self, place: int, value: int) -> None:
-        self.map[place : place + 8] = value.to_bytes(8, "little")
-        self.flush(place, 8)
+    def update(self, offset: int, value: int) -> None:
+        self.map[offset : offset + 8] = value.to_bytes(8, "little")
+        self.flush(offset, 8)
 
-    def scatter(self, places: Sequence[int], value: int) -> None:
+    def scatter(self, offsets: Sequence[int], value: int) -> None:
         data = value.to_bytes(8, "little")
-        for place in places:
-            self.map[place : place + 8] = data
+        for offset in offsets:
+            self.map[offset : offset + 8] = data
         self.map.flush()
 
     def copy(self, data: bytes) -> None:
@@ -121,7 +121,7 @@ class StandardLibrary(Contender):
 
 
 class NumPy(Contender):
-    """numpy.memmap, whose flush is of the whole file."""
+    """numpy.memmap, which flushes the whole file."""
 
     name = "numpy.memmap"
 
@@ -132,18 +132,18 @@ class NumPy(Contender):
         self.bytes: Any = numpy.memmap(path, dtype="u1", mode="r+")
         self.words: Any = self.bytes.view("u8")
 
-    def append(self, place: int, record: bytes, tail: int) -> None:
-        self.bytes[place : place + len(record)] = self.numpy.frombuffer(record, "u1")
+    def append(self, offset: int, record: bytes, tail: int) -> None:
+        self.bytes[offset : offset + len(record)] = self.numpy.frombuffer(record, "u1")
         self.bytes.flush()
         self.words[0] = tail
         self.bytes.flush()
 
-    def update(self, place: int, value: int) -> None:
-        self.words[place // 8] = value
+    def update(self, offset: int, value: int) -> None:
+        self.words[offset // 8] = value
         self.bytes.flush()
 
-    def scatter(self, places: Sequence[int], value: int) -> None:
-        self.words[self.numpy.asarray(places) // 8] = value
+    def scatter(self, offsets: Sequence[int], value: int) -> None:
+        self.words[self.numpy.asarray(offsets) // 8] = value
         self.bytes.flush()
 
     def copy(self, data: bytes) -> None:
@@ -152,7 +152,7 @@ class NumPy(Contender):
 
 
 class CTypes(Contender):
-    """libpmem2 through ctypes: nothing is checked."""
+    """libpmem2 through ctypes, without any check."""
 
     name = "ctypes"
 
@@ -182,18 +182,18 @@ class CTypes(Contender):
         self.drain = function("drain")
         self.memcpy = function("memcpy", address, ctypes.c_char_p, size, ctypes.c_uint)
 
-    def append(self, place: int, record: bytes, tail: int) -> None:
-        self.memcpy(self.address + place, record, len(record), 0)
+    def append(self, offset: int, record: bytes, tail: int) -> None:
+        self.memcpy(self.address + offset, record, len(record), 0)
         self.update(0, tail)
 
-    def update(self, place: int, value: int) -> None:
-        ctypes.c_uint64.from_address(self.address + place).value = value
-        self.persist(self.address + place, 8)
+    def update(self, offset: int, value: int) -> None:
+        ctypes.c_uint64.from_address(self.address + offset).value = value
+        self.persist(self.address + offset, 8)
 
-    def scatter(self, places: Sequence[int], value: int) -> None:
-        for place in places:
-            ctypes.c_uint64.from_address(self.address + place).value = value
-            self.flush(self.address + place, 8)
+    def scatter(self, offsets: Sequence[int], value: int) -> None:
+        for offset in offsets:
+            ctypes.c_uint64.from_address(self.address + offset).value = value
+            self.flush(self.address + offset, 8)
         self.drain()
 
     def copy(self, data: bytes) -> None:
@@ -201,7 +201,7 @@ class CTypes(Contender):
 
 
 class PyNVM(Contender):
-    """PyNVM (2017), which persists whole buffers only."""
+    """PyNVM (2017), which can only persist a whole buffer."""
 
     name = "PyNVM"
 
@@ -212,23 +212,23 @@ class PyNVM(Contender):
         on_dax = pmem.is_pmem(self.map) or "PMEM2_FORCE_GRANULARITY" in os.environ
         self.persist: Any = pmem.persist if on_dax else pmem.msync
 
-    def write(self, place: int, data: bytes) -> None:
-        self.map.seek(place)
+    def write(self, offset: int, data: bytes) -> None:
+        self.map.seek(offset)
         self.map.write(data)
 
-    def append(self, place: int, record: bytes, tail: int) -> None:
-        self.write(place, record)
+    def append(self, offset: int, record: bytes, tail: int) -> None:
+        self.write(offset, record)
         self.persist(self.map)
         self.update(0, tail)
 
-    def update(self, place: int, value: int) -> None:
-        self.write(place, value.to_bytes(8, "little"))
+    def update(self, offset: int, value: int) -> None:
+        self.write(offset, value.to_bytes(8, "little"))
         self.persist(self.map)
 
-    def scatter(self, places: Sequence[int], value: int) -> None:
+    def scatter(self, offsets: Sequence[int], value: int) -> None:
         data = value.to_bytes(8, "little")
-        for place in places:
-            self.write(place, data)
+        for offset in offsets:
+            self.write(offset, data)
         self.persist(self.map)
 
     def copy(self, data: bytes) -> None:
@@ -236,25 +236,25 @@ class PyNVM(Contender):
         self.persist(self.map)
 
 
-CONTENDERS: list[type[Contender]] = [Ours, StandardLibrary, NumPy, CTypes, PyNVM]
+CONTENDERS: list[type[Contender]] = [Pmem2, StandardLibrary, NumPy, CTypes, PyNVM]
 
 
 def append(contender: Contender, times: int) -> None:
-    """Append records of 64 bytes to a log."""
+    """Append 64-byte records to a log."""
     for n in range(times):
         contender.append(PAGE + n % 4096 * 64, RECORD, n)
 
 
 def update(contender: Contender, times: int) -> None:
-    """Change 8 bytes in places all over the file."""
+    """Update 8 bytes at offsets all over the file."""
     for n in range(times):
-        contender.update(PLACES[n % len(PLACES)], n)
+        contender.update(OFFSETS[n % len(OFFSETS)], n)
 
 
 def scatter(contender: Contender, times: int) -> None:
-    """Change 8 bytes in each of 1000 places, with one barrier."""
+    """Update 8 bytes at each of 1000 offsets, with one drain."""
     for n in range(times):
-        contender.scatter(PLACES[:1000], n)
+        contender.scatter(OFFSETS[:1000], n)
 
 
 def copy(contender: Contender, times: int) -> None:
@@ -273,7 +273,7 @@ WORKLOADS: dict[str, Workload] = {
 
 
 def available(path: Path) -> list[Contender]:
-    """Return those that can be had here; print the others."""
+    """Return the installed contenders; print the others."""
     contenders = []
     for kind in CONTENDERS:
         try:
@@ -283,8 +283,8 @@ def available(path: Path) -> list[Contender]:
     return contenders
 
 
-def system_calls(kind: str, workload: str, path: Path) -> float:
-    """Return how many system calls one operation makes."""
+def count_system_calls(kind: str, workload: str, path: Path) -> float:
+    """Count the system calls of one operation."""
     counts = []
     for times in (4, 20):
         with tempfile.TemporaryDirectory() as folder:
@@ -295,15 +295,15 @@ def system_calls(kind: str, workload: str, path: Path) -> float:
     return (counts[1] - counts[0]) / 16
 
 
-def native_calls(contender: Contender, workload: Workload) -> float:
-    """Return how many built-in functions, cffi's among them, one operation calls; ctypes hides its own."""
+def count_native_calls(contender: Contender, workload: Workload) -> float:
+    """Count the calls of built-in functions in one operation, those of cffi included; ctypes calls are invisible."""
     count = 0
 
-    def watch(_frame: object, event: str, _argument: object) -> None:
+    def count_call(_frame: object, event: str, _argument: object) -> None:
         nonlocal count
         count += event == "c_call"
 
-    sys.setprofile(watch)
+    sys.setprofile(count_call)
     try:
         workload(contender, 10)
     finally:
@@ -312,7 +312,7 @@ def native_calls(contender: Contender, workload: Workload) -> float:
 
 
 def main() -> None:
-    """Count, or do one piece of work under strace."""
+    """Count for all contenders, or run one workload under strace."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", nargs="?", type=Path, default=Path(tempfile.gettempdir()), help="a folder")
     parser.add_argument("--kind", help=argparse.SUPPRESS)
@@ -333,8 +333,9 @@ def main() -> None:
             print("system calls: skipped, they need strace")
         for contender in available(path):
             for name, workload in WORKLOADS.items():
-                calls = f"{system_calls(contender.name, name, path):>10.1f} system calls" if traced else ""
-                print(f"{contender.name:<14}{name:<26}{native_calls(contender, workload):>10.1f} calls into C{calls}")
+                system_calls = f"{count_system_calls(contender.name, name, path):>10.1f} system calls" if traced else ""
+                c_calls = f"{count_native_calls(contender, workload):>10.1f} calls into C"
+                print(f"{contender.name:<14}{name:<26}{c_calls}{system_calls}")
     finally:
         path.unlink()
 

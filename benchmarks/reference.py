@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The same work in C: loops over libpmem2's own functions, compiled when the benchmark starts."""
+"""The same work in C: loops over the functions of libpmem2, compiled when the benchmark starts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ static void c_flush_many(uintptr_t map, const uint64_t *ranges, size_t count, si
     }
 }
 
-/* with the same guarantees: nothing is flushed unless all lie inside, and what neighbours share is flushed once */
+/* The same guarantees as persist_many: check all ranges first, and flush a cache line that two ranges share once. */
 static void c_flush_many_checked(uintptr_t map, const uint64_t *ranges, size_t count, size_t times)
 {
     struct pmem2_map *m = (struct pmem2_map *)map;
@@ -134,7 +134,7 @@ static void c_persist(uintptr_t map, size_t times)
 
 
 def build() -> Any:
-    """Compile the loops and return their module."""
+    """Compile the loops and import them."""
     builder = FFI()
     builder.cdef(DECLARATIONS)
     builder.set_source_pkgconfig("_reference", ["libpmem2"], SOURCE)

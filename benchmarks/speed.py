@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How near pmem2 comes to C, and what else there is: `python benchmarks/speed.py [--json] [--plot FILE]`.
+"""Speed of pmem2 compared with C and with alternatives: `python benchmarks/speed.py [--json] [--plot FILE]`.
 
-Times are the least of many short runs, of two ways in turn in one process, so that their ratio holds on a noisy
-machine; the times themselves do not. Files lie on a memory file system with forced CACHE_LINE granularity, where a
-flush is an instruction.
+Each comparison runs two variants alternately in one process and takes the minimum of many short runs. So the ratio is
+reliable on a noisy machine; the times are not. The files lie in memory with forced CACHE_LINE granularity, so that a
+flush is one instruction.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from array import array
 from pathlib import Path
 from typing import Any, Callable
 
-os.environ.setdefault("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")  # before libpmem2 maps anything
+os.environ.setdefault("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")  # before the first map
 
 import contenders
 import reference
-from _pmem2 import ffi, lib
 
 import pmem2
-from pmem2._map import copy, drain, flush, persist, store_u64
+from pmem2._ffi import ffi, lib
 
 Work = Callable[[int], object]
 Row = dict[str, Any]
 ROUNDS = 50
 SHM = Path("/dev/shm")
+guarded_persist, guarded_flush, guarded_drain = lib.guarded_persist, lib.guarded_flush, lib.guarded_drain
+guarded_memmove, guarded_store_u64 = lib.guarded_memmove, lib.guarded_store_u64
 READ_WRITE = lib.PMEM2_PROT_READ | lib.PMEM2_PROT_WRITE
 
 
-def timed(work: Work, times: int) -> float:
-    """Return nanoseconds for each of so many times."""
+def time_work(work: Work, times: int) -> float:
+    """Return the nanoseconds of one of *times* repetitions."""
     start = time.perf_counter_ns()
     work(times)
     return (time.perf_counter_ns() - start) / times
@@ -47,10 +48,10 @@ def timed(work: Work, times: int) -> float:
 def compare(
     name: str, ours: Work, theirs: Work, times: int, target: float, against: str = "C", rounds: int = ROUNDS
 ) -> Row:
-    """Time two ways in turn, many times for a millisecond or so: the least is what nothing else has disturbed."""
+    """Time two variants alternately, about a millisecond each; the minimum is the least disturbed run."""
     ours(times // 10 + 1)
     theirs(times // 10 + 1)
-    pairs = [(timed(ours, times), timed(theirs, times)) for _ in range(rounds)]
+    pairs = [(time_work(ours, times), time_work(theirs, times)) for _ in range(rounds)]
     return {
         "name": name,
         "ours_ns": (ours_ns := min(a for a, _ in pairs)),
@@ -63,7 +64,7 @@ def compare(
 
 
 class Unchecked:
-    """The floor: a Python method that calls the C helper, and checks no argument."""
+    """The lower bound: Python methods that call the C function without checking arguments."""
 
     __slots__ = ("_handle",)
 
@@ -71,32 +72,32 @@ class Unchecked:
         self._handle = handle
 
     def persist(self, offset: int, length: int) -> None:
-        """Call the helper."""
-        if persist(self._handle, offset, length):
+        """Call the C function."""
+        if guarded_persist(self._handle, offset, length):
             raise ValueError
 
     def flush(self, offset: int, length: int) -> None:
-        """Call the helper."""
-        if flush(self._handle, offset, length):
+        """Call the C function."""
+        if guarded_flush(self._handle, offset, length):
             raise ValueError
 
     def drain(self) -> None:
-        """Call the helper."""
-        if drain(self._handle):
+        """Call the C function."""
+        if guarded_drain(self._handle):
             raise ValueError
 
     def memcpy(self, offset: int, data: bytes) -> None:
-        """Call the helper."""
-        if copy(self._handle, offset, data, len(data), 0):
+        """Call the C function."""
+        if guarded_memmove(self._handle, offset, data, len(data), 0):
             raise ValueError
 
     def store_u64(self, offset: int, value: int) -> None:
-        """Call the helper."""
-        if store_u64(self._handle, offset, value, 0):
+        """Call the C function."""
+        if guarded_store_u64(self._handle, offset, value, 0):
             raise ValueError
 
 
-# what is called, on a Map or on Unchecked, and the bare call of the same helper
+# the call on a Map or on Unchecked, and the bare call of the same C function
 SMALL = {
     "persist(64, 8)": "lib.guarded_persist(h, 64, 8)",
     "flush(64, 8)": "lib.guarded_flush(h, 64, 8)",
@@ -106,15 +107,15 @@ SMALL = {
 }
 
 
-def loop(text: str, m: Any) -> Work:
-    """Return a loop over one expression, with everything that it names at hand."""
+def make_loop(text: str, m: Any) -> Work:
+    """Compile a loop over one expression; its names are local variables."""
     scope: dict[str, Any] = {}
     bare = text.split("(")[0]
     call = text.replace(bare, "call", 1)
     names = {"m": m, "h": m._handle, "data": b"x" * 64, "lib": lib}
     names["call"] = eval(bare, names)
     arguments = ", ".join(f"{name}={name}" for name in ("call", "h", "data"))
-    if bare.startswith("m."):  # a method is looked up each time, as users do
+    if bare.startswith("m."):  # look the method up on each call, as user code does
         call, arguments = text, "m=m, data=data"
     exec(f"def work(times, {arguments}):\n for _ in range(times):\n  {call}", names, scope)
     work: Work = scope["work"]
@@ -122,25 +123,25 @@ def loop(text: str, m: Any) -> Work:
 
 
 def small(m: pmem2.Map) -> list[Row]:
-    """Compare methods, and methods that check nothing, with the bare call of the same C helper."""
+    """Compare checked and unchecked methods with the bare call of the same C function."""
     limit = 1.1 if sys.implementation.name == "pypy" else 1.3
     rows = []
     for text, bare in SMALL.items():
-        theirs = loop(bare, m)
-        rows.append(compare(text, loop(f"m.{text}", m), theirs, 2000, limit, "the bare call", 200))
-        floor = loop(f"m.{text}", Unchecked(m._handle))
-        rows.append(compare(f"floor: {text} that checks nothing", floor, theirs, 2000, 0, "the bare call", 200))
+        theirs = make_loop(bare, m)
+        rows.append(compare(text, make_loop(f"m.{text}", m), theirs, 2000, limit, "the bare call", 200))
+        floor = make_loop(f"m.{text}", Unchecked(m._handle))
+        rows.append(compare(f"floor: {text} unchecked", floor, theirs, 2000, 0, "the bare call", 200))
     return rows
 
 
 def ranges(m: pmem2.Map, c: Any, c_map: int) -> list[Row]:
-    """Compare many ranges with a loop in C, and a list of tuples with a loop in Python."""
+    """Compare a buffer of ranges with a loop in C, and a list of tuples with a loop in Python."""
     rows = []
     for count in (1000, 10_000):
         pairs = [(n * 192, 8) for n in range(count)]
         packed = memoryview(array("Q", [x for pair in pairs for x in pair])).cast("B").cast("Q", (count, 2))
-        lent = ffi.from_buffer("uint64_t[]", packed)
-        pointer = reference_pointer(c, "uint64_t *", lent)
+        borrowed = ffi.from_buffer("uint64_t[]", packed)
+        pointer = reference_pointer(c, "uint64_t *", borrowed)
         ours = compare(
             f"persist_many, {count} ranges of a buffer",
             lambda times, packed=packed: [m.persist_many(packed) for _ in range(times)],
@@ -156,7 +157,7 @@ def ranges(m: pmem2.Map, c: Any, c_map: int) -> list[Row]:
                 lambda times, pointer=pointer, count=count: c.lib.c_flush_many_checked(c_map, pointer, count, times),
                 200_000 // count,
                 1.1,
-                "C that checks as much",
+                "C with the same checks",
             )
         )
         rows.append(
@@ -172,19 +173,19 @@ def ranges(m: pmem2.Map, c: Any, c_map: int) -> list[Row]:
     return rows
 
 
-def reference_pointer(c: Any, kind: str, lent: Any) -> Any:
-    """Return an address that our cffi knows as a pointer of the reference's."""
-    return c.ffi.cast(kind, int(ffi.cast("uintptr_t", lent)))
+def reference_pointer(c: Any, kind: str, pointer: Any) -> Any:
+    """Convert a pointer of pmem2's cffi module to one of the reference module."""
+    return c.ffi.cast(kind, int(ffi.cast("uintptr_t", pointer)))
 
 
 def bulk(m: pmem2.Map, source: pmem2.Source, c: Any, c_map: int) -> list[Row]:
-    """Compare copies with the same calls in C, from every kind of buffer."""
+    """Compare copies from every kind of buffer with the same calls in C."""
     rows = []
     for length in (64 << 10, 1 << 20, 16 << 20):
         times = max((8 << 20) // length, 1)
         data = bytearray(os.urandom(length))
-        lent = ffi.from_buffer("char[]", data)
-        pointer = reference_pointer(c, "char *", lent)
+        borrowed = ffi.from_buffer("char[]", data)
+        pointer = reference_pointer(c, "char *", borrowed)
         kinds: dict[str, Any] = {"bytearray": data, "bytes": bytes(data), "memoryview": memoryview(data)}
         try:
             import numpy
@@ -192,13 +193,13 @@ def bulk(m: pmem2.Map, source: pmem2.Source, c: Any, c_map: int) -> list[Row]:
             pass
         else:
             kinds["ndarray"] = numpy.frombuffer(data, "u1")
-        mine = ffi.from_buffer("char[]", kinds["bytes"])
-        bare = reference_pointer(c, "char *", mine)
+        char_array = ffi.from_buffer("char[]", kinds["bytes"])
+        bare = reference_pointer(c, "char *", char_array)
         rows.append(
             compare(
                 f"floor: one bare call for {length >> 10} KiB",
-                lambda times, mine=mine, n=length: [
-                    lib.guarded_memmove(m._handle, 0, mine, n, 0) for _ in range(times)
+                lambda times, char_array=char_array, n=length: [
+                    lib.guarded_memmove(m._handle, 0, char_array, n, 0) for _ in range(times)
                 ],
                 lambda times, p=bare, n=length: c.lib.c_copy(c_map, p, n, 0, times),
                 times,
@@ -238,14 +239,13 @@ def bulk(m: pmem2.Map, source: pmem2.Source, c: Any, c_map: int) -> list[Row]:
     return rows
 
 
-def bare_mapping(source: pmem2.Source, times: int) -> None:
-    """Map and unmap with the C helpers alone."""
+def map_with_c_functions(source: pmem2.Source, times: int) -> None:
+    """Map and unmap with the C functions alone."""
     message = ffi.new("char[]", lib.GUARD_MESSAGE_SIZE)
-    granularity, sharing = lib.PMEM2_GRANULARITY_PAGE, lib.PMEM2_SHARED
+    fields = (lib.PMEM2_GRANULARITY_PAGE, 0, 0, lib.PMEM2_SHARED, READ_WRITE, ffi.NULL, 0)
     for _ in range(times):
         handle = lib.guarded_map_alloc()
-        request = ffi.new("struct map_request *", (granularity, 0, 0, sharing, READ_WRITE, ffi.NULL, 0))
-        lib.guarded_map_new(handle, source._handle, request, message)
+        lib.guarded_map_new(handle, source._handle, ffi.new("struct map_request *", fields), message)
         lib.guarded_map_close(handle, message)
         lib.guarded_map_drop(handle)
 
@@ -268,8 +268,8 @@ def mapping(c: Any) -> list[Row]:
                 )
                 rows.append(
                     compare(
-                        f"floor: the C helpers alone, {length >> 10} KiB",
-                        lambda times, s=source: bare_mapping(s, times),
+                        f"floor: the C functions alone, {length >> 10} KiB",
+                        lambda times, s=source: map_with_c_functions(s, times),
                         lambda times, s=source: c.lib.c_map(s.fd, times),
                         20,
                         0,
@@ -278,16 +278,16 @@ def mapping(c: Any) -> list[Row]:
     return rows
 
 
-def instead() -> list[Row]:
-    """Compare with what a user would pick instead, on an ordinary file and where a flush is an instruction."""
+def alternatives() -> list[Row]:
+    """Compare with the alternatives, on an ordinary file and in memory with forced granularity."""
     rows = []
-    claim = os.environ.pop("PMEM2_FORCE_GRANULARITY")
-    for folder, forced in ((tempfile.gettempdir(), None), (str(SHM), claim)):
+    granularity = os.environ.pop("PMEM2_FORCE_GRANULARITY")
+    for folder, forced in ((tempfile.gettempdir(), None), (str(SHM), granularity)):
         if forced:
             os.environ["PMEM2_FORCE_GRANULARITY"] = forced
-        few, many = (5, 200) if forced else (2, 10)  # a disk takes its time
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            path = Path(place) / "data"
+        few, many = (5, 200) if forced else (2, 10)  # a disk is slow
+        with tempfile.TemporaryDirectory(dir=folder) as directory:
+            path = Path(directory) / "data"
             pmem2.open(path, "x+", size=contenders.SIZE).close()
             ours, *others = contenders.available(path)
             for name, workload in contenders.WORKLOADS.items():
@@ -307,7 +307,7 @@ def instead() -> list[Row]:
 
 
 def start() -> list[Row]:
-    """Time the import beyond what attrs and the cffi backend cost."""
+    """Time the import of pmem2 without that of attrs and the cffi backend."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
     def run(code: str) -> Work:
@@ -331,18 +331,18 @@ path = f"/dev/shm/pmem2-count-{{os.getpid()}}"
 with pmem2.open(path, "w+", size=4096) as m:
     os.unlink(path)
     floor = speed.Unchecked(m._handle)
-    works = [speed.loop(*pair) for text, bare in speed.SMALL.items()
+    works = [speed.make_loop(*pair) for text, bare in speed.SMALL.items()
              for pair in ((f"m.{{text}}", m), (f"m.{{text}}", floor), (bare, m))]
     for work in works:
         work(100)
-        os.getppid()  # where callgrind begins to count anew
+        os.getppid()  # callgrind starts a new count here
         work({times})
         os.getppid()
 """
 
 
 def instructions() -> list[Row]:
-    """Count instructions with callgrind: the same on every run, whatever else the machine does."""
+    """Count instructions with callgrind: the result does not depend on the load of the machine."""
     if shutil.which("valgrind") is None or sys.implementation.name != "cpython":
         print("instruction counts: skipped, they need valgrind and CPython", file=sys.stderr)
         return []
@@ -361,7 +361,7 @@ def instructions() -> list[Row]:
 
 
 def plot(file: Path, m: pmem2.Map, c: Any, c_map: int) -> None:
-    """Draw ns for each range against the number of ranges, and GB/s against the size of a copy."""
+    """Plot the time of a range over the number of ranges, and the bandwidth over the size of a copy."""
     from matplotlib.figure import Figure
 
     counts = [1 << n for n in range(15)]
@@ -385,7 +385,7 @@ def plot(file: Path, m: pmem2.Map, c: Any, c_map: int) -> None:
             lambda n, pointer=pointer, count=count: c.lib.c_flush_many(c_map, pointer, count, n),
         ]
         for line, work in zip(many.values(), works):
-            line.append(min(timed(work, times) for _ in range(5)) / count)
+            line.append(min(time_work(work, times) for _ in range(5)) / count)
     for length in sizes:
         data = bytes(length)
         pointer = reference_pointer(c, "char *", ffi.from_buffer(data))
@@ -395,7 +395,7 @@ def plot(file: Path, m: pmem2.Map, c: Any, c_map: int) -> None:
             lambda n, pointer=pointer, length=length: c.lib.c_copy(c_map, pointer, length, 0, n),
         ]
         for line, work in zip(copies.values(), works):
-            line.append(length / min(timed(work, times) for _ in range(5)))
+            line.append(length / min(time_work(work, times) for _ in range(5)))
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, points, lines, x, y in (
@@ -410,12 +410,12 @@ def plot(file: Path, m: pmem2.Map, c: Any, c_map: int) -> None:
 
 
 def table(rows: list[Row]) -> None:
-    """Print rows for people."""
+    """Print rows as a table."""
     for row in rows:
         if "count" in row:
             print(
-                f"{row['name']:<44}{row['count']:>12,.0f}{row['floor']:>12,.0f} checking nothing"
-                f"{row['bare']:>12,.0f} for the bare call"
+                f"{row['name']:<44}{row['count']:>12,.0f}{row['floor']:>12,.0f} unchecked"
+                f"{row['bare']:>12,.0f} bare call"
             )
             continue
         verdict = f"target {row['target']:g}" if row["target"] else "no target"
@@ -428,11 +428,11 @@ def table(rows: list[Row]) -> None:
 
 
 def main() -> None:
-    """Run all of it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--plot", type=Path, help="draw ns for a range and GB/s to a file; needs matplotlib")
-    parser.add_argument("--only", help="comma-separated parts: small,ranges,bulk,mapping,instead,start,instructions")
+    parser.add_argument("--plot", type=Path, help="draw a plot to a file; needs matplotlib")
+    parser.add_argument("--only", help="small,ranges,bulk,mapping,alternatives,start,instructions")
     options = parser.parse_args()
     c = reference.build()
     with tempfile.TemporaryDirectory(dir=SHM) as folder:
@@ -444,7 +444,7 @@ def main() -> None:
                 "ranges": lambda: ranges(m, c, c_map),
                 "bulk": lambda: bulk(m, source, c, c_map),
                 "mapping": lambda: mapping(c),
-                "instead": instead,
+                "alternatives": alternatives,
                 "start": start,
                 "instructions": instructions,
             }

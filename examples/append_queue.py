@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A queue of two processes that survives crashes of both: `python append_queue.py FILE put TEXT...`, `... FILE take`.
+"""A queue between two processes that survives crashes of both: `append_queue.py FILE put TEXT...`, `... FILE take`.
 
-An append-only log with two ends, in a ring. Whoever puts appends the record, makes it durable, and then moves the tail,
-which makes it count. Whoever takes moves the head when the record has been dealt with: one that a crash interrupts is
-delivered again, none is lost.
+The queue is a log in a ring buffer. The producer appends a record, makes it durable, and then moves the tail past it.
+The consumer moves the head after it has processed a record. So a crash loses no record; a record that was being
+processed is delivered again.
 """
 
 from __future__ import annotations
@@ -14,67 +14,67 @@ from collections.abc import Iterator
 
 import pmem2
 
-HEAD, TAIL, DATA = 0, 64, 128  # how many bytes were ever taken and put: each in a cache line of its own; the ring
+HEAD, TAIL, DATA = 0, 64, 128  # offsets: total bytes taken, total bytes put, each in its own cache line; the ring
 WORD = 8
 SIZE = 1 << 20
 
 
 class AppendQueue:
-    """A queue in a map; a map of zeros is an empty one. One process may put, another one take."""
+    """A queue in a map; a map of zeros is an empty queue. One process may put while another one takes."""
 
     def __init__(self, map: pmem2.Map) -> None:
-        """Use all of *map*."""
+        """Use the whole *map*."""
         if map.size < DATA + 2 * WORD:
-            raise ValueError(f"{map.size} bytes are too small for a queue")
+            raise ValueError(f"a queue needs at least {DATA + 2 * WORD} bytes, got {map.size}")
         self.map = map
         self.capacity = (map.size - DATA) // WORD * WORD
 
     def put(self, record: bytes) -> None:
-        """Append a record, which is durable at return.
+        """Append a record durably.
 
         Raises:
-            ValueError: There is no room for it before others are taken; nothing has changed.
+            ValueError: The queue is full; it is unchanged.
         """
         framed = len(record).to_bytes(WORD, "little") + record + bytes(-len(record) % WORD)
         head, tail = self.map.load_u64(HEAD), self.map.load_u64(TAIL)
         if tail + len(framed) - head > self.capacity:
             raise ValueError("the queue is full")
-        self.map.persist(HEAD, WORD)  # what the other process has stored can be seen before it is durable
+        self.map.persist(HEAD, WORD)  # the other process's store is visible before it is durable
         start = tail % self.capacity
         until_end = self.capacity - start
         self.map.memcpy_many([(DATA + start, framed[:until_end]), (DATA, framed[until_end:])])
         self.map.store_u64(TAIL, tail + len(framed), persist=True)
 
     def first(self) -> bytes | None:
-        """Return the oldest record, `None` if there is none; it stays."""
+        """Return the oldest record without removing it, or `None` if the queue is empty."""
         head, tail = self.map.load_u64(HEAD), self.map.load_u64(TAIL)
         if head == tail:
             return None
-        self.map.persist(TAIL, WORD)  # as above
+        self.map.persist(TAIL, WORD)  # as in put
         length = int.from_bytes(self.read(head, WORD), "little")
         return self.read(head + WORD, length)
 
     def remove_first(self) -> None:
-        """Remove the oldest record, durably: it has been dealt with."""
+        """Remove the oldest record durably."""
         head = self.map.load_u64(HEAD)
         length = int.from_bytes(self.read(head, WORD), "little")
         self.map.store_u64(HEAD, head + WORD + length + -length % WORD, persist=True)
 
     def read(self, position: int, length: int) -> bytes:
-        """Return bytes of the ring."""
+        """Return bytes of the ring, which may wrap around its end."""
         start = position % self.capacity
         until_end = min(length, self.capacity - start)
         return self.map[DATA + start : DATA + start + until_end] + self.map[DATA : DATA + length - until_end]
 
     def take_all(self) -> Iterator[bytes]:
-        """Yield each record that is there, and remove it when the caller asks for the next."""
+        """Yield each record, and remove it when the caller asks for the next one."""
         while (record := self.first()) is not None:
             yield record
             self.remove_first()
 
 
 def main(argv: list[str]) -> int:
-    """Return the exit status."""
+    """Run the example and return its exit status."""
     if len(argv) < 3 or argv[2] not in ("put", "take"):
         print(f"usage: {argv[0]} file put text... | file take", file=sys.stderr)
         return 1

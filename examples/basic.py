@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Write a greeting to a file, durably: `python basic.py FILE`."""
+"""Write a greeting to a file and make it durable: `python basic.py FILE`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ GREETING = b"hello, persistent memory\0"
 
 
 def greet(map: pmem2.Map) -> None:
-    """Store the greeting at the beginning, as much of it as there is room for, and persist all of the file."""
+    """Store the part of the greeting that fits at the beginning, and persist the whole file."""
     greeting = GREETING[: len(map)]
     map[: len(greeting)] = greeting
     map.persist()
 
 
 def main(argv: list[str]) -> int:
-    """Return the exit status."""
+    """Run the example and return its exit status."""
     if len(argv) != 2:
         print(f"usage: {argv[0]} file", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """An append-only log: `python log.py FILE COMMAND...`, `python log.py help`.
 
-A record counts once the length of the log says so, which is stored when the record is durable.
+Appending is atomic: the record becomes durable first, then the length of the log that includes it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import pmem2
 
-SIGNATURE = b"PMEM2_LOG\0"  # at 0
-USED, DATA, MINIMUM = 16, 24, 1 << 20  # where the length is, 8 bytes, and what it counts; how large a file must be
+SIGNATURE = b"PMEM2_LOG\0"  # at offset 0
+USED, DATA, MINIMUM = 16, 24, 1 << 20  # offsets of the length (8 bytes) and of the records; smallest file size
 USAGE = """\
 Usage:
 \tlog <file> <COMMAND_1> [COMMAND_2 ...]
@@ -29,10 +29,10 @@ help\t\t\t\t- print this help info
 
 
 class Log:
-    """A log in a map, which becomes one if it is not."""
+    """A log in a map; a map without a log becomes an empty one."""
 
     def __init__(self, map: pmem2.Map) -> None:
-        """Open or make it; a ValueError says that it is too small, full, or longer than the map."""
+        """Open or create the log; raise ValueError if it is full, longer than the map, or the map is too small."""
         if map.size < MINIMUM:
             raise ValueError("log_init: not enough space in the file")
         self.map, self.capacity = map, map.size - DATA
@@ -45,15 +45,15 @@ class Log:
 
     @property
     def used(self) -> int:
-        """How many bytes are in the log."""
+        """Number of bytes in the log."""
         return self.map.load_u64(USED)
 
     def rewind(self) -> None:
-        """Make the log empty; what was in it stays on the medium."""
+        """Empty the log; the old records stay on the medium."""
         self.map.store_u64(USED, 0, persist=True)
 
     def append(self, data: bytes) -> None:
-        """Add a record."""
+        """Append a record."""
         used = self.used
         if used + len(data) > self.capacity:
             raise ValueError("log_append: no space left in the file")
@@ -61,31 +61,31 @@ class Log:
         self.map.store_u64(USED, used + len(data), persist=True)
 
     def append_many(self, records: Sequence[bytes]) -> None:
-        """Add all records or, if the power fails, none."""
+        """Append all records atomically: if the power fails, all or none are in the log."""
         used, total = self.used, sum(map(len, records))
-        place = DATA + used
+        offset = DATA + used
         if used + total > self.capacity:
             raise ValueError("log_appendv: no space left in the file")
         for record in records:
-            self.map.memcpy(place, record, pmem2.MemFlag.NOFLUSH)
-            place += len(record)
+            self.map.memcpy(offset, record, pmem2.MemFlag.NOFLUSH)
+            offset += len(record)
         self.map.persist(DATA + used, total)
         self.map.store_u64(USED, used + total, persist=True)
 
     def dump(self) -> bytes:
-        """Return the content."""
+        """Return the content of the log."""
         return self.map[DATA : DATA + self.used]
 
 
 def execute(log: Log, commands: list[str]) -> None:
-    """Execute commands one after the other."""
+    """Run the commands in order."""
     while commands:
         command = commands.pop(0)
         if command == "append" and commands:
             log.append(os.fsencode(commands.pop(0)))
         elif command == "appendv" and commands:
             found = re.match(r"[ \t-\r]*\+?(0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*)", given := commands.pop(0), re.IGNORECASE)
-            number = int(re.sub("^0(?=[0-7])", "0o", found[1]), 0) if found else 0  # as C's strtoul
+            number = int(re.sub("^0(?=[0-7])", "0o", found[1]), 0) if found else 0  # like C's strtoul
             if number == 0:
                 raise ValueError(f"log_appendv: invalid N argument: {given}")
             if len(commands) < number:
@@ -101,7 +101,7 @@ def execute(log: Log, commands: list[str]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Return the exit status."""
+    """Run the example and return its exit status."""
     if argv[1:2] == ["help"] or len(argv) < 3:
         print(USAGE, end="")
         return 0 if argv[1:2] == ["help"] else 1
@@ -109,8 +109,8 @@ def main(argv: list[str]) -> int:
         with pmem2.open(argv[1]) as map:
             execute(Log(map), argv[2:])
     except (OSError, ValueError) as error:
-        known = f"{getattr(error, 'function', 'open')}: {error.strerror}" if isinstance(error, OSError) else error
-        print(known, file=sys.stderr)
+        message = f"{getattr(error, 'function', 'open')}: {error.strerror}" if isinstance(error, OSError) else error
+        print(message, file=sys.stderr)
         return int(getattr(error, "code", 1)) % 256  # the C program returns libpmem2's code
     return 0
 

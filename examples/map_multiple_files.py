@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Map files side by side and fill them with dashes: `python map_multiple_files.py FILE...`."""
+"""Map files at consecutive addresses and fill them with dashes: `python map_multiple_files.py FILE...`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import ExitStack
 import pmem2
 
 
-def side_by_side(sources: Sequence[pmem2.Source], reservation: pmem2.VMReservation) -> Iterator[pmem2.Map]:
-    """Yield maps of sources, one after the other in a reservation; whoever has closed them may close it."""
+def map_consecutively(sources: Sequence[pmem2.Source], reservation: pmem2.VMReservation) -> Iterator[pmem2.Map]:
+    """Yield maps of the sources, at consecutive offsets of the reservation. Close them before the reservation."""
     offset = 0
     for source in sources:
         yield source.map(pmem2.Config(reservation=reservation, reservation_offset=offset))
@@ -19,10 +19,10 @@ def side_by_side(sources: Sequence[pmem2.Source], reservation: pmem2.VMReservati
 
 
 def check(sources: Sequence[pmem2.Source]) -> None:
-    """Check that sources can lie side by side.
+    """Check that the sources can be mapped at consecutive addresses.
 
     Raises:
-        ValueError: They cannot.
+        ValueError: Their sizes or alignments do not allow it.
     """
     for source in sources:
         if source.size % source.alignment:
@@ -32,7 +32,7 @@ def check(sources: Sequence[pmem2.Source]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Return the exit status."""
+    """Run the example and return its exit status."""
     if len(argv) < 2:
         print("usage: ./map_multiple_files <file1> <file2> ...", file=sys.stderr)
         return 1
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
             sources = [stack.enter_context(pmem2.Source.from_path(path)) for path in argv[1:]]
             check(sources)
             reservation = stack.enter_context(pmem2.VMReservation(sum(source.size for source in sources)))
-            maps = [stack.enter_context(map) for map in side_by_side(sources, reservation)]
+            maps = [stack.enter_context(map) for map in map_consecutively(sources, reservation)]
             if len({map.granularity for map in maps}) > 1:
                 raise ValueError("usage: filesystems must be compatible for a side by side mapping")
             for map in maps:

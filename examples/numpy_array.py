@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A NumPy array that survives: `python numpy_array.py FILE set ROW VALUE...`, `python numpy_array.py FILE show`.
+"""A persistent NumPy array: `python numpy_array.py FILE set ROW VALUE...`, `python numpy_array.py FILE show`.
 
-The array is the memory itself. Only the rows that were changed are made durable, all of them with one barrier. A power
-cut before that may tear a row; where a row must be old or new as a whole, see table.py.
+The array uses the mapped memory without a copy. Saving makes only the changed rows durable, with one drain for all. A
+power failure before that may tear a row; table.py shows atomic updates.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ ROWS, COLUMNS = 1024, 4
 
 
 class Matrix:
-    """Rows of numbers in a map, and which of them have changed since the last save."""
+    """Rows of numbers in a map, and the rows that have changed since the last save."""
 
     def __init__(self, map: pmem2.Map) -> None:
-        """Use all of *map*, which cannot be closed before `close` was called."""
+        """Use the whole *map*; call `close` before you close the map."""
         self.map = map
         rows = map.size // (COLUMNS * numpy.dtype(numpy.float64).itemsize)
         self.array: NDArray[numpy.float64] = map.as_array(numpy.float64, (rows, COLUMNS))
         self.changed: set[int] = set()
 
     def __setitem__(self, row: int, values: Iterable[float]) -> None:
-        """Store a row, which is durable after `save`."""
+        """Store a row; `save` makes it durable."""
         self.array[row] = list(values)
         self.changed.add(row % len(self.array))
 
     def save(self) -> None:
-        """Make the changed rows durable, and nothing else."""
+        """Make the changed rows durable."""
         width = self.array.strides[0]
         self.map.persist_many((row * width, width) for row in sorted(self.changed))
         self.changed.clear()
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         del self.array
 
 
 def main(argv: list[str]) -> int:
-    """Return the exit status."""
+    """Run the example and return its exit status."""
     if len(argv) < 3 or argv[2] not in ("set", "show") or (argv[2] == "set" and len(argv) != 4 + COLUMNS):
         print(f"usage: {argv[0]} file set row {'value ' * COLUMNS}| file show", file=sys.stderr)
         return 1

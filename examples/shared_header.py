@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A header that processes share: `python shared_header.py FILE write TEXT...`, `python shared_header.py FILE read`.
 
-FILE is a DAX device, as CXL memory is one, or any file. One process publishes messages, others poll for them without a
-system call. There are two slots: a message is written to the one that nobody reads, made durable, and published with
-one 8-byte store of its number. A reader that was overtaken while it copied sees that the number has moved on, and
-tries again.
+FILE is a DAX device, such as CXL memory, or any file. One process publishes messages, others poll for them without a
+system call. There are two slots. The writer fills the slot that readers do not use, makes it durable, and publishes
+it with one 8-byte store of the message number. A reader checks the number again after copying a message, and retries
+if it has changed.
 """
 
 from __future__ import annotations
@@ -15,47 +15,48 @@ from collections.abc import Iterator
 
 import pmem2
 
-NUMBER, SLOTS, SLOT = 0, 64, 256  # where the number of the last message is, where the slots are, bytes of a slot
-SIZE = SLOTS + 2 * SLOT
-LONGEST = SLOT - 8
-END = b"end"  # a reader ends when it sees that
+NUMBER, SLOTS = 0, 64  # offsets of the number of the last message and of the slots
+SLOT_SIZE = 256
+SIZE = SLOTS + 2 * SLOT_SIZE
+MAX_LENGTH = SLOT_SIZE - 8
+END = b"end"  # the message that ends a reader
 
 
-def place(number: int) -> int:
-    """Return where the message of that number is."""
-    return SLOTS + number % 2 * SLOT
+def slot_offset(number: int) -> int:
+    """Return the offset of the slot of message *number*."""
+    return SLOTS + number % 2 * SLOT_SIZE
 
 
 class Writer:
-    """Publishes messages; there may be one at a time."""
+    """Publishes messages; only one writer may exist at a time."""
 
     def __init__(self, map: pmem2.Map) -> None:
-        """Go on after the last message that is durable."""
+        """Continue after the last message."""
         self.map = map
         self.number = map.load_u64(NUMBER)
-        map.persist(NUMBER, 8)  # a writer that was killed may have stored it only
+        map.persist(NUMBER, 8)  # a killed writer may have stored the number without persisting it
 
     def publish(self, message: bytes) -> None:
-        """Make a message durable, then visible, then its being there durable."""
-        if len(message) > LONGEST:
-            raise ValueError(f"a message has at most {LONGEST} bytes")
+        """Make a message durable, then store its number, which makes it visible, and make the number durable."""
+        if len(message) > MAX_LENGTH:
+            raise ValueError(f"message must have at most {MAX_LENGTH} bytes, got {len(message)}")
         self.number += 1
-        self.map.memcpy(place(self.number), len(message).to_bytes(8, "little") + message)
+        self.map.memcpy(slot_offset(self.number), len(message).to_bytes(8, "little") + message)
         self.map.store_u64(NUMBER, self.number, persist=True)
 
 
 def latest(map: pmem2.Map) -> tuple[int, bytes]:
-    """Return the number of the last message and the message, whole."""
+    """Return the number and the text of the last message."""
     while True:
         number = map.load_u64(NUMBER)
-        slot = map[place(number) : place(number) + SLOT]
-        if map.load_u64(NUMBER) == number:  # the writer has at most begun with the other slot
+        slot = map[slot_offset(number) : slot_offset(number) + SLOT_SIZE]
+        if map.load_u64(NUMBER) == number:  # so the writer can only have changed the other slot
             length = int.from_bytes(slot[:8], "little")
             return number, slot[8 : 8 + length]
 
 
 def follow(map: pmem2.Map, interval: float = 0.001) -> Iterator[tuple[int, bytes]]:
-    """Yield the last message, and each newer one that is seen; of many in a short time only the last."""
+    """Yield the last message and newer ones; skip those that are replaced between two polls."""
     seen = -1
     while True:
         number, message = latest(map)
@@ -66,14 +67,14 @@ def follow(map: pmem2.Map, interval: float = 0.001) -> Iterator[tuple[int, bytes
 
 
 def main(argv: list[str]) -> int:
-    """Return the exit status."""
+    """Run the example and return its exit status."""
     if len(argv) < 3 or argv[2] not in ("write", "read"):
         print(f"usage: {argv[0]} file write text... | file read", file=sys.stderr)
         return 1
     try:
         with pmem2.open(argv[1]) as map:
             if map.size < SIZE:
-                raise ValueError(f"{argv[1]} has {map.size} bytes, and {SIZE} are needed")
+                raise ValueError(f"{argv[1]} has {map.size} bytes, but needs {SIZE}")
             if argv[2] == "write":
                 writer = Writer(map)
                 for text in argv[3:]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Keys and values that survive: `python table.py FILE set KEY VALUE`, `... FILE get KEY`, `... del KEY`, `... list`.
+"""A persistent hash table: `python table.py FILE set KEY VALUE`, `... FILE get KEY`, `... del KEY`, `... list`.
 
-A record is written where nobody looks, made durable, and then published by one 8-byte store of where it is: a reader,
-and whoever comes after a power cut, sees the old value or the new one. Nothing is ever overwritten; what no longer
-counts is space lost, until the table is copied to a new file.
+A record is written to unused space, made durable, and then published with one 8-byte store of its offset. A reader,
+also after a power failure, finds the old value or the new one. Records are never overwritten; to reclaim the space of
+old ones, copy the table to a new file.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from struct import Struct
 
 import pmem2
 
-USED, BUCKETS = 0, 64  # how many bytes of records there are; where the buckets are, 8 bytes each: the place of a record
-LENGTHS = Struct("<2I")  # of the key and of the value, which follow
-EMPTY, REMOVED = 0, 1  # of a bucket
+USED, BUCKETS = 0, 64  # offsets of the size of all records, and of the buckets: 8 bytes each, the offset of a record
+LENGTHS = Struct("<2I")  # of key and value, which follow
+EMPTY, REMOVED = 0, 1  # buckets without a record
 SIZE = 1 << 20
 
 
 class Table(MutableMapping[bytes, bytes]):
-    """Keys and values in a map; a map of zeros is an empty table. One process may write, any number read."""
+    """A hash table in a map; a map of zeros is an empty table. One process may write, others read."""
 
     def __init__(self, map: pmem2.Map) -> None:
-        """Use all of *map*: one bucket for 128 bytes."""
+        """Use the whole *map*, with one bucket for each 128 bytes."""
         self.map = map
         self.buckets = map.size // 128
         self.records = BUCKETS + 8 * self.buckets
         if not self.buckets or self.records >= map.size:
-            raise ValueError(f"{map.size} bytes are too small for a table")
+            raise ValueError(f"a map of {map.size} bytes is too small for a table")
 
-    def record(self, place: int) -> tuple[bytes, bytes]:
+    def read_record(self, offset: int) -> tuple[bytes, bytes]:
         """Return the key and the value of a record."""
-        key, value = LENGTHS.unpack(self.map[place : place + LENGTHS.size])
-        start = place + LENGTHS.size
+        key, value = LENGTHS.unpack(self.map[offset : offset + LENGTHS.size])
+        start = offset + LENGTHS.size
         return self.map[start : start + key], self.map[start + key : start + key + value]
 
     def probe(self, key: bytes) -> Iterator[tuple[int, int]]:
-        """Yield where the buckets are in which a key may be, and what is in them, up to an empty one."""
+        """Yield the offset and the content of each bucket that a key may use, up to the first empty one."""
         first = zlib.crc32(key)
         for step in range(self.buckets):
             bucket = BUCKETS + 8 * ((first + step) % self.buckets)
@@ -50,10 +50,10 @@ class Table(MutableMapping[bytes, bytes]):
                 return
 
     def find(self, key: bytes) -> tuple[int, bytes]:
-        """Return the bucket and the value of a key; a KeyError says that there is none."""
+        """Return the bucket and the value of a key; raise KeyError if the key is missing."""
         for bucket, content in self.probe(key):
             if content > REMOVED:
-                found, value = self.record(content)
+                found, value = self.read_record(content)
                 if found == key:
                     return bucket, value
         raise KeyError(key)
@@ -63,7 +63,7 @@ class Table(MutableMapping[bytes, bytes]):
         return self.find(key)[1]
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
-        """Set the value of a key; durable at return. A ValueError says that the table is full, and nothing changed."""
+        """Set the value of a key durably; raise ValueError if the table is full, which leaves it unchanged."""
         try:
             bucket = self.find(key)[0]
         except KeyError:
@@ -72,26 +72,26 @@ class Table(MutableMapping[bytes, bytes]):
         room = len(record) + -len(record) % 8
         if not bucket or self.records + self.map.load_u64(USED) + room > self.map.size:
             raise ValueError("the table is full")
-        place = self.records + self.map.fetch_add_u64(USED, room, persist=True)
-        self.map.memcpy(place, record)
-        self.map.store_u64(bucket, place, persist=True)
+        offset = self.records + self.map.fetch_add_u64(USED, room, persist=True)
+        self.map.memcpy(offset, record)
+        self.map.store_u64(bucket, offset, persist=True)
 
     def __delitem__(self, key: bytes) -> None:
-        """Remove a key; durable at return."""
+        """Remove a key durably."""
         self.map.store_u64(self.find(key)[0], REMOVED, persist=True)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the keys."""
         contents = (self.map.load_u64(BUCKETS + 8 * number) for number in range(self.buckets))
-        return (self.record(content)[0] for content in contents if content > REMOVED)
+        return (self.read_record(content)[0] for content in contents if content > REMOVED)
 
     def __len__(self) -> int:
-        """Return how many keys there are."""
+        """Return the number of keys."""
         return sum(1 for _ in self)
 
 
 def main(argv: list[str]) -> int:
-    """Return the exit status."""
+    """Run the example and return its exit status."""
     if len(argv) - 3 != {"set": 2, "get": 1, "del": 1, "list": 0}.get(argv[2] if len(argv) > 2 else ""):
         print(f"usage: {argv[0]} file set key value | file get key | file del key | file list", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Keep a text where a lost power supply is noticed: `python unsafe_shutdown.py read|write FILE [TEXT]`.
+"""Store a text and detect unsafe shutdowns: `python unsafe_shutdown.py read|write FILE [TEXT]`.
 
-NVDIMMs count how often they lost power too early. When that happened to an open file, what is in it may be wrong.
+NVDIMMs count how often they lost power before their buffers were empty. A file that was open at that time may be wrong.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import sys
 
 import pmem2
 
-SIGNATURE = b"SHUTDOWN\0"  # at 0
-FLAGS, SIZE, ID, USC, VALID, TEXT = 16, 24, 32, 544, 552, 556
+SIGNATURE = b"SHUTDOWN\0"  # at offset 0
+FLAGS, SIZE, ID, USC, VALID, TEXT = 16, 24, 32, 544, 552, 556  # offsets
 IN_USE, USC_KNOWN = 1, 2
 USAGE = """usage: {} <command> <file> [<arg>]\nWhere available commands are:
 \tread - print the file contents\n\twrite - store <arg> into the file"""
 
 
 class Unsafe(Exception):
-    """The file should not be used."""
+    """The content of the file may be wrong."""
 
 
 class Pool:
-    """A text in a map, and what is needed to know whether it can be trusted."""
+    """A text in a map, with the state of the device when it was written."""
 
     def __init__(self, map: pmem2.Map, source: pmem2.Source, name: str) -> None:
-        """Check it, and say that it is in use."""
+        """Check the device, and mark the pool as in use."""
         self.map, self.source, self.name = map, source, name
         valid = map[: len(SIGNATURE)] == SIGNATURE and map.load_u64(FLAGS) < 4 and map.load_u64(SIZE) == map.size
-        if valid:  # the wrong way round, as in the C program: the file must stay the same
+        if valid:  # inverted, as in the C program: both programs must write the same file
             self.replace(0, bytes(VALID))
             self.replace(SIZE, map.size.to_bytes(8, sys.byteorder))
             self.replace(0, SIGNATURE)
@@ -37,18 +37,18 @@ class Pool:
         self.check_device()
         self.set_flags(map.load_u64(FLAGS) | IN_USE)
 
-    def replace(self, place: int, data: bytes) -> None:
-        """Store, and make it safe from a failure of the power supply too."""
-        self.map[place : place + len(data)] = data
-        self.map.deep_flush(place, len(data))
+    def replace(self, offset: int, data: bytes) -> None:
+        """Store data and deep-flush it, so that it survives an unsafe shutdown."""
+        self.map[offset : offset + len(data)] = data
+        self.map.deep_flush(offset, len(data))
 
     def set_flags(self, flags: int) -> None:
-        """Store the flags."""
+        """Store and deep-flush the flags."""
         self.map.store_u64(FLAGS, flags)
         self.map.deep_flush(FLAGS, 8)
 
     def check_device(self) -> None:
-        """Compare the device with what is known of it; an Unsafe says that the content may be wrong."""
+        """Compare the device with its stored state; raise Unsafe if the content may be wrong."""
         flags = self.map.load_u64(FLAGS)
         try:
             count, device = self.source.device_usc, self.source.device_id.encode()
@@ -66,16 +66,16 @@ class Pool:
                 raise Unsafe(f"The pool {self.name} {reason}")
         self.replace(ID, bytes(VALID - ID))
         self.replace(USC, count.to_bytes(8, sys.byteorder))
-        self.replace(ID, device[: USC - ID])  # which makes the count count
+        self.replace(ID, device[: USC - ID])  # last: the id makes the count valid
         self.set_flags(flags | USC_KNOWN)
 
     def recover(self) -> None:
-        """Clear what was not written to its end."""
+        """Clear a text that is not marked as valid."""
         if not any(self.map[VALID:TEXT]):
             self.map.memset(TEXT, 0, self.map.size - TEXT)
 
     def write(self, text: bytes) -> None:
-        """Store a text; one that is too long is ignored, as in the C program."""
+        """Store a text; ignore one that is too long, as the C program does."""
         if TEXT + len(text) < self.map.size:
             self.map.memcpy(TEXT, text + b"\0")
             self.map[VALID:TEXT] = (1).to_bytes(4, sys.byteorder)
@@ -86,13 +86,13 @@ class Pool:
         return self.map[TEXT:].partition(b"\0")[0] if any(self.map[VALID:TEXT]) else b"empty string"
 
     def close(self) -> None:
-        """Say that it is not in use any more, once everything is safe."""
+        """Deep-flush everything, then mark the pool as not in use."""
         self.map.deep_flush()
         self.set_flags(self.map.load_u64(FLAGS) & ~IN_USE)
 
 
 def main(argv: list[str]) -> int:
-    """Return the exit status."""
+    """Run the example and return its exit status."""
     if len(argv) < 3 or argv[1] not in ("read", "write"):
         print(USAGE.format(argv[0]), file=sys.stderr)
         return 1

@@ -130,15 +130,15 @@ static int stat_file(file_t file, int *device, int *writable)
 }
 
 /*
- * Allocate disk space for a file; PyPy's own posix_fallocate reports no error. Signals are blocked during the call: a
+ * Allocate disk space for a range of a file; PyPy's own posix_fallocate reports no error. Signals are blocked during the call: a
  * signal makes tmpfs undo all its work, so that under a frequent timer the allocation would never finish.
  */
-static int guarded_allocate(file_t file, size_t size)
+static int guarded_allocate(file_t file, size_t offset, size_t size)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int code = posix_fallocate(file, 0, (off_t)size);
+    const int code = posix_fallocate(file, (off_t)offset, (off_t)size);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -code;
 }

@@ -128,14 +128,14 @@ static int stat_file(file_t file, int *device, int *writable)
     return information.GrantedAccess & FILE_READ_DATA ? 0 : PMEM2_E_INVALID_FILE_HANDLE;
 }
 
-/* Extend a file to `size`: NTFS then allocates disk space, unless the file is sparse. */
-static int guarded_allocate(file_t file, size_t size)
+/* Extend a file to `offset` + `size`: NTFS then allocates disk space, unless the file is sparse. */
+static int guarded_allocate(file_t file, size_t offset, size_t size)
 {
     LARGE_INTEGER now;
-    FILE_END_OF_FILE_INFO end = {.EndOfFile.QuadPart = (LONGLONG)size};
+    FILE_END_OF_FILE_INFO end = {.EndOfFile.QuadPart = (LONGLONG)(offset + size)};
     if (!GetFileSizeEx(file, &now))
         return last_error();
-    if (now.QuadPart >= (LONGLONG)size)
+    if (now.QuadPart >= end.EndOfFile.QuadPart)
         return 0;
     return SetFileInformationByHandle(file, FileEndOfFileInfo, &end, sizeof end) ? 0 : last_error();
 }

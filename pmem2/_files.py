@@ -52,13 +52,13 @@ else:
         return fd if fd in FD_RANGE else None
 
 
-def allocate(file: File, size: int, path: Union[str, bytes]) -> None:
-    """Allocate *size* bytes of a file on disk, so that no store can fail for lack of space.
+def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) -> None:
+    """Allocate *size* bytes of a file on disk, from *offset* on, so that a store to them cannot fail.
 
     Raises:
         OSError: The disk is full, or the file cannot have that size.
     """
-    code = lib.guarded_allocate(file, size)
+    code = lib.guarded_allocate(file, offset, size)
     if code:
         raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Ctrl-C and its kin: an exception, once, so that what a command has begun is taken back undisturbed."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first raises an exception, and no further signal interrupts the clean-up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Stopped(KeyboardInterrupt):
+class SignalExit(KeyboardInterrupt):
     """A signal asks the command to end."""
 
     def __init__(self, number: int) -> None:
@@ -23,20 +23,21 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def stopping() -> Iterator[None]:
-    """Raise Stopped in the block when the first signal comes, and ignore more of them while it cleans up."""
+def exit_on_signals() -> Iterator[None]:
+    """Raise SignalExit in the block at the first signal; ignore signals after that until the block ends."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    caught = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]  # nohup, a job in the background
+    # nohup and the shell, for background jobs, ignore some signals; those stay ignored
+    handled = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
 
-    def stop(number: int, _frame: object) -> None:
-        for other in caught:
+    def raise_exit(number: int, _frame: object) -> None:
+        for other in handled:
             signal.signal(other, signal.SIG_IGN)
-        raise Stopped(number)
+        raise SignalExit(number)
 
-    for number in caught:
-        signal.signal(number, stop)
+    for number in handled:
+        signal.signal(number, raise_exit)
     try:
         yield
     finally:
-        for number in caught:
+        for number in handled:
             signal.signal(number, before[number])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tables, progress and complaints for people: by rich on a terminal where it is installed, else plain."""
+"""Tables, progress and errors for people: rich draws them on a terminal if installed, else they are plain text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-REDRAWN = 0.1  # seconds
+REDRAW_INTERVAL = 0.1  # seconds
 
 
-def size_text(number: float) -> str:
-    """Return a number of bytes as people write it: 8 bytes, 4 KiB, 1.5 GiB."""
+def format_size(number: float) -> str:
+    """Format a number of bytes for people: 8 bytes, 4 KiB, 1.5 GiB."""
     power = 0
     while number >= 1024 and power < len(UNITS) - 1:
         number /= 1024
@@ -27,14 +27,14 @@ def size_text(number: float) -> str:
     return f"{number:.{digits}f} {UNITS[power]}"
 
 
-def time_text(seconds: float) -> str:
-    """Return a time as minutes and seconds: 3:07."""
+def format_time(seconds: float) -> str:
+    """Format a time as minutes and seconds: 3:07."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}"
 
 
 def rich_console(stream: TextIO) -> Optional[Console]:
-    """Return rich's console for a terminal, `None` where there is no terminal or no rich."""
+    """Return rich's console, or `None` if the stream is not a terminal or rich is not installed."""
     if not stream.isatty():
         return None
     try:
@@ -45,7 +45,7 @@ def rich_console(stream: TextIO) -> Optional[Console]:
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:
-    """Print a table; *numbers* are aligned to the right, but for the first column."""
+    """Print a table; *numbers* aligns every column but the first to the right."""
     console = rich_console(sys.stdout)
     if console is None:
         widths = [max(map(len, column)) for column in zip(headers, *rows)]
@@ -60,26 +60,26 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: b
     from rich.text import Text
 
     table = Table(box=SIMPLE, show_header=any(headers))
-    for place, header in enumerate(headers):
-        table.add_column(header, justify="right" if numbers and place else "left", overflow="fold")
+    for column, header in enumerate(headers):
+        table.add_column(header, justify="right" if numbers and column else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield what is to be told how many more bytes are done; a terminal then shows it, with speed and time left."""
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a callback that advances the progress bar by a number of bytes; only a terminal shows the bar."""
     if not sys.stderr.isatty():
         yield lambda _done: None
         return
     console = rich_console(sys.stderr)
     if console is None:
-        line = ProgressLine(what, total)
+        line = ProgressLine(label, total)
         try:
             yield line.advance
         finally:
-            status_line("")
+            show_status("")
         return
     from rich import progress as bars
 
@@ -92,39 +92,39 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         bars.TimeRemainingColumn(),
     )
     with bars.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, advance=done)
 
 
 class ProgressLine:
-    """A line on a terminal that is written again and again."""
+    """Progress on one line of a terminal, redrawn in place."""
 
-    def __init__(self, what: str, total: int) -> None:
-        """Begin at nothing."""
-        self.what, self.total, self.done = what, total, 0
+    def __init__(self, label: str, total: int) -> None:
+        """Start the clock."""
+        self.label, self.total, self.done = label, total, 0
         self.began = time.monotonic()
-        self.drawn = self.began - REDRAWN
+        self.drawn = self.began - REDRAW_INTERVAL
 
     def advance(self, done: int) -> None:
-        """Count *done* more bytes, and show that, but not too often."""
+        """Count *done* more bytes; redraw at most once per interval, and at the end."""
         self.done += done
         now = time.monotonic()
-        if now - self.drawn >= REDRAWN or self.done == self.total:
+        if now - self.drawn >= REDRAW_INTERVAL or self.done == self.total:
             self.drawn = now
             speed = self.done / max(now - self.began, 1e-9)
-            left = time_text((self.total - self.done) / speed) if speed else "-:--"
+            left = format_time((self.total - self.done) / speed) if speed else "-:--"
             percent = 100 * self.done // self.total if self.total else 100
-            amount = f"{size_text(self.done)} of {size_text(self.total)}, {size_text(speed)}/s"
-            status_line(f"{self.what}: {percent} %, {amount}, {left} left")
+            amount = f"{format_size(self.done)} of {format_size(self.total)}, {format_size(speed)}/s"
+            show_status(f"{self.label}: {percent} %, {amount}, {left} left")
 
 
-def status_line(text: str) -> None:
-    """Replace what the last line of a terminal says."""
+def show_status(text: str) -> None:
+    """Replace the last line of the terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def complain(text: str) -> None:
-    """Print one line on standard error, whatever is in the names that it tells."""
+def print_error(text: str) -> None:
+    """Print one line on standard error; escape control characters, which a file name may contain."""
     line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     print(f"pmem2: {line}", file=sys.stderr)

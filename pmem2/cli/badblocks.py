@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`pmem2 badblocks`: what the system knows to be unreadable, and how to mend it."""
+"""`pmem2 badblocks`: list the known bad blocks of a file or a DAX device, or clear them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from pmem2._source import Source
-from pmem2.cli._command import Failure, add_command
-from pmem2.cli._terminal import show_table, size_text
+from pmem2.cli._command import CommandError, add_command
+from pmem2.cli._terminal import format_size, show_table
 
 if TYPE_CHECKING:
     import argparse
@@ -18,69 +18,69 @@ if TYPE_CHECKING:
     from pmem2.cli._command import Commands
 
 HELP = """
-A bad block is a part of the medium that has lost its data: a load from it kills a process, a read of it fails.
-Clearing mends the block and fills it with zeros; what was in it is lost. Restore it from a copy afterwards.
+A bad block is a part of the medium that has lost its data: a load from it kills the process, a read fails.
+--clear makes the blocks usable again and fills them with zeros. Restore their data from a copy afterwards.
 For a DAX device this needs root on most systems.
 
 examples:
-  pmem2 badblocks /mnt/pmem/database             list them
-  pmem2 copy /mnt/pmem/database /backup/         save what can still be read
-  pmem2 badblocks /mnt/pmem/database --clear     mend them; asks first
-  pmem2 badblocks /dev/dax0.0 --clear --yes      mend them, in a script"""
+  pmem2 badblocks /mnt/pmem/database             list the bad blocks
+  pmem2 copy /mnt/pmem/database /backup/         save the data that is still readable
+  pmem2 badblocks /mnt/pmem/database --clear     clear the blocks; asks first
+  pmem2 badblocks /dev/dax0.0 --clear --yes      clear the blocks from a script"""
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "badblocks", "list the bad blocks of a file or a DAX device, or clear them", HELP)
     parser.add_argument("path", metavar="PATH", help="a file or a DAX device")
-    parser.add_argument("--clear", action="store_true", help="mend them: what was in them is lost")
-    parser.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
+    parser.add_argument("--clear", action="store_true", help="clear the blocks; they read as zeros afterwards")
+    parser.add_argument("--yes", action="store_true", help="do not ask; required without a terminal")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List or clear."""
+    """List or clear the bad blocks."""
     if arguments.yes and not arguments.clear:
-        arguments.usage_error("--yes is for --clear")
+        arguments.usage_error("--yes needs --clear")
     path: str = arguments.path
     with Source.from_path(path, writable=bool(arguments.clear)) as source, source.bad_blocks() as context:
         blocks = list(context)
-        describe(path, blocks)
+        list_blocks(path, blocks)
         if blocks and arguments.clear:  # pragma: no cover: nox -s nvdimm
-            consent(blocks, bool(arguments.yes))
+            confirm(blocks, bool(arguments.yes))
             for block in blocks:
                 context.clear(block)
             print(f"cleared {len(blocks)}; they read as zeros now")
     return 0
 
 
-def describe(path: str, blocks: Sequence[BadBlock]) -> None:
-    """Say which bad blocks there are."""
+def list_blocks(path: str, blocks: Sequence[BadBlock]) -> None:
+    """Print the bad blocks."""
     if not blocks:
         print(f"{path}: no bad blocks are known")
         return
-    print(f"{path}: {len(blocks)} bad, {amount(blocks)} in all")
+    print(f"{path}: {len(blocks)} bad, {total_size(blocks)} in all")
     show_table(("offset", "length"), [(str(block.offset), str(block.length)) for block in blocks], numbers=True)
 
 
-def consent(blocks: Sequence[BadBlock], yes: bool) -> None:
-    """Return if whoever may decide it wants the blocks to be cleared.
+def confirm(blocks: Sequence[BadBlock], yes: bool) -> None:
+    """Ask on the terminal whether to clear the blocks, unless *yes*.
 
     Raises:
-        Failure: They do not, or cannot be asked.
+        CommandError: The user declines, or stdin is not a terminal.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Failure("nothing was cleared: there is no terminal on which to ask; --yes clears without asking")
+        raise CommandError("nothing was cleared: stdin is not a terminal; --yes clears without asking")
     try:
-        answer = input(f"{amount(blocks)} will be overwritten with zeros, what was there is lost. Clear? [y/N] ")
+        answer = input(f"{total_size(blocks)} will be overwritten with zeros, their data is lost. Clear? [y/N] ")
     except EOFError:
         answer = "no"
     if answer.strip().lower() not in ("y", "yes"):
-        raise Failure("nothing was cleared")
+        raise CommandError("nothing was cleared")
 
 
-def amount(blocks: Sequence[BadBlock]) -> str:
-    """Return how much the blocks are together."""
-    return size_text(sum(block.length for block in blocks))
+def total_size(blocks: Sequence[BadBlock]) -> str:
+    """Return the size of all blocks together, as text."""
+    return format_size(sum(block.length for block in blocks))

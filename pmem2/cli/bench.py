@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`pmem2 bench`: how long it takes to make something durable, and how much of it in a second."""
+"""`pmem2 bench`: the latency of `persist` and the bandwidth of durable copies."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ import attrs
 from pmem2._enums import MemFlag
 from pmem2._source import Source
 from pmem2._version import __version__
-from pmem2.cli._command import Failure, add_command, checked_place
-from pmem2.cli._terminal import show_table, size_text, status_line
-from pmem2.cli.copy import allocate, remove, renamed
+from pmem2.cli._command import CommandError, add_command
+from pmem2.cli._output import allocate_ranges, check_output_path, remove_if_exists, with_filename
+from pmem2.cli._terminal import format_size, show_status, show_table
 from pmem2.cli.info import examine_platform
 
 if TYPE_CHECKING:
@@ -37,34 +37,34 @@ if TYPE_CHECKING:
     from pmem2.cli._command import Commands
 
 HELP = """
-Measured are the latency of persist (the data is stored before, outside of the time) at random places, and the
-bandwidth of memcpy and memset (durable when they return) from place to place, with temporal and non-temporal stores,
-by 1, 2, 4, ... threads, each in 32 MiB of its own. The sizes are those of pmembench, and larger ones. All figures are
-those of a Python program: the row of 0 bytes is what the call alone costs. They vary from run to run.
+Measures `persist` latency at random offsets (the store itself is not timed), and the bandwidth of durable memcpy and
+memset at consecutive offsets, with temporal and with non-temporal stores; each with 1, 2, 4, ... threads, and 32 MiB
+for each thread. The sizes are those of pmembench, and larger ones. Timings include Python overhead: the 0-byte row
+shows the call overhead. They vary from run to run.
 
-Nothing of yours is touched: PATH is a directory, or a file that does not exist in one, and what is measured is a file
-without a name in that directory, which is gone when the command ends. A PATH that exists is refused, unless
---overwrite says that its content may be destroyed: a DAX device, or a file of the size that is needed.
+The command does not touch your files: it measures an unnamed file in the directory PATH, or beside a PATH that does
+not exist, and the file disappears when the command ends. It refuses an existing PATH. With --overwrite it writes to a
+DAX device or a large enough file, and destroys the content.
 
 examples:
   pmem2 bench /mnt/pmem                                 a file system
-  pmem2 bench /mnt/pmem --threads 8 --plot bench.svg    a picture; needs pip install 'pmem2[plot]'
-  pmem2 bench /dev/dax0.0 --overwrite --json            a device, whose content is lost"""
+  pmem2 bench /mnt/pmem --threads 8 --plot bench.svg    draw a plot; needs pip install 'pmem2[plot]'
+  pmem2 bench /dev/dax0.0 --overwrite --json            a device; its content is lost"""
 
 LATENCY_SIZES = (0, *(1 << power for power in range(3, 13)))
 BANDWIDTH_SIZES = tuple(1 << power for power in range(6, 25))
 STORES = {"temporal": MemFlag.TEMPORAL, "non-temporal": MemFlag.NONTEMPORAL}
 OPERATIONS = ("memcpy", "memset")
-PART = 32 * 1024 * 1024  # bytes for each thread
-LINE = 64
-PLACES = 4096
-BATCH_NS = 100_000  # the clock is looked at about that often
+BYTES_PER_THREAD = 32 * 1024 * 1024
+CACHE_LINE = 64
+SAMPLE_COUNT = 4096
+BATCH_NS = 100_000  # time between two looks at the clock
 T = TypeVar("T")
 
 
 @attrs.frozen
 class Latency:
-    """How long persist took, in nanoseconds."""
+    """Latency of `persist`."""
 
     threads: int
     size: int
@@ -76,7 +76,7 @@ class Latency:
 
 @attrs.frozen
 class Bandwidth:
-    """How much was copied or set durably, by all threads together."""
+    """Bandwidth of a durable copy, of all threads together."""
 
     operation: str
     stores: str
@@ -88,7 +88,7 @@ class Bandwidth:
 
 @attrs.frozen
 class Result:
-    """All figures of a run, and what they are of."""
+    """All figures of a run, and the platform that they describe."""
 
     path: str
     granularity: str
@@ -102,52 +102,58 @@ class Result:
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(commands, "bench", "measure how fast a file system or a DAX device is", HELP)
+    parser = add_command(commands, "bench", "measure the speed of a file system or a DAX device", HELP)
     parser.add_argument("path", metavar="PATH", help="a directory, or a file that does not exist yet")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--threads", metavar="N", type=positive, default=cores, help="at most (default: %(default)s)")
     parser.add_argument(
-        "--seconds", metavar="S", type=duration, default=0.05, help="for each of the figures (default: %(default)s)"
+        "--threads",
+        metavar="N",
+        type=parse_thread_count,
+        default=cores,
+        help="largest number of threads (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, with always the same keys")
-    parser.add_argument("--plot", metavar="FILE", help="draw the figures: .png, .svg, .pdf")
-    parser.add_argument("--overwrite", action="store_true", help="the content of PATH may be destroyed")
+    parser.add_argument(
+        "--seconds", metavar="S", type=parse_seconds, default=0.05, help="time for each figure (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON with a stable schema")
+    parser.add_argument("--plot", metavar="FILE", help="draw the figures to a .png, .svg or .pdf file")
+    parser.add_argument("--overwrite", action="store_true", help="destroy the content of PATH")
     parser.set_defaults(run=run)
 
 
-def positive(text: str) -> int:
-    """Return the number in *text*."""
+def parse_thread_count(text: str) -> int:
+    """Parse a number of threads."""
     if not (text.isdecimal() and int(text)):
-        raise ArgumentTypeError("must be a whole number, 1 or more")
+        raise ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
 
 
-def duration(text: str) -> float:
-    """Return the seconds in *text*."""
+def parse_seconds(text: str) -> float:
+    """Parse a number of seconds."""
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0
     if not 0 < seconds < 1e6:
-        raise ArgumentTypeError("must be a number of seconds, more than 0 and less than a million")
+        raise ArgumentTypeError(f"must be a number of seconds > 0 and < 1000000, got {text!r}")
     return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, show and draw."""
+    """Measure, print and plot."""
     figure = new_figure(arguments.plot) if arguments.plot else None
     counts = thread_counts(arguments.threads)
     with ExitStack() as stack:
-        map = stack.enter_context(target(arguments.path, counts[-1] * PART, bool(arguments.overwrite)))
+        map = stack.enter_context(open_target(arguments.path, counts[-1] * BYTES_PER_THREAD, bool(arguments.overwrite)))
         persist, copies = measure(map, counts, arguments.seconds)
         granularity = map.granularity.name
-    about = examine_platform()
+    facts = examine_platform()
     result = Result(
         path=arguments.path,
         granularity=granularity,
         pmem2_version=__version__,
-        libpmem2_version=about.libpmem2_version,
-        flush_instruction=about.flush_instruction,
+        libpmem2_version=facts.libpmem2_version,
+        flush_instruction=facts.flush_instruction,
         python=f"{platform.python_implementation()} {platform.python_version()}",
         persist=persist,
         copies=copies,
@@ -155,46 +161,48 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(attrs.asdict(result), indent=2))
     else:
-        show(result)
+        show_result(result)
     if figure is not None:
-        draw(figure, result)
+        plot(figure, result)
         figure.savefig(arguments.plot)
     return 0
 
 
 def thread_counts(most: int) -> list[int]:
-    """Return 1, 2, 4, ... and the largest number itself."""
+    """Return the powers of two below *most*, and *most*."""
     return [*(1 << power for power in range(most.bit_length()) if 1 << power < most), most]
 
 
-# ---- where
+# ---- target
 
 
 @contextmanager
-def target(path: str, size: int, overwrite: bool) -> Iterator[Map]:
-    """Yield a map of at least *size* bytes to be written to, all of it on disk."""
-    if os.path.isdir(checked_place(path)) or not os.path.lexists(path):
+def open_target(path: str, size: int, overwrite: bool) -> Iterator[Map]:
+    """Yield a writable map of at least *size* bytes with disk space for all of it."""
+    if os.path.isdir(check_output_path(path)) or not os.path.lexists(path):
         folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
         hidden = os.path.join(folder, f".pmem2-bench-{secrets.token_hex(8)}")
         with ExitStack() as undo:
-            undo.callback(remove, hidden)  # from now on: a signal may come at any moment
+            undo.callback(remove_if_exists, hidden)  # registered first: a signal may arrive at any moment
             try:
                 fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise renamed(error, "no file can be made there", path) from None
+                raise with_filename(error, "cannot create a file", path) from None
             undo.callback(os.close, fd)
-            remove(hidden)  # and not after it has got its size, which takes time
-            allocate(fd, size, [(0, size)], path)
+            remove_if_exists(hidden)  # before the allocation, which takes time: SIGKILL then leaves no file
+            allocate_ranges(fd, size, [(0, size)], path)
             with Source.from_fd(fd) as source, source.map() as map:
                 yield map
         return
     if not overwrite:
-        raise Failure(f"{path} exists: name a directory, or --overwrite if its content may be destroyed")
+        raise CommandError(f"{path} exists: name a directory, or use --overwrite to destroy the content")
     with Source.from_path(path) as source:
         if source.size < size:
-            raise Failure(f"{path} has {size_text(source.size)}, and {size_text(size)} are needed: try fewer threads")
+            raise CommandError(
+                f"{path} has {format_size(source.size)}, but needs {format_size(size)}: use fewer threads"
+            )
         if os.path.isfile(path):  # pragma: no branch: nox -s nvdimm
-            allocate(source.fd, source.size, [(0, source.size)], path)
+            allocate_ranges(source.fd, source.size, [(0, source.size)], path)
         with source.map() as map:
             yield map
 
@@ -203,86 +211,90 @@ def target(path: str, size: int, overwrite: bool) -> Iterator[Map]:
 
 
 def measure(map: Map, counts: Sequence[int], seconds: float) -> tuple[list[Latency], list[Bandwidth]]:
-    """Return all figures."""
-    map.memset(0, 0, counts[-1] * PART)  # so that no page is touched for the first time while the clock runs
+    """Measure all figures."""
+    map.memset(0, 0, counts[-1] * BYTES_PER_THREAD)  # touch every page before the clock runs
     latencies, bandwidths = [], []
     for threads in counts:
         for size in LATENCY_SIZES:
-            status_line(f"persist {size_text(size)}, {threads_text(threads)}")
-            latencies.append(latency(map, threads, size, seconds))
+            show_status(f"persist {format_size(size)}, {format_threads(threads)}")
+            latencies.append(measure_latency(map, threads, size, seconds))
         for operation in OPERATIONS:
             for stores in STORES:
                 for size in BANDWIDTH_SIZES:
-                    status_line(f"{operation} {size_text(size)}, {stores}, {threads_text(threads)}")
-                    bandwidths.append(bandwidth(map, operation, stores, threads, size, seconds))
-    status_line("")
+                    show_status(f"{operation} {format_size(size)}, {stores}, {format_threads(threads)}")
+                    bandwidths.append(measure_bandwidth(map, operation, stores, threads, size, seconds))
+    show_status("")
     return latencies, bandwidths
 
 
-def together(threads: int, work: Callable[[int], T]) -> list[T]:
-    """Return what *work* returns in so many threads, which begin at the same moment and are told their number."""
-    gate = threading.Barrier(threads)
+def run_in_threads(threads: int, work: Callable[[int], T]) -> list[T]:
+    """Call *work* with 0, 1, ... in as many threads, which start at the same moment; return the results."""
+    barrier = threading.Barrier(threads)
 
     def begin(number: int) -> T:
-        gate.wait()
+        barrier.wait()
         return work(number)
 
     with ThreadPoolExecutor(threads) as pool:
         try:
             return list(pool.map(begin, range(threads)))
         except BaseException as error:
-            gate.abort()  # so that no thread waits for one that could not be started
+            barrier.abort()  # the other threads wait for one that could not start
             if isinstance(error, RuntimeError):
-                raise Failure(f"cannot use {threads_text(threads)}: {error}") from None
+                raise CommandError(f"cannot use {format_threads(threads)}: {error}") from None
             raise
 
 
-def latency(map: Map, threads: int, size: int, seconds: float) -> Latency:
-    """Return how long it takes to persist that many bytes."""
-    found = together(threads, lambda number: persist_times(map, number * PART, size, seconds))
+def measure_latency(map: Map, threads: int, size: int, seconds: float) -> Latency:
+    """Measure the latency of `persist` for one size."""
+    found = run_in_threads(threads, lambda number: time_persists(map, number * BYTES_PER_THREAD, size, seconds))
     times = sorted(nanoseconds for each in found for nanoseconds in each)
     p99 = times[len(times) * 99 // 100]
     return Latency(threads, size, len(times), times[0], int(statistics.median(times)), p99)
 
 
-def persist_times(map: Map, begin: int, size: int, seconds: float) -> list[int]:
-    """Return how long each persist took, in nanoseconds."""
-    step = max(size, LINE)
-    places = [begin + place * step for place in random.Random(begin).choices(range(PART // step), k=PLACES)]
+def time_persists(map: Map, begin: int, size: int, seconds: float) -> list[int]:
+    """Return the duration of each `persist`, in nanoseconds."""
+    step = max(size, CACHE_LINE)
+    slots = random.Random(begin).choices(range(BYTES_PER_THREAD // step), k=SAMPLE_COUNT)
+    offsets = [begin + slot * step for slot in slots]
     clock, times = time.perf_counter_ns, []
     deadline = clock() + int(seconds * 1e9)
-    for count, offset in enumerate(cycle(places)):  # pragma: no branch: it never ends by itself
+    for count, offset in enumerate(cycle(offsets)):  # pragma: no branch: the loop is endless
         map.memset(offset, count & 0xFF, size, MemFlag.NOFLUSH)
-        before = clock()
+        start = clock()
         map.persist(offset, size)
-        after = clock()
-        times.append(after - before)
-        if after >= deadline:
+        end = clock()
+        times.append(end - start)
+        if end >= deadline:
             break
     return times
 
 
-def bandwidth(map: Map, operation: str, stores: str, threads: int, size: int, seconds: float) -> Bandwidth:
-    """Return how many bytes are copied or set in a second."""
-    found = together(threads, lambda number: repeat(map, operation, STORES[stores], number * PART, size, seconds))
-    operations = sum(count for count, _, _ in found)
-    elapsed = max(end for _, _, end in found) - min(begin for _, begin, _ in found)
+def measure_bandwidth(map: Map, operation: str, stores: str, threads: int, size: int, seconds: float) -> Bandwidth:
+    """Measure the bandwidth of one operation for one size."""
+    flags = STORES[stores]
+    runs = run_in_threads(
+        threads, lambda number: run_copies(map, operation, flags, number * BYTES_PER_THREAD, size, seconds)
+    )
+    operations = sum(count for count, _, _ in runs)
+    elapsed = max(end for _, _, end in runs) - min(start for _, start, _ in runs)
     return Bandwidth(operation, stores, threads, size, operations, operations * size * 10**9 // max(elapsed, 1))
 
 
-def repeat(map: Map, operation: str, flags: MemFlag, begin: int, size: int, seconds: float) -> tuple[int, int, int]:
-    """Copy or set, from place to place; return how often, and when that began and ended."""
+def run_copies(map: Map, operation: str, flags: MemFlag, begin: int, size: int, seconds: float) -> tuple[int, int, int]:
+    """Copy or set at consecutive offsets; return the number of operations, the start and the end."""
     data = (bytes(range(256)) * (size // 256 + 1))[:size]
-    places = cycle(range(begin, begin + PART, size))
+    offsets = cycle(range(begin, begin + BYTES_PER_THREAD, size))
     clock, count, batch = time.perf_counter_ns, 0, 1
     start = last = clock()
     while last < start + seconds * 1e9 or not count:
         if operation == "memcpy":
             for _ in range(batch):
-                map.memcpy(next(places), data, flags)
+                map.memcpy(next(offsets), data, flags)
         else:
             for _ in range(batch):
-                map.memset(next(places), batch & 0xFF, size, flags)
+                map.memset(next(offsets), batch & 0xFF, size, flags)
         count += batch
         now = clock()
         if now - last < BATCH_NS:
@@ -291,58 +303,58 @@ def repeat(map: Map, operation: str, flags: MemFlag, begin: int, size: int, seco
     return count, start, last
 
 
-# ---- showing
+# ---- output
 
 
-def show(result: Result) -> None:
-    """Print tables."""
-    library = result.libpmem2_version or "of an unknown version"
+def show_result(result: Result) -> None:
+    """Print the figures as tables."""
+    library = result.libpmem2_version or "(unknown version)"
     print(f"{result.path}: {result.granularity} granularity, {result.python}, libpmem2 {library}")
     for threads in sorted({figure.threads for figure in result.persist}):
-        print(f"\npersist, {threads_text(threads)}, in nanoseconds")
+        print(f"\npersist, {format_threads(threads)}, in nanoseconds")
         mine = [figure for figure in result.persist if figure.threads == threads]
-        rows = [(size_text(f.size), f"{f.min_ns:,}", f"{f.median_ns:,}", f"{f.p99_ns:,}") for f in mine]
-        show_table(("size", "least", "median", "99 %"), rows, numbers=True)
-        print(f"\ndurable copies, {threads_text(threads)}, in MB/s")
+        rows = [(format_size(f.size), f"{f.min_ns:,}", f"{f.median_ns:,}", f"{f.p99_ns:,}") for f in mine]
+        show_table(("size", "min", "median", "p99"), rows, numbers=True)
+        print(f"\ndurable copies, {format_threads(threads)}, in MB/s")
         kinds = [(operation, stores) for operation in OPERATIONS for stores in STORES]
         found = {(f.operation, f.stores, f.size): f.bytes_per_second for f in result.copies if f.threads == threads}
         table = [
-            (size_text(size), *(f"{found[operation, stores, size] / 1e6:,.1f}" for operation, stores in kinds))
+            (format_size(size), *(f"{found[operation, stores, size] / 1e6:,.1f}" for operation, stores in kinds))
             for size in BANDWIDTH_SIZES
         ]
         show_table(("size", *(" ".join(kind) for kind in kinds)), table, numbers=True)
 
 
-def threads_text(threads: int) -> str:
-    """Return a number of threads."""
+def format_threads(threads: int) -> str:
+    """Format a number of threads."""
     return f"{threads} thread{'s' * (threads > 1)}"
 
 
 def new_figure(file: str) -> Figure:
-    """Return what can be drawn on, and saved in a file of that name.
+    """Return an empty figure; report a file that cannot be written before anything is measured.
 
     Raises:
-        Failure: It cannot: that is known before anything is measured.
+        CommandError: matplotlib is missing, or the figure cannot be saved under this name.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise Failure("--plot needs matplotlib: pip install 'pmem2[plot]'") from None
+        raise CommandError("--plot needs matplotlib: pip install 'pmem2[plot]'") from None
     figure = Figure(figsize=(14, 6), layout="constrained")
     kinds = sorted(figure.canvas.get_supported_filetypes())
     if os.path.splitext(file)[1][1:].lower() not in kinds:
-        raise Failure(f"{file}: the name must end in one of {', '.join(kinds)}")
+        raise CommandError(f"{file}: the name must end in one of {', '.join(kinds)}")
     if not os.access(os.path.dirname(os.path.abspath(file)), os.W_OK):
-        raise Failure(f"{file}: its directory does not exist, or cannot be written to")
+        raise CommandError(f"{file}: its directory does not exist or is not writable")
     return figure
 
 
-def draw(figure: Figure, result: Result) -> None:
-    """Draw latencies on the left, bandwidths on the right."""
+def plot(figure: Figure, result: Result) -> None:
+    """Plot latencies on the left and bandwidths on the right."""
     left, right = figure.subplots(1, 2)
     for threads in sorted({f.threads for f in result.persist}):
         points = [(f.size, f.median_ns) for f in result.persist if f.threads == threads and f.size]
-        left.plot(*zip(*points), marker="o", label=threads_text(threads))
+        left.plot(*zip(*points), marker="o", label=format_threads(threads))
         for operation in OPERATIONS:
             for stores in STORES:
                 kind = (operation, stores, threads)
@@ -351,7 +363,7 @@ def draw(figure: Figure, result: Result) -> None:
                     for f in result.copies
                     if (f.operation, f.stores, f.threads) == kind
                 ]
-                right.plot(*zip(*line), marker=".", label=f"{operation} {stores}, {threads_text(threads)}")
+                right.plot(*zip(*line), marker=".", label=f"{operation} {stores}, {format_threads(threads)}")
     for axes, title, unit in ((left, "persist", "median, ns"), (right, "durable copies", "MB/s")):
         axes.set(title=title, xlabel="bytes", ylabel=unit, yscale="log")
         axes.set_xscale("log", base=2)

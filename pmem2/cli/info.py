@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`pmem2 info`: what a file, a file system or a DAX device can do, and why."""
+"""`pmem2 info`: the granularity and other properties of files, file systems and DAX devices, with reasons."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import attrs
 
 from pmem2._config import Config
 from pmem2._enums import Granularity, Protection
-from pmem2._granularity import FORCE_GRANULARITY_ENV
+from pmem2._granularity import FORCE_GRANULARITY_ENV, forced_granularity
 from pmem2._source import Source
 from pmem2._version import __version__
 from pmem2.cli import _platform
 from pmem2.cli._command import add_command
-from pmem2.cli._terminal import complain, show_table, size_text
+from pmem2.cli._terminal import format_size, print_error, show_table
 from pmem2.errors import CannotReadBoundsError, DaxRegionNotFoundError, NosuppError, SourceEmptyError
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from pmem2.cli._platform import Mount, Region
 
 HELP = """
-Granularity is what a flush costs: BYTE, nothing needs to be flushed; CACHE_LINE, an instruction for each line;
-PAGE, a system call that writes pages back. Nothing is written to PATH, and nothing blocks. Any user may ask; what
-only root can be told is named. Of a directory the figures are those of a new file in it.
+Granularity is the cost of a flush: BYTE needs none; CACHE_LINE needs one instruction for each cache line; PAGE needs a
+system call that writes pages back. The command does not write to PATH and does not block. Every user may run it; it
+names the facts that only root may read. For a directory it shows the properties of a new file in it.
 
-The keys of --json are those of docs/command-line.md; each is always there, null where the medium has no such thing.
-The exit status is 1 if a PATH cannot be examined; the others are shown all the same.
+docs/command-line.md lists the keys of --json. Every key is always present; null means that the medium has no such
+property. If a PATH cannot be examined, the exit status is 1; the other paths are still shown.
 
 examples:
   pmem2 info /mnt/pmem                   a file system
@@ -44,7 +44,7 @@ examples:
 
 TMPFS = ("tmpfs", "ramfs")
 DAX_FILESYSTEMS = ("ext2", "ext4", "xfs")
-O_TMPFILE = getattr(os, "O_TMPFILE", 0o20000000 | os.O_DIRECTORY)  # PyPy's os has no such name
+O_TMPFILE = getattr(os, "O_TMPFILE", 0o20000000 | os.O_DIRECTORY)  # missing in PyPy's os
 TYPES = {
     stat.S_IFREG: "regular file",
     stat.S_IFDIR: "directory",
@@ -53,16 +53,16 @@ TYPES = {
     stat.S_IFIFO: "FIFO",
     stat.S_IFSOCK: "socket",
 }
-# what only a source tells
-OF_SOURCES = ("granularity", "unforced_granularity", "flush", "alignment")
-OF_FILES = ("bad_blocks",)
-OF_NVDIMMS = ("numa_node", "device_id", "unsafe_shutdown_count")
+# fields that need an open source: of every path, of all but directories, of NVDIMMs only
+SOURCE_FIELDS = ("granularity", "unforced_granularity", "flush", "alignment")
+FILE_FIELDS = ("bad_blocks",)
+NVDIMM_FIELDS = ("numa_node", "device_id", "unsafe_shutdown_count")
 T = TypeVar("T")
 
 
 @attrs.frozen
 class Platform:
-    """What is the same for all paths."""
+    """Facts about the machine, the same for all paths."""
 
     pmem2_version: str
     libpmem2_version: Optional[str]
@@ -75,7 +75,7 @@ class Platform:
 
 @attrs.define
 class Info:
-    """What is known of a path; `None` where there is no such thing, or it cannot be known."""
+    """Facts about a path; `None` if the path has no such property or it cannot be determined."""
 
     path: str
     error: Optional[str] = None
@@ -103,14 +103,14 @@ class Info:
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(commands, "info", "tell what a file, a file system or a DAX device can do, and why", HELP)
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="a file, a directory, a DAX device, anything")
-    parser.add_argument("--json", action="store_true", help="print JSON, with always the same keys")
+    parser = add_command(commands, "info", "show the properties of files, file systems and DAX devices", HELP)
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="a file, a directory, a DAX device or any other file")
+    parser.add_argument("--json", action="store_true", help="print JSON with a stable schema")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine each path, and show what was found."""
+    """Examine each path and show the result."""
     platform = examine_platform()
     found = [examine(path, platform) for path in arguments.paths]
     if arguments.json:
@@ -120,31 +120,32 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         show_platform(platform)
         for info in found:
-            show(info)
+            show_path(info)
     for info in found:
         if info.error is not None:
-            complain(f"{info.path}: {info.error}")
+            print_error(f"{info.path}: {info.error}")
     return int(any(info.error is not None for info in found))
 
 
 def examine_platform() -> Platform:
-    """Return what is the same for all paths."""
-    regions = _platform.regions()
-    path, version = _platform.library(_platform.content(_platform.PROC / "self/maps") or "")
-    cpuinfo = _platform.content(_platform.PROC / "cpuinfo") or ""
+    """Return the facts about the machine."""
+    regions = _platform.list_regions()
+    forced = forced_granularity()
+    path, version = _platform.loaded_libpmem2(_platform.read_text(_platform.PROC / "self/maps") or "")
+    cpuinfo = _platform.read_text(_platform.PROC / "cpuinfo") or ""
     return Platform(
         pmem2_version=__version__,
         libpmem2_version=version,
         libpmem2_path=path,
         flush_instruction=_platform.flush_instruction(cpuinfo, os.environ),
-        forced_granularity=_platform.forced_granularity(os.environ),
+        forced_granularity=None if forced is None else forced.name,
         regions=regions,
         eadr=all(region.persistence_domain == "cpu_cache" for region in regions) if regions else None,
     )
 
 
 def examine(path: str, platform: Platform) -> Info:
-    """Return what is known of a path."""
+    """Return the facts about a path."""
     info = Info(path)
     try:
         status = os.stat(path)
@@ -153,7 +154,7 @@ def examine(path: str, platform: Platform) -> Info:
         return info
     info.type = TYPES[stat.S_IFMT(status.st_mode)]
     info.kind = "not mappable"
-    mount = _platform.mount_of(path)
+    mount = _platform.find_mount(path)
     if mount is not None:
         info.filesystem, info.mount_point, info.mount_source = mount.filesystem, mount.point, mount.source
         info.mount_options = list(mount.options)
@@ -161,27 +162,27 @@ def examine(path: str, platform: Platform) -> Info:
         examine_device(info, status)
     elif stat.S_ISREG(status.st_mode):
         info.size = status.st_size
-        info.kind = kind_of_file(mount, None)
+        info.kind = classify_file(mount, None)
     elif not stat.S_ISDIR(status.st_mode):
         info.granularity_reason = f"a {info.type} cannot be mapped"
         return info
-    info.region = _platform.region_of(status)
+    info.region = _platform.find_region(status)
     domains = {region.name: region.persistence_domain for region in platform.regions}
     info.persistence_domain = None if info.region is None else domains.get(info.region)
     folder = info.type == "directory"
     try:
-        with opened(path, status) as source:
+        with open_for_probe(path, status) as source:
             examine_source(info, source, mount, platform)
     except OSError as error:
-        info.granularity_reason = f"no new file in it: {error.strerror}" if folder else error.strerror
-        if is_refusal(error):
-            told = [*OF_SOURCES, *OF_FILES * (not folder), *OF_NVDIMMS * (info.region is not None)]
-            info.needs_root += [name for name in told if getattr(info, name) is None]
+        info.granularity_reason = f"cannot create a file in it: {error.strerror}" if folder else error.strerror
+        if needs_root(error):
+            fields = [*SOURCE_FIELDS, *FILE_FIELDS * (not folder), *NVDIMM_FIELDS * (info.region is not None)]
+            info.needs_root += [name for name in fields if getattr(info, name) is None]
     return info
 
 
-def kind_of_file(mount: Optional[Mount], granularity: Optional[Granularity]) -> str:
-    """Return what kind a regular file is; with no granularity known, by its mount."""
+def classify_file(mount: Optional[Mount], granularity: Optional[Granularity]) -> str:
+    """Return the kind of a regular file; while its granularity is unknown, the mount decides."""
     if mount is not None and mount.filesystem in TMPFS:
         return "tmpfs"
     dax = (mount is not None and mount.dax) if granularity is None else granularity < Granularity.PAGE
@@ -189,17 +190,17 @@ def kind_of_file(mount: Optional[Mount], granularity: Optional[Granularity]) -> 
 
 
 def examine_device(info: Info, status: os.stat_result) -> None:  # pragma: no cover: nox -s nvdimm
-    """Add what sysfs tells any user of a DAX device."""
+    """Add the facts about a DAX device that every user may read from sysfs."""
     info.kind = "devdax"
-    device = _platform.device_of(status)
+    device = _platform.sysfs_device(status)
     for name, key in (("size", "size"), ("align", "alignment"), ("numa_node", "numa_node")):
-        text = _platform.content(device / name)
+        text = _platform.read_text(device / name)
         setattr(info, key, None if text is None else int(text))
 
 
 @contextmanager
-def opened(path: str, status: os.stat_result) -> Iterator[Source]:
-    """Yield a source to be examined: the path itself, or of a directory a file in it that has no name."""
+def open_for_probe(path: str, status: os.stat_result) -> Iterator[Source]:
+    """Yield a source to examine: the path itself or, for a directory, an unnamed file in it."""
     if not stat.S_ISDIR(status.st_mode):
         with Source.from_path(path, writable=False) as source:
             yield source
@@ -214,12 +215,12 @@ def opened(path: str, status: os.stat_result) -> Iterator[Source]:
 
 
 def examine_source(info: Info, source: Source, mount: Optional[Mount], platform: Platform) -> None:
-    """Add what libpmem2 tells."""
+    """Add the facts that libpmem2 reports."""
     info.alignment = source.alignment
     try:
-        granularity = granularity_of(source)
-        with unforced():
-            own = granularity_of(source)
+        granularity = probe_granularity(source)
+        with without_forced_granularity():
+            unforced = probe_granularity(source)
     except SourceEmptyError:
         info.granularity_reason = "the file is empty: give it a size"
         return
@@ -229,33 +230,33 @@ def examine_source(info: Info, source: Source, mount: Optional[Mount], platform:
         return
     if info.type == "directory":
         info.notes.append("the granularity is that of a new file in this directory")
-    info.granularity, info.unforced_granularity = granularity.name, own.name
-    info.granularity_reason = reason(granularity, own, info.kind, mount, platform)
+    info.granularity, info.unforced_granularity = granularity.name, unforced.name
+    info.granularity_reason = explain_granularity(granularity, unforced, info.kind, mount, platform)
     info.flush = {
         Granularity.PAGE: "msync",
         Granularity.CACHE_LINE: platform.flush_instruction,
         Granularity.BYTE: "none",
     }[granularity]
     if info.type == "regular file":
-        info.kind = kind_of_file(mount, own)
-    info.device_id = asked(info, "device_id", lambda: source.device_id)
-    info.unsafe_shutdown_count = asked(info, "unsafe_shutdown_count", lambda: source.device_usc)
+        info.kind = classify_file(mount, unforced)
+    info.device_id = query(info, "device_id", lambda: source.device_id)
+    info.unsafe_shutdown_count = query(info, "unsafe_shutdown_count", lambda: source.device_usc)
     if info.type != "directory":
-        info.bad_blocks = asked(info, "bad_blocks", lambda: bad_blocks_of(source))
+        info.bad_blocks = query(info, "bad_blocks", lambda: list_bad_blocks(source))
     if info.numa_node is None:  # pragma: no branch: nox -s nvdimm
-        info.numa_node = asked(info, "numa_node", lambda: source.numa_node)
+        info.numa_node = query(info, "numa_node", lambda: source.numa_node)
 
 
-def granularity_of(source: Source) -> Granularity:
-    """Return the granularity that a shared map has."""
+def probe_granularity(source: Source) -> Granularity:
+    """Return the granularity of a shared map."""
     length = None if source.size < source.alignment else source.alignment
     with source.map(Config(length=length, protection=Protection.READ)) as map:
         return map.granularity
 
 
 @contextmanager
-def unforced() -> Iterator[None]:
-    """Take the variable out of the environment for a while."""
+def without_forced_granularity() -> Iterator[None]:
+    """Unset PMEM2_FORCE_GRANULARITY for the block."""
     value = os.environ.pop(FORCE_GRANULARITY_ENV, None)
     try:
         yield
@@ -264,58 +265,58 @@ def unforced() -> Iterator[None]:
             os.environ[FORCE_GRANULARITY_ENV] = value
 
 
-def bad_blocks_of(source: Source) -> list[BadBlock]:
+def list_bad_blocks(source: Source) -> list[BadBlock]:
     """Return all bad blocks of a source."""
     with source.bad_blocks() as blocks:
         return list(blocks)
 
 
-def asked(info: Info, name: str, ask: Callable[[], T]) -> Optional[T]:
-    """Return what libpmem2 answers, `None` if there is no such thing; what is refused is noted."""
+def query(info: Info, name: str, read: Callable[[], T]) -> Optional[T]:
+    """Return a property that libpmem2 reports; `None` if the source does not have it, or on an error, with a note."""
     try:
-        return ask()
+        return read()
     except (NosuppError, DaxRegionNotFoundError):
         return None
     except OSError as error:
-        note(info, name, error)
+        add_note(info, name, error)
         return None
 
 
-def note(info: Info, name: str, error: OSError) -> None:
-    """Note that something cannot be known, and whether root could know it."""
-    if is_refusal(error):
+def add_note(info: Info, name: str, error: OSError) -> None:
+    """Note why a property is unknown, and whether root could read it."""
+    if needs_root(error):
         info.needs_root.append(name)
     info.notes.append(f"{name}: {error.strerror}")
 
 
-def is_refusal(error: OSError) -> bool:
-    """Return whether root would be told."""
+def needs_root(error: OSError) -> bool:
+    """Return whether the error comes from a missing permission that root has."""
     return isinstance(error, (PermissionError, CannotReadBoundsError)) and os.geteuid() != 0
 
 
-def reason(
-    granularity: Granularity, own: Granularity, kind: Optional[str], mount: Optional[Mount], platform: Platform
+def explain_granularity(
+    granularity: Granularity, unforced: Granularity, kind: Optional[str], mount: Optional[Mount], platform: Platform
 ) -> str:
-    """Return why a map has its granularity, *own* being what it has when none is forced."""
-    because = reason_of_medium(own, kind, mount, platform)
+    """Return why a map has its granularity; *unforced* is the one without PMEM2_FORCE_GRANULARITY."""
+    reason = explain_unforced(unforced, kind, mount, platform)
     if platform.forced_granularity is None:
-        return because
-    return f"{FORCE_GRANULARITY_ENV} forces {granularity.name}; the medium itself gives {own.name}: {because}"
+        return reason
+    return f"{FORCE_GRANULARITY_ENV} forces {granularity.name}; the medium itself gives {unforced.name}: {reason}"
 
 
-def reason_of_medium(granularity: Granularity, kind: Optional[str], mount: Optional[Mount], platform: Platform) -> str:
-    """Return why a medium gives its granularity."""
+def explain_unforced(granularity: Granularity, kind: Optional[str], mount: Optional[Mount], platform: Platform) -> str:
+    """Return why the medium gives its granularity."""
     if granularity is not Granularity.PAGE:
-        where = "a DAX device" if kind == "devdax" else "a file on DAX: the kernel accepts MAP_SYNC"
+        medium = "a DAX device" if kind == "devdax" else "a file on DAX: the kernel accepts MAP_SYNC"
         domains = ", ".join(f"{region.name} {region.persistence_domain or 'unknown'}" for region in platform.regions)
-        told = f"persistence domains: {domains}" if domains else "no NVDIMM region tells a persistence domain"
+        source = f"persistence domains: {domains}" if domains else "no NVDIMM region reports a persistence domain"
         if granularity is Granularity.BYTE:
-            return f"{where}, and the platform flushes its caches when power fails (eADR; {told})"
-        return f"{where}, but the platform does not flush its caches when power fails (no eADR; {told})"
+            return f"{medium}, and the platform flushes its caches when power fails (eADR; {source})"
+        return f"{medium}, but the platform does not flush its caches when power fails (no eADR; {source})"
     if mount is None:
         return "the kernel refuses MAP_SYNC: stores go through the page cache"
     if mount.filesystem in TMPFS:
-        return f"{mount.filesystem} keeps files in the page cache, and loses them when power fails"
+        return f"{mount.filesystem} keeps files in memory and loses them when power fails"
     if mount.dax:
         return f"{mount.filesystem} at {mount.point} is mounted with DAX, but the kernel refuses MAP_SYNC for it"
     if mount.filesystem in DAX_FILESYSTEMS:
@@ -323,13 +324,15 @@ def reason_of_medium(granularity: Granularity, kind: Optional[str], mount: Optio
     return f"{mount.filesystem} at {mount.point} has no DAX: stores go through the page cache"
 
 
-# ---- for people
+# ---- output for people
 
 
 def show_platform(platform: Platform) -> None:
-    """Print what is the same for all paths."""
-    eadr = {None: "no NVDIMM region", True: "yes: caches are flushed when power fails", False: "no"}[platform.eadr]
-    version = platform.libpmem2_version or "of an unknown version"
+    """Print the facts about the machine."""
+    eadr = {None: "no NVDIMM region", True: "yes: the platform flushes its caches when power fails", False: "no"}[
+        platform.eadr
+    ]
+    version = platform.libpmem2_version or "(unknown version)"
     rows = [
         ("pmem2", f"{platform.pmem2_version}, with libpmem2 {version}"),
         ("flush instruction", platform.flush_instruction or "unknown"),
@@ -339,46 +342,46 @@ def show_platform(platform: Platform) -> None:
         (region.name, f"persistence domain {region.persistence_domain or 'unknown'}") for region in platform.regions
     ]
     if FORCE_GRANULARITY_ENV in os.environ:
-        claim = platform.forced_granularity or f"{os.environ[FORCE_GRANULARITY_ENV]!r}, which libpmem2 ignores"
-        rows.append((FORCE_GRANULARITY_ENV, claim))
+        value = platform.forced_granularity or f"{os.environ[FORCE_GRANULARITY_ENV]!r}, ignored by libpmem2"
+        rows.append((FORCE_GRANULARITY_ENV, value))
     show_table(("", ""), rows)
 
 
-def exact_size_text(number: int) -> str:
-    """Return a number of bytes, rounded and to the byte."""
-    return size_text(number) + (f" ({number} bytes)" if number >= 1024 else "")
+def format_exact_size(number: int) -> str:
+    """Format a number of bytes, rounded and exact."""
+    return format_size(number) + (f" ({number} bytes)" if number >= 1024 else "")
 
 
-def show(info: Info) -> None:
-    """Print what is known of a path."""
+def show_path(info: Info) -> None:
+    """Print the facts about a path."""
     print(f"\n{info.path}")
     rows = [
         ("error", info.error),
         ("type", info.type),
         ("kind", info.kind),
-        ("file system", None if info.filesystem is None else filesystem_text(info)),
+        ("file system", None if info.filesystem is None else format_filesystem(info)),
         ("granularity", info.granularity),
         ("because", info.granularity_reason),
         ("flushed by", info.flush),
-        ("size", None if info.size is None else exact_size_text(info.size)),
-        ("alignment", None if info.alignment is None else size_text(info.alignment)),
+        ("size", None if info.size is None else format_exact_size(info.size)),
+        ("alignment", None if info.alignment is None else format_size(info.alignment)),
         ("region", info.region),
         ("persistence domain", info.persistence_domain),
         ("NUMA node", info.numa_node),
         ("device id", info.device_id),
         ("unsafe shutdowns", info.unsafe_shutdown_count),
-        ("bad blocks", None if info.bad_blocks is None else bad_blocks_text(info.bad_blocks)),
+        ("bad blocks", None if info.bad_blocks is None else format_bad_blocks(info.bad_blocks)),
         ("needs root", ", ".join(info.needs_root) or None),
         *(("note", text) for text in info.notes),
     ]
     show_table(("", ""), [(f"  {name}", str(value)) for name, value in rows if value is not None])
 
 
-def filesystem_text(info: Info) -> str:
-    """Return the file system and how it is mounted."""
+def format_filesystem(info: Info) -> str:
+    """Describe the file system and its mount."""
     return f"{info.filesystem} at {info.mount_point} ({', '.join(info.mount_options or ())})"
 
 
-def bad_blocks_text(blocks: Sequence[BadBlock]) -> str:
-    """Return how many bad blocks there are, and where."""
+def format_bad_blocks(blocks: Sequence[BadBlock]) -> str:
+    """List the bad blocks."""
     return ", ".join(f"{block.length} bytes at {block.offset}" for block in blocks) or "none known"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line as a whole: help, exit status, signals, closed pipes, terminals."""
+"""All commands: help, exit status, signals, closed pipes, terminals."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from support.children import RunChild
 from support.terminal import shown, without
 
 import pmem2
-from pmem2.cli import _terminal, main, sentence
-from pmem2.cli._signals import SIGNALS, Stopped, stopping
+from pmem2.cli import _terminal, error_text, main
+from pmem2.cli._signals import SIGNALS, SignalExit, exit_on_signals
 
 COMMANDS = ["info", "copy", "bench", "badblocks", "demo", "completion"]
 PMEM2 = [sys.executable, "-m", "pmem2"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The help of each command has examples, which begin with it."""
+def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The help of each command ends with examples of that command."""
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
@@ -38,8 +38,8 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(examples.splitlines()) > 1
 
 
-def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    """The help lists all commands."""
+def test_help_lists_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help lists every command."""
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
@@ -50,41 +50,41 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments", [[], ["nonsense"], ["info"], ["info", "--jso", "."], ["copy", "one"], ["bench", ".", "--threads", "0"]]
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong usage is told on standard error, and ends with 2."""
+    """Wrong usage prints the usage on standard error and exits with 2."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    output, complaint = capsys.readouterr()
+    output, error = capsys.readouterr()
     assert output == ""
-    assert complaint.startswith("usage: pmem2")
+    assert error.startswith("usage: pmem2")
 
 
 def test_module() -> None:
-    """`python -m pmem2` is the command."""
+    """`python -m pmem2` runs the command."""
     done = subprocess.run([*PMEM2, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"pmem2 {pmem2.__version__}\n"
     assert importlib.import_module("pmem2.__main__").main is main
 
 
 def test_failure_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What fails says so in one line, and ends with 1."""
+    """A failed command prints one line on standard error and returns 1."""
     assert main(["badblocks", str(tmp_path / "missing")]) == 1
     assert capsys.readouterr() == ("", f"pmem2: {tmp_path / 'missing'}: No such file or directory\n")
 
 
-def test_sentence() -> None:
-    """An error is what it says, without a number."""
-    assert sentence(OSError(2, "No such file", b"name")) == "name: No such file"
-    assert sentence(OSError(2, "No such file")) == "No such file"
-    assert sentence(OSError("just text")) == "just text"
-    assert sentence(ValueError("text")) == "text"
+def test_error_text() -> None:
+    """The text of an error has the file name but no errno."""
+    assert error_text(OSError(2, "No such file", b"name")) == "name: No such file"
+    assert error_text(OSError(2, "No such file")) == "No such file"
+    assert error_text(OSError("just text")) == "just text"
+    assert error_text(ValueError("text")) == "text"
 
 
 @pytest.mark.filterwarnings("default")
-def test_warnings_are_one_line(
+def test_warning_is_one_line(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A warning is one line for a person."""
+    """A warning is one line on standard error."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "nonsense")
     assert main(["copy", str(path), str(tmp_path / "copy")]) == 0
     (line,) = capsys.readouterr().err.splitlines()
@@ -95,57 +95,57 @@ def test_warnings_are_one_line(
 
 
 @pytest.fixture
-def heeded() -> Iterator[None]:
-    """Let no signal be ignored, also where these tests run in the background."""
+def signals_enabled() -> Iterator[None]:
+    """Install handlers: in a background job the shell ignores some signals."""
     before = [signal.signal(number, signal.default_int_handler) for number in SIGNALS]
     yield
     for number, handler in zip(SIGNALS, before):
         signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("signals_enabled")
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_stops_and_more_are_ignored(number: signal.Signals) -> None:
-    """A signal raises once; while what was begun is taken back, another one does nothing; then all is as before."""
+def test_later_signals_are_ignored(number: signal.Signals) -> None:
+    """The first signal raises; later ones do not interrupt the clean-up; then all handlers are restored."""
     before = [signal.getsignal(other) for other in SIGNALS]
     steps = []
 
     def work() -> None:
-        with stopping():
+        with exit_on_signals():
             try:
                 os.kill(os.getpid(), number)
-                steps.append("went on")
+                steps.append("not interrupted")
             finally:
                 for other in SIGNALS:
                     os.kill(os.getpid(), other)
                 steps.append("cleaned up")
 
-    with pytest.raises(Stopped) as caught:
+    with pytest.raises(SignalExit) as caught:
         work()
     assert steps == ["cleaned up"]
     assert caught.value.number == number
     assert [signal.getsignal(other) for other in SIGNALS] == before
 
 
-def test_an_ignored_signal_stays_ignored() -> None:
-    """What nohup, or a shell for a job in the background, has told us to ignore is ignored."""
+def test_ignored_signal_stays_ignored() -> None:
+    """A signal that nohup or the shell has set to ignored stays ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stopping():
+        with exit_on_signals():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-STOPPED = """
+INTERRUPTED_COPY = """
 import sys
 from contextlib import contextmanager
 from pmem2.cli import copy, main
 @contextmanager
 def progress(what, total):
-    print("begun", flush=True)
+    print("started", flush=True)
     import time
-    for _ in range(600):  # a signal that comes just before a sleep is heeded after it
+    for _ in range(600):  # Python handles a signal that arrives just before a sleep only after it
         time.sleep(0.1)
     yield lambda done: None
 copy.progress = progress
@@ -153,16 +153,16 @@ sys.exit(main(["copy", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("signals_enabled")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_quietly(path: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """A process that is stopped in the middle of a copy says nothing and leaves nothing."""
+def test_signal_ends_copy_quietly(path: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """A signal during a copy ends the process without output and leaves no file."""
     target = tmp_path / "target"
     target.mkdir()
-    command = [sys.executable, "-c", STOPPED, str(path), str(target)]
+    command = [sys.executable, "-c", INTERRUPTED_COPY, str(path), str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        assert child.stdout.readline() == "begun\n"
+        assert child.stdout.readline() == "started\n"
         assert len(list(target.iterdir())) == 1
         child.send_signal(number)
         assert child.communicate(timeout=60) == ("", "")
@@ -170,9 +170,9 @@ def test_ctrl_c_ends_quietly(path: Path, tmp_path: Path, number: signal.Signals)
     assert not list(target.iterdir())
 
 
-EARLY = """
+INTERRUPTED_IMPORT = """
 import os, signal, sys
-import _pmem2_command
+import _pmem2_cli
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
@@ -181,20 +181,20 @@ class Finder:
 
 sys.meta_path.insert(0, Finder())
 sys.argv = ["pmem2", "info", "."]
-sys.exit(_pmem2_command.main())
+sys.exit(_pmem2_cli.main())
 """
 
 
-@pytest.mark.usefixtures("heeded")
-def test_ctrl_c_before_we_have_begun_ends_quietly() -> None:
-    """While modules are still imported it ends the process as it ends a program in C."""
-    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, check=False)
+@pytest.mark.usefixtures("signals_enabled")
+def test_ctrl_c_during_import() -> None:
+    """Ctrl-C while modules are imported ends the process as it ends a C program."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
-def test_ctrl_c_that_is_ignored_stays_ignored() -> None:
-    """As in a job in the background."""
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" + EARLY
+def test_ctrl_c_ignored_during_import() -> None:
+    """An ignored SIGINT stays ignored while modules are imported."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" + INTERRUPTED_IMPORT
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "granularity" in done.stdout
@@ -203,12 +203,12 @@ def test_ctrl_c_that_is_ignored_stays_ignored() -> None:
 # ---- standard output
 
 
-def test_streams_that_there_are_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Python has None then, and we what nobody reads."""
+def test_missing_streams(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command works when `sys.stdout` and `sys.stderr` are None."""
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", None)
         patch.setattr(sys, "stderr", None)
-        assert main(["info", "nothing of that name"]) == 1
+        assert main(["info", "missing"]) == 1
         sys.stdout.close()
         sys.stderr.close()
     assert capsys.readouterr() == ("", "")
@@ -216,7 +216,7 @@ def test_streams_that_there_are_not(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(closed: str, path: Path, tmp_path: Path) -> None:
-    """Whoever closes standard output or error does not want to read it; the work is done all the same."""
+    """The command does its work when standard output or error is closed."""
     target = tmp_path / "copy"
     for arguments, status in ((["copy", path, target], 0), (["info", path], 0), (["info", tmp_path / "missing"], 1)):
         command = ["sh", "-c", f'"$@" {closed}', "sh", *PMEM2, *map(str, arguments)]
@@ -229,19 +229,21 @@ def test_closed_streams(closed: str, path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "statuses"), [("info", {128 + signal.SIGPIPE}), ("--help", {0, 128 + signal.SIGPIPE})]
 )
-def test_a_closed_pipe_ends_quietly(arguments: str, statuses: set[int]) -> None:
-    """Nobody reads any more: no word about it, neither while we run nor when the interpreter ends."""
+def test_closed_pipe_ends_quietly(arguments: str, statuses: set[int]) -> None:
+    """A closed pipe causes no message, neither in the command nor at interpreter exit."""
     read, write = os.pipe()
     os.close(read)
     with subprocess.Popen([*PMEM2, arguments, "."], stdout=write, stderr=subprocess.PIPE, text=True) as child:
         os.close(write)
         assert child.communicate(timeout=60)[1] == ""
-    assert child.returncode in statuses  # some versions of argparse overlook it
+    assert child.returncode in statuses  # some versions of argparse ignore a closed pipe
 
 
 @pytest.mark.parametrize("times", [1, 100])
-def test_a_closed_pipe(times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same within this process, seen at the end or in between: what could not be printed is forgotten."""
+def test_closed_pipe_in_process(
+    times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """main() returns 128 + SIGPIPE for a closed pipe, at the final flush or before, and drops the output."""
     read, write = os.pipe()
     os.close(read)
     with open(write, "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
@@ -251,10 +253,10 @@ def test_a_closed_pipe(times: int, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 @pytest.mark.parametrize("times", [1, 100])
-def test_a_full_disk_behind_standard_output(
+def test_full_disk_behind_stdout(
     times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What cannot be printed is a failure, told once, be it seen at the end or in between."""
+    """A full disk behind standard output is reported once, at the final flush or before."""
     with open("/dev/full", "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
         assert main(["info", *["."] * times]) == 1
@@ -263,15 +265,15 @@ def test_a_full_disk_behind_standard_output(
     assert re.fullmatch(r"pmem2: (standard output: )?No space left on device\n", error)
 
 
-def test_output_that_is_no_file(tmp_path: Path) -> None:
-    """A caller may catch the output with a StringIO; names that are no text are printed all the same."""
+def test_stdout_is_stringio(tmp_path: Path) -> None:
+    """A caller can capture the output in a StringIO."""
     with contextlib.redirect_stdout(io.StringIO()) as caught:
         assert main(["info", str(tmp_path)]) == 0
     assert str(tmp_path) in caught.getvalue()
 
 
-def test_a_name_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A name that is not UTF-8 is shown with escapes."""
+def test_undecodable_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file name that is not UTF-8 is printed with escapes."""
     name = os.fsencode(tmp_path) + b"/\xff"
     with open(name, "wb"):
         pass
@@ -279,8 +281,8 @@ def test_a_name_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "\\udcff" in capsys.readouterr().out
 
 
-def test_a_name_of_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An error is one line, whatever the name that it tells."""
+def test_name_with_newline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An error is one line even if the file name has control characters."""
     assert main(["info", str(tmp_path / "a\nb\x1b[2J")]) == 1
     assert capsys.readouterr().err == f"pmem2: {tmp_path}/a\\nb\\x1b[2J: No such file or directory\n"
 
@@ -290,7 +292,7 @@ def test_a_name_of_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The script for a shell knows the commands, and where names of files are wanted."""
+    """Each shell's script completes the commands and file names."""
     shtab = pytest.importorskip("shtab")
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
@@ -298,8 +300,8 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.count(shtab.FILE[shell]) > 5
 
 
-def test_completion_needs_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without shtab it is told what to install."""
+def test_completion_needs_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without shtab, the error names the extra to install."""
     without(monkeypatch, "shtab")
     assert main(["completion", "bash"]) == 1
     assert "pip install 'pmem2[cli]'" in capsys.readouterr().err
@@ -317,8 +319,8 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_everything_works_without_the_extras(tmp_path: Path, path: Path, run_child: RunChild) -> None:
-    """The commands need nothing but what pmem2 needs."""
+def test_commands_need_no_extras(tmp_path: Path, path: Path, run_child: RunChild) -> None:
+    """The commands run without the optional dependencies."""
     for arguments in (["info", str(path)], ["copy", str(path), str(tmp_path / "copy")], ["badblocks", str(path)]):
         done = run_child(NO_EXTRAS, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
@@ -338,13 +340,13 @@ def test_everything_works_without_the_extras(tmp_path: Path, path: Path, run_chi
     ],
 )
 def test_sizes(number: int, text: str) -> None:
-    """Sizes are told in binary units."""
-    assert _terminal.size_text(number) == text
+    """Sizes are printed in binary units."""
+    assert _terminal.format_size(number) == text
 
 
 def test_times() -> None:
-    """Times are minutes and seconds."""
-    assert _terminal.time_text(187.4) == "3:07"
+    """Times are printed as minutes and seconds."""
+    assert _terminal.format_time(187.4) == "3:07"
 
 
 ROWS = [("[red]", "1"), ("two", "22")]
@@ -361,13 +363,13 @@ ROWS = [("[red]", "1"), ("two", "22")]
 def test_plain_table(
     headers: tuple[str, ...], numbers: bool, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where there is no terminal a table is columns with blanks between them."""
+    """Without a terminal, a table has columns separated by blanks."""
     _terminal.show_table(headers, ROWS, numbers)
     assert capsys.readouterr().out == expected
 
 
 def test_rich_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal rich draws the table, and takes nothing in it for an instruction."""
+    """On a terminal rich draws the table and does not interpret markup in cells."""
     pytest.importorskip("rich")
     with shown(monkeypatch, "stdout") as printed:
         _terminal.show_table(("name", "count"), ROWS, numbers=True)
@@ -378,23 +380,23 @@ def test_rich_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "─" in printed[0]
 
 
-def test_table_on_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal without rich a table is plain."""
+def test_terminal_table_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal without rich, a table is plain."""
     without(monkeypatch, "rich.console")
     with shown(monkeypatch, "stdout") as printed:
         _terminal.show_table(("", ""), ROWS)
     assert printed == ["[red]  1\ntwo    22\n"]
 
 
-def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log gets no progress."""
+def test_no_progress_without_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal, progress prints nothing."""
     with _terminal.progress("copying", 10) as advance:
         advance(10)
     assert capsys.readouterr() == ("", "")
 
 
 def test_rich_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal rich shows progress."""
+    """On a terminal rich shows a progress bar."""
     pytest.importorskip("rich")
     with shown(monkeypatch, "stderr") as printed:
         with _terminal.progress("copying", 4096) as advance:
@@ -405,9 +407,9 @@ def test_rich_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("total", [0, 4096])
 def test_plain_progress(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
-    """On a terminal without rich a line shows progress, and is gone at the end."""
+    """On a terminal without rich, one line shows progress and disappears at the end."""
     without(monkeypatch, "rich.console")
-    monkeypatch.setattr(_terminal, "REDRAWN", 1000)
+    monkeypatch.setattr(_terminal, "REDRAW_INTERVAL", 1000)
     with shown(monkeypatch, "stderr") as printed:
         with _terminal.progress("copying", total) as advance:
             advance(0)
@@ -416,12 +418,12 @@ def test_plain_progress(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
     lines = printed[0].split("\r")
     assert lines[0] == lines[-1] == ""
     assert lines[1].startswith("copying: ")
-    assert f"copying: 100 %, {_terminal.size_text(total)} of {_terminal.size_text(total)}" in printed[0]
+    assert f"copying: 100 %, {_terminal.format_size(total)} of {_terminal.format_size(total)}" in printed[0]
     assert len(lines) < 6
 
 
-def test_plain_progress_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of it took ten seconds: ten are left."""
+def test_plain_progress_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remaining time follows from the speed so far."""
     without(monkeypatch, "rich.console")
     clock = iter([0.0, 10.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`pmem2 info`."""
+"""`pmem2 info`: the facts about each kind of path, their reasons, and the JSON schema."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from pmem2.cli._platform import Mount, Region
 SCHEMA = Path(info.__file__).parent / "info.schema.json"
 
 
-def examined(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, Any]:
-    """Return what `pmem2 info --json` prints, checked against the schema."""
+def examine(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, Any]:
+    """Return the output of `pmem2 info --json`, validated with the schema."""
     main(["info", "--json", *map(str, paths)])
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     try:
@@ -38,15 +38,15 @@ def examined(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, An
     return found
 
 
-def one(capsys: pytest.CaptureFixture[str], path: object) -> dict[str, Any]:
-    """Return what is known of one path."""
-    (found,) = examined(capsys, path)["paths"]
+def examine_one(capsys: pytest.CaptureFixture[str], path: object) -> dict[str, Any]:
+    """Return the facts about one path."""
+    (found,) = examine(capsys, path)["paths"]
     assert isinstance(found, dict)
     return found
 
 
-def test_the_schema_is_one() -> None:
-    """The schema is valid, and requires every key."""
+def test_schema_is_valid() -> None:
+    """The schema is valid and requires every key."""
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -57,11 +57,11 @@ def test_the_schema_is_one() -> None:
     assert not path["additionalProperties"]
 
 
-def test_a_schema_that_is_broken_is_seen(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The schema refuses what lacks a key, has one more, or a wrong value."""
+def test_schema_rejects_other_output(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The schema rejects a missing key, an additional one and a wrong value."""
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
-    found = examined(capsys, path)
+    found = examine(capsys, path)
     assert validator.is_valid(found)
     for change in ({"kind": "nonsense"}, {"size": -1}, {"more": None}):
         assert not validator.is_valid({**found, "paths": [{**found["paths"][0], **change}]})
@@ -69,10 +69,10 @@ def test_a_schema_that_is_broken_is_seen(path: Path, capsys: pytest.CaptureFixtu
     assert not validator.is_valid(found)
 
 
-@pytest.mark.skipif("PMEM2_TEST_FSDAX" in os.environ, reason="an ordinary file is needed")
+@pytest.mark.skipif("PMEM2_TEST_FSDAX" in os.environ, reason="needs an ordinary file")
 def test_regular_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An ordinary file: everything that libpmem2 tells of it, and why."""
-    found = one(capsys, path)
+    """The facts about an ordinary file are those of its Source and its Map, with a reason."""
+    found = examine_one(capsys, path)
     with pmem2.Source.from_path(path) as source, source.map() as map:
         assert found["granularity"] == found["unforced_granularity"] == map.granularity.name == "PAGE"
         assert (found["size"], found["alignment"]) == (source.size, source.alignment)
@@ -86,11 +86,11 @@ def test_regular_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert found[key] is None
 
 
-def test_nothing_is_changed(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither a file nor a directory is changed by being examined."""
+def test_changes_nothing(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command changes neither a file nor a directory."""
     before = path.stat(), tmp_path.stat(), sorted(tmp_path.iterdir())
     content = path.read_bytes()
-    examined(capsys, path, tmp_path)
+    examine(capsys, path, tmp_path)
     after = path.stat(), tmp_path.stat(), sorted(tmp_path.iterdir())
     assert [(s.st_mtime_ns, s.st_ctime_ns, s.st_size) for s in after[:2]] == [
         (s.st_mtime_ns, s.st_ctime_ns, s.st_size) for s in before[:2]
@@ -100,50 +100,50 @@ def test_nothing_is_changed(path: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_directory(tmp_path: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A directory cannot be mapped, but a new file in it could."""
-    folder, file = examined(capsys, tmp_path, path)["paths"]
+    """A directory is not mappable, but shows the properties of a new file in it."""
+    folder, file = examine(capsys, tmp_path, path)["paths"]
     assert (folder["type"], folder["kind"]) == ("directory", "not mappable")
     for key in ("granularity", "granularity_reason", "alignment", "flush", "filesystem"):
         assert folder[key] == file[key]
     assert "new file" in folder["notes"][0]
 
 
-def test_directory_in_which_nothing_can_be_made(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where no file can be tried that is noted, and everything else is told."""
-    found = one(capsys, "/sys")
+def test_directory_without_new_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """A directory that accepts no new file shows the reason, and all other facts."""
+    found = examine_one(capsys, "/sys")
     assert (found["filesystem"], found["error"], found["granularity"]) == ("sysfs", None, None)
-    assert found["granularity_reason"].startswith("no new file in it: ")
+    assert found["granularity_reason"].startswith("cannot create a file in it: ")
     assert found["notes"] == []
 
 
 def test_tmpfs(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What only memory holds is tmpfs, and says that it does not survive."""
+    """A file in memory has kind tmpfs, and the reason says that it does not survive."""
     path = small_disk / "file"
     path.write_bytes(bytes(PAGE))
-    found = one(capsys, path)
+    found = examine_one(capsys, path)
     assert (found["kind"], found["filesystem"], found["granularity"]) == ("tmpfs", "tmpfs", "PAGE")
     assert found["mount_point"] == str(small_disk)
     assert "loses them when power fails" in found["granularity_reason"]
 
 
 def test_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty file has no granularity, and the reason is told."""
+    """An empty file has no granularity, and the reason says so."""
     path = tmp_path / "empty"
     path.touch()
-    found = one(capsys, path)
+    found = examine_one(capsys, path)
     assert (found["size"], found["granularity"], found["flush"]) == (0, None, None)
     assert "empty" in found["granularity_reason"]
     main(["info", str(path)])
     assert re.search("size +0 bytes\n", capsys.readouterr().out)
 
 
-def test_what_cannot_be_mapped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """FIFOs, sockets and devices are named, not opened: nothing blocks, and nothing is set off."""
+def test_unmappable_types(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """FIFOs, sockets and devices are named but not opened, so that nothing blocks."""
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as server:
         os.chdir(tmp_path)  # the name of a socket must be short
         server.bind("socket")
-        found = examined(capsys, "fifo", "socket", "/dev/null")["paths"]
+        found = examine(capsys, "fifo", "socket", "/dev/null")["paths"]
     assert [each["type"] for each in found] == ["FIFO", "socket", "character device"]
     for each in found:
         assert (each["kind"], each["granularity"], each["error"]) == ("not mappable", None, None)
@@ -151,43 +151,43 @@ def test_what_cannot_be_mapped(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_block_device(capsys: pytest.CaptureFixture[str]) -> None:
-    """A disk cannot be mapped: its files can."""
+    """A block device is not mappable."""
     disks = [
         f"/dev/{disk.name}" for disk in Path("/sys/block").glob("*") if Path(f"/dev/{disk.name}").is_block_device()
     ]
     if not disks:
-        pytest.skip("there is no disk here")
-    found = one(capsys, disks[0])
+        pytest.skip("needs a block device")
+    found = examine_one(capsys, disks[0])
     assert (found["type"], found["kind"]) == ("block device", "not mappable")
 
 
-def test_file_that_the_kernel_does_not_map(capsys: pytest.CaptureFixture[str]) -> None:
-    """A file of sysfs is regular but cannot be mapped: the kernel's reason is told."""
-    found = one(capsys, "/sys/devices/system/cpu/online")
+def test_file_without_mmap(capsys: pytest.CaptureFixture[str]) -> None:
+    """For a regular file that the kernel does not map, the reason is that of the kernel."""
+    found = examine_one(capsys, "/sys/devices/system/cpu/online")
     assert (found["type"], found["kind"], found["granularity"]) == ("regular file", "not mappable", None)
     assert found["granularity_reason"]
 
 
-def test_others_are_shown_when_one_is_missing(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A path that is not there is an error; all others are shown."""
+def test_one_missing_path(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing path is an error; the other paths are shown."""
     missing = tmp_path / "missing"
     for flags in ([], ["--json"]):
         assert main(["info", *flags, str(missing), str(path)]) == 1
-        output, complaint = capsys.readouterr()
-        assert complaint == f"pmem2: {missing}: No such file or directory\n"
+        output, error = capsys.readouterr()
+        assert error == f"pmem2: {missing}: No such file or directory\n"
         assert str(path) in output
-    found = examined(capsys, missing, path)["paths"]
+    found = examine(capsys, missing, path)["paths"]
     assert [each["error"] for each in found] == ["No such file or directory", None]
 
 
 @pytest.mark.parametrize("forced", ["BYTE", "cacheline", "PAGE"])
-@pytest.mark.skipif("PMEM2_TEST_FSDAX" in os.environ, reason="an ordinary file is needed")
+@pytest.mark.skipif("PMEM2_TEST_FSDAX" in os.environ, reason="needs an ordinary file")
 def test_forced_granularity(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], forced: str
 ) -> None:
-    """What is forced is told apart from what the medium gives, and stays forced."""
+    """A forced granularity is shown beside the medium's own, and stays forced."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", forced)
-    found = examined(capsys, path)
+    found = examine(capsys, path)
     name = {"cacheline": "CACHE_LINE"}.get(forced, forced)
     assert found["platform"]["forced_granularity"] == name
     (file,) = found["paths"]
@@ -199,7 +199,7 @@ def test_forced_granularity(
 
 
 def test_table(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """People are told the same, and what there is not is left out."""
+    """The table has the same facts as JSON and omits missing ones."""
     assert main(["info", str(path), str(tmp_path), "/dev/null"]) == 0
     text = capsys.readouterr().out
     for wanted in (
@@ -217,23 +217,21 @@ def test_table(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.filterwarnings("ignore:PMEM2_FORCE_GRANULARITY")
-def test_table_names_the_variable(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The variable in force is shown, and so is one that has no effect."""
+def test_table_names_variable(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table shows PMEM2_FORCE_GRANULARITY, and says if libpmem2 ignores it."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "BYTE")
     main(["info", str(path)])
     assert "PMEM2_FORCE_GRANULARITY  BYTE\n" in capsys.readouterr().out
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "nonsense")
     main(["info", str(path)])
-    assert "PMEM2_FORCE_GRANULARITY  'nonsense', which libpmem2 ignores\n" in capsys.readouterr().out
+    assert "PMEM2_FORCE_GRANULARITY  'nonsense', ignored by libpmem2\n" in capsys.readouterr().out
 
 
-AS_NOBODY = """
+WITHOUT_PRIVILEGES = """
 import contextlib, io, os, sys
 from pmem2.cli import main
 with contextlib.redirect_stdout(io.StringIO()):
-    main(["info", "/"])  # imports what it needs while that may be read
+    main(["info", "/"])  # import everything while the files are readable
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -241,13 +239,13 @@ sys.exit(main(["info", "--json", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_an_ordinary_user(locked: Path, run_child: RunChild) -> None:
-    """An ordinary user is told what there is to tell, and what needs root."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
+def test_ordinary_user(locked: Path, run_child: RunChild) -> None:
+    """An ordinary user sees the readable facts, and the names of those that need root."""
     secret = locked.parent / "secret"
     secret.write_bytes(bytes(PAGE))
     secret.chmod(0o000)
-    done = run_child(AS_NOBODY, str(locked), str(secret), str(locked.parent))
+    done = run_child(WITHOUT_PRIVILEGES, str(locked), str(secret), str(locked.parent))
     assert (done.returncode, done.stderr) == (0, "")
     readable, unreadable, folder = json.loads(done.stdout)["paths"]
     assert readable["granularity"] is not None
@@ -262,34 +260,34 @@ def test_an_ordinary_user(locked: Path, run_child: RunChild) -> None:
         assert found["notes"] == []
 
 
-def test_what_needs_root(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused needs root, unless one is root; what fails otherwise is noted only."""
+def test_needs_root(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing permission needs root, unless the user is root; other errors are only noted."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     found = info.Info("path")
 
-    def ask() -> None:
+    def refuse() -> None:
         raise PermissionError(13, "Permission denied")
 
-    assert info.asked(found, "bad_blocks", ask) is None
-    info.note(found, "device_id", OSError(5, "Input/output error"))
+    assert info.query(found, "bad_blocks", refuse) is None
+    info.add_note(found, "device_id", OSError(5, "Input/output error"))
     assert found.needs_root == ["bad_blocks"]
     assert found.notes == ["bad_blocks: Permission denied", "device_id: Input/output error"]
 
     @contextmanager
-    def refused(_path: str, _status: os.stat_result) -> Iterator[None]:
-        ask()
+    def refuse_to_open(_path: str, _status: os.stat_result) -> Iterator[None]:
+        refuse()
         yield
 
-    monkeypatch.setattr(info, "opened", refused)
-    unreadable = info.examine(str(path), platform([]))
+    monkeypatch.setattr(info, "open_for_probe", refuse_to_open)
+    unreadable = info.examine(str(path), make_platform([]))
     assert unreadable.needs_root == ["granularity", "unforced_granularity", "flush", "alignment", "bad_blocks"]
     assert unreadable.granularity_reason == "Permission denied"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    info.note(found, "numa_node", PermissionError(13, "Permission denied"))
+    info.add_note(found, "numa_node", PermissionError(13, "Permission denied"))
     assert found.needs_root == ["bad_blocks"]
 
 
-# ---- why
+# ---- reasons
 
 
 EXT4 = Mount("ext4", "/mnt", "/dev/vda", ("rw",))
@@ -299,7 +297,7 @@ BTRFS = Mount("btrfs", "/", "/dev/sda", ())
 REGIONS = [Region("region0", "memory_controller"), Region("region1", None)]
 
 
-def platform(regions: list[Region], forced: str | None = None) -> info.Platform:
+def make_platform(regions: list[Region], forced: str | None = None) -> info.Platform:
     """Return a platform with these regions."""
     return info.Platform("1", "2", "/lib", "clwb", forced, regions, None)
 
@@ -314,15 +312,15 @@ def platform(regions: list[Region], forced: str | None = None) -> info.Platform:
         (Granularity.PAGE, "regular file", None, [], "the kernel refuses MAP_SYNC"),
         (Granularity.CACHE_LINE, "fsdax", DAX, REGIONS, "no eADR; persistence domains: region0 memory_controller"),
         (Granularity.CACHE_LINE, "devdax", None, [], "a DAX device, but the platform does not flush its caches"),
-        (Granularity.CACHE_LINE, "devdax", None, [], "no NVDIMM region tells a persistence domain"),
+        (Granularity.CACHE_LINE, "devdax", None, [], "no NVDIMM region reports a persistence domain"),
         (Granularity.BYTE, "fsdax", DAX, [Region("region0", "cpu_cache")], "eADR; persistence domains: region0 cpu"),
     ],
 )
 def test_reason(granularity: Granularity, kind: str, mount: Mount | None, regions: list[Region], expected: str) -> None:
-    """Each medium has its reason."""
-    found = info.reason(granularity, granularity, kind, mount, platform(regions))
+    """Each medium has its own reason."""
+    found = info.explain_granularity(granularity, granularity, kind, mount, make_platform(regions))
     assert expected in found
-    forced = info.reason(Granularity.BYTE, granularity, kind, mount, platform(regions, "BYTE"))
+    forced = info.explain_granularity(Granularity.BYTE, granularity, kind, mount, make_platform(regions, "BYTE"))
     assert forced == f"PMEM2_FORCE_GRANULARITY forces BYTE; the medium itself gives {granularity.name}: {found}"
 
 
@@ -338,8 +336,8 @@ def test_reason(granularity: Granularity, kind: str, mount: Mount | None, region
     ],
 )
 def test_kind(mount: Mount | None, granularity: Granularity | None, kind: str) -> None:
-    """What the medium gives decides; before that is known, how it is mounted."""
-    assert info.kind_of_file(mount, granularity) == kind
+    """The granularity decides the kind of a file; while it is unknown, the mount does."""
+    assert info.classify_file(mount, granularity) == kind
 
 
 # ---- the platform
@@ -364,21 +362,21 @@ MOUNTINFO = r"""
     ],
 )
 def test_mounts(path: str, source: str, dax: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path is on what is mounted nearest to it, and last."""
+    """A path belongs to the nearest mount point, and there to the last mount."""
     (tmp_path / "self").mkdir()
     (tmp_path / "self/mountinfo").write_text(MOUNTINFO.lstrip(), encoding="utf-8")
     monkeypatch.setattr(_platform, "PROC", tmp_path)
-    found = _platform.mount_of(path)
+    found = _platform.find_mount(path)
     assert found is not None
     assert (found.source, found.dax) == (source, dax)
 
 
-def test_a_system_without_proc(
+def test_without_proc(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where /proc is not mounted less is known, and that is no error."""
+    """Without /proc fewer facts are known, and the command succeeds."""
     monkeypatch.setattr(_platform, "PROC", tmp_path)
-    found = examined(capsys, path)
+    found = examine(capsys, path)
     assert found["platform"]["flush_instruction"] is found["platform"]["libpmem2_version"] is None
     assert found["paths"][0]["filesystem"] is found["paths"][0]["mount_options"] is None
     assert found["paths"][0]["granularity"] is not None
@@ -386,22 +384,22 @@ def test_a_system_without_proc(
     assert "flush instruction  unknown\n" in capsys.readouterr().out
 
 
-def test_the_mount_is_that_of_findmnt(tmp_path: Path) -> None:
-    """The system's own tool says the same."""
+def test_mount_agrees_with_findmnt(tmp_path: Path) -> None:
+    """findmnt reports the same mount."""
     command = ["findmnt", "--noheadings", "--output", "FSTYPE,TARGET", "--target", str(tmp_path)]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("there is no findmnt, or it does not know")
-    found = _platform.mount_of(str(tmp_path))
+        pytest.skip("findmnt is missing or does not know the path")
+    found = _platform.find_mount(str(tmp_path))
     assert found is not None
-    assert [found.filesystem, found.point] == said
+    assert [found.filesystem, found.point] == output
 
 
 def test_regions(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file on a region has its persistence domain; eADR is when all regions say cpu_cache."""
+    """A file on a region has its persistence domain; eADR needs cpu_cache in every region."""
     sysfs = tmp_path / "sys"
     for name, domain in (("region0", "cpu_cache"), ("region1", "memory_controller"), ("region10", None)):
         (sysfs / "bus/nd/devices" / name).mkdir(parents=True)
@@ -413,7 +411,7 @@ def test_regions(
     (sysfs / "dev/block").mkdir(parents=True)
     (sysfs / f"dev/block/{os.major(number)}:{os.minor(number)}").symlink_to(disk)
     monkeypatch.setattr(_platform, "SYSFS", sysfs)
-    found = examined(capsys, path)
+    found = examine(capsys, path)
     assert [tuple(region.values()) for region in found["platform"]["regions"]] == [
         ("region0", "cpu_cache"),
         ("region1", "memory_controller"),
@@ -428,7 +426,7 @@ def test_regions(
     assert "region10           persistence domain unknown\n" in text
     for name in ("region1", "region10"):
         (sysfs / "bus/nd/devices" / name / "persistence_domain").write_text("cpu_cache", encoding="ascii")
-    assert examined(capsys, path)["platform"]["eadr"] is True
+    assert examine(capsys, path)["platform"]["eadr"] is True
 
 
 CLWB = "processor : 0\nflags\t\t: fpu clflush clflushopt clwb\n"
@@ -449,11 +447,11 @@ CLWB = "processor : 0\nflags\t\t: fpu clflush clflushopt clwb\n"
     ],
 )
 def test_flush_instruction(cpuinfo: str, environment: dict[str, str], expected: str | None) -> None:
-    """The instruction follows from the processor and the environment."""
+    """The flush instruction follows from the processor and the environment."""
     assert _platform.flush_instruction(cpuinfo, environment) == expected
 
 
-TELL = """
+PRINT_INSTRUCTION = """
 import json
 import pmem2
 from pmem2.cli import info
@@ -462,34 +460,37 @@ print(info.examine_platform().flush_instruction)
 
 
 @pytest.mark.parametrize("variables", [[], ["PMEM_NO_CLWB"], ["PMEM_NO_CLWB", "PMEM_NO_CLFLUSHOPT"]])
-def test_the_flush_instruction_is_that_of_libpmem2(
+def test_flush_instruction_of_libpmem2(
     variables: list[str], debug_library: Path, tmp_path: Path, run_child: RunChild
 ) -> None:
-    """libpmem2's debug build logs which instruction it uses: it is the one that we tell."""
+    """The log of libpmem2's debug build names the same flush instruction."""
     log = tmp_path / "log"
     environment = {"LD_LIBRARY_PATH": str(debug_library), "PMEM2_LOG_LEVEL": "3", "PMEM2_LOG_FILE": str(log)}
-    done = run_child(TELL, **environment, **dict.fromkeys(variables, "1"))
+    done = run_child(PRINT_INSTRUCTION, **environment, **dict.fromkeys(variables, "1"))
     assert done.returncode == 0, done.stderr
     assert f"using {done.stdout.strip()}\n" in log.read_text(encoding="utf-8")
 
 
-def test_library(tmp_path: Path) -> None:
-    """The version is in the library's own text, or unknown."""
-    told, silent = tmp_path / "libpmem2.so.1", tmp_path / "libpmem2-0123.so"
-    told.write_bytes(b"\0\1src version:1.13.1+git5.g0\0more")
-    silent.write_bytes(b"\0")
+def test_loaded_libpmem2(tmp_path: Path) -> None:
+    """The version is the one in the library file, or unknown."""
+    versioned, unversioned = tmp_path / "libpmem2.so.1", tmp_path / "libpmem2-0123.so"
+    versioned.write_bytes(b"\0\1src version:1.13.1+git5.g0\0more")
+    unversioned.write_bytes(b"\0")
     line = "7f00-7f01 r--p 00000000 fe:00 123   {}\n"
-    assert _platform.library(line.format("/lib/libc.so") + line.format(told)) == (str(told), "1.13.1+git5.g0")
-    assert _platform.library(line.format(silent)) == (str(silent), None)
-    assert _platform.library(line.format("/gone/libpmem2.so.1 (deleted)")) == (
+    assert _platform.loaded_libpmem2(line.format("/lib/libc.so") + line.format(versioned)) == (
+        str(versioned),
+        "1.13.1+git5.g0",
+    )
+    assert _platform.loaded_libpmem2(line.format(unversioned)) == (str(unversioned), None)
+    assert _platform.loaded_libpmem2(line.format("/gone/libpmem2.so.1 (deleted)")) == (
         "/gone/libpmem2.so.1 (deleted)",
         None,
     )
-    assert _platform.library(line.format("/lib/libc.so")) == (None, None)
+    assert _platform.loaded_libpmem2(line.format("/lib/libc.so")) == (None, None)
 
 
-def test_the_library_that_is_loaded() -> None:
-    """Of the library that is loaded here both are known."""
+def test_platform_names_libpmem2() -> None:
+    """The path and the version of the loaded libpmem2 are known."""
     found = info.examine_platform()
     assert found.libpmem2_path is not None
     assert Path(found.libpmem2_path).exists()
@@ -497,12 +498,12 @@ def test_the_library_that_is_loaded() -> None:
     assert re.match(r"\d+\.\d+", found.libpmem2_version)
 
 
-def test_the_version_is_that_of_the_package() -> None:
-    """pkg-config knows the same version."""
+def test_version_agrees_with_pkg_config() -> None:
+    """pkg-config reports the same version."""
     try:
-        said = subprocess.run(["pkg-config", "--modversion", "libpmem2"], capture_output=True, text=True, check=True)
+        output = subprocess.run(["pkg-config", "--modversion", "libpmem2"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("pkg-config does not know libpmem2")
     found = info.examine_platform().libpmem2_version
     assert found is not None
-    assert found.startswith(said.stdout.strip().split("+")[0])
+    assert found.startswith(output.stdout.strip().split("+")[0])

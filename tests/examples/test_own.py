@@ -1,73 +1,56 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Our own examples: what they promise, within a process, between two, and from the command line."""
+"""Our own examples: their classes in one process, in two processes, and their command lines."""
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import pmem2
+from examples.importing import EXAMPLES, import_example
 
-FOLDER = Path(__file__).parents[2] / "examples"
 SIZE = 1 << 16
-
-
-def example(name: str) -> ModuleType:
-    """Return an example as a module."""
-    return script(FOLDER / f"{name}.py")
-
-
-def script(path: Path) -> ModuleType:
-    """Return a program as a module."""
-    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pmem2.Map]:
-    """A map of zeros; without msync, which would take most of the time of these tests."""
+    """A map of zeros, without msync, which would take most of the time of these tests."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
     with pmem2.open(tmp_path / "memory", "w+", size=SIZE) as map:
         yield map
 
 
 @pytest.fixture
-def again(memory: pmem2.Map, tmp_path: Path) -> Iterator[pmem2.Map]:
-    """The same memory, as another process maps it."""
+def same_memory(memory: pmem2.Map, tmp_path: Path) -> Iterator[pmem2.Map]:
+    """A second map of the same file, as in another process."""
     with pmem2.open(tmp_path / "memory") as map:
         yield map
 
 
 def start(name: str, *arguments: str) -> subprocess.Popen[str]:
     """Start an example."""
-    command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments]
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run(name: str, *arguments: str) -> tuple[int, str, str]:
-    """Run an example; return its status and what it printed."""
+    """Run an example; return its status, its output and its errors."""
     with start(name, *arguments) as process:
-        output, complaint = process.communicate(timeout=60)
-    return process.returncode, output, complaint
+        output, error = process.communicate(timeout=60)
+    return process.returncode, output, error
 
 
 # ---- append_queue.py
 
 
-def test_queue_keeps_the_order_through_many_rounds(memory: pmem2.Map, again: pmem2.Map) -> None:
-    """What one end puts the other takes, in order, whatever the lengths, and however often the ring goes round."""
-    queue = example("append_queue")
-    producer, consumer = queue.AppendQueue(memory), queue.AppendQueue(again)
+def test_queue_keeps_order(memory: pmem2.Map, same_memory: pmem2.Map) -> None:
+    """The consumer takes records in the order of the producer, also when the ring wraps around."""
+    queue = import_example("append_queue")
+    producer, consumer = queue.AppendQueue(memory), queue.AppendQueue(same_memory)
     expected: list[bytes] = []
     for number in range(1000):
         record = bytes([number % 256]) * (number * 37 % 301)
@@ -79,21 +62,21 @@ def test_queue_keeps_the_order_through_many_rounds(memory: pmem2.Map, again: pme
     assert memory.load_u64(queue.TAIL) > 2 * SIZE
 
 
-def test_queue_delivers_again_what_was_not_dealt_with(memory: pmem2.Map, again: pmem2.Map) -> None:
-    """A record stays until the next one is asked for."""
-    queue = example("append_queue")
+def test_queue_redelivers(memory: pmem2.Map, same_memory: pmem2.Map) -> None:
+    """A record stays in the queue until the consumer asks for the next one."""
+    queue = import_example("append_queue")
     for text in (b"first", b"second"):
         queue.AppendQueue(memory).put(text)
     taking = queue.AppendQueue(memory).take_all()
     assert next(taking) == b"first"
     assert next(taking) == b"second"
-    assert list(queue.AppendQueue(again).take_all()) == [b"second"]
-    assert queue.AppendQueue(again).first() is None
+    assert list(queue.AppendQueue(same_memory).take_all()) == [b"second"]
+    assert queue.AppendQueue(same_memory).first() is None
 
 
 def test_queue_full(memory: pmem2.Map) -> None:
-    """A record for which there is no room changes nothing, and finds room when others were taken."""
-    queue = example("append_queue").AppendQueue(memory)
+    """A record that does not fit changes nothing; it fits when others are taken."""
+    queue = import_example("append_queue").AppendQueue(memory)
     half = bytes(SIZE // 2)
     queue.put(half)
     with pytest.raises(ValueError, match="full"):
@@ -104,7 +87,7 @@ def test_queue_full(memory: pmem2.Map) -> None:
 
 
 def test_queue_of_two_processes(tmp_path: Path) -> None:
-    """Another process takes what a killed one has put."""
+    """A process takes the records of processes that have ended."""
     path = str(tmp_path / "queue")
     assert run("append_queue", path, "put", "one", "two") == (0, "", "")
     assert run("append_queue", path, "put", "three") == (0, "", "")
@@ -115,27 +98,27 @@ def test_queue_of_two_processes(tmp_path: Path) -> None:
 # ---- table.py
 
 
-def test_table_is_a_mapping(memory: pmem2.Map, again: pmem2.Map) -> None:
-    """It does what a dict does, and another process sees it."""
-    table = example("table")
-    mine, theirs = table.Table(memory), table.Table(again)
-    shadow: dict[bytes, bytes] = {}
+def test_table_is_mapping(memory: pmem2.Map, same_memory: pmem2.Map) -> None:
+    """A table behaves like a dict, and another map of the file sees the same."""
+    table = import_example("table")
+    writer, reader = table.Table(memory), table.Table(same_memory)
+    expected: dict[bytes, bytes] = {}
     for number in range(300):
         key, value = b"%d" % (number * 7 % 40), b"v" * (number % 60)
-        if number % 5 == 4 and key in shadow:
-            del mine[key], shadow[key]
+        if number % 5 == 4 and key in expected:
+            del writer[key], expected[key]
         else:
-            mine[key] = shadow[key] = value
-        assert dict(theirs) == shadow
-    assert len(theirs) == len(shadow)
-    assert b"missing" not in theirs
+            writer[key] = expected[key] = value
+        assert dict(reader) == expected
+    assert len(reader) == len(expected)
+    assert b"missing" not in reader
     with pytest.raises(KeyError):
-        del mine[b"missing"]
+        del writer[b"missing"]
 
 
 def test_table_full(memory: pmem2.Map) -> None:
-    """A full table refuses, and is as it was."""
-    table = example("table").Table(memory)
+    """A full table refuses new records and keeps the old ones."""
+    table = import_example("table").Table(memory)
     table[b"key"] = b"old"
     with pytest.raises(ValueError, match="full"):
         table[b"key"] = bytes(SIZE)
@@ -146,8 +129,8 @@ def test_table_full(memory: pmem2.Map) -> None:
     assert len(table) > 100
 
 
-def test_table_from_the_command_line(tmp_path: Path) -> None:
-    """What one process sets another one gets."""
+def test_table_commands(tmp_path: Path) -> None:
+    """A process reads the values that another process has set."""
     path = str(tmp_path / "table")
     assert run("table", path, "set", "city", "Berlin") == (0, "", "")
     assert run("table", path, "set", "city", "Bern") == (0, "", "")
@@ -160,22 +143,22 @@ def test_table_from_the_command_line(tmp_path: Path) -> None:
 # ---- shared_header.py
 
 
-def test_header_never_shows_half_a_message(memory: pmem2.Map, again: pmem2.Map) -> None:
-    """A reader sees each message whole, and a writer goes on where the last one ended."""
-    header = example("shared_header")
-    assert header.latest(again) == (0, b"")
+def test_header_shows_whole_messages(memory: pmem2.Map, same_memory: pmem2.Map) -> None:
+    """A reader sees whole messages, and a new writer continues the numbering."""
+    header = import_example("shared_header")
+    assert header.latest(same_memory) == (0, b"")
     for number in range(1, 50):
-        message = bytes([number]) * (number * 5 % header.LONGEST)
+        message = bytes([number]) * (number * 5 % header.MAX_LENGTH)
         header.Writer(memory).publish(message)
-        assert header.latest(again) == (number, message)
+        assert header.latest(same_memory) == (number, message)
     with pytest.raises(ValueError, match="at most"):
         header.Writer(memory).publish(bytes(SIZE))
-    assert header.latest(again)[0] == 49
+    assert header.latest(same_memory)[0] == 49
 
 
-def test_header_reader_waits_in_another_process(memory: pmem2.Map, tmp_path: Path) -> None:
-    """A process that polls sees what this one publishes, in order, up to the end."""
-    header = example("shared_header")
+def test_header_reader_process(memory: pmem2.Map, tmp_path: Path) -> None:
+    """A polling process sees published messages in order, up to the last one."""
+    header = import_example("shared_header")
     writer = header.Writer(memory)
     writer.publish(b"begin")
     with start("shared_header", str(tmp_path / "memory"), "read") as reader:
@@ -184,8 +167,8 @@ def test_header_reader_waits_in_another_process(memory: pmem2.Map, tmp_path: Pat
         for number in range(2, 200):
             writer.publish(b"message %d" % number)
         writer.publish(header.END)
-        output, complaint = reader.communicate(timeout=60)
-    assert (reader.returncode, complaint) == (0, "")
+        output, error = reader.communicate(timeout=60)
+    assert (reader.returncode, error) == (0, "")
     lines = [line.split(" ", 1) for line in output.splitlines()]
     assert lines.pop() == ["200", "end"]
     assert [text for _, text in lines] == [f"message {number}" for number, _ in lines]
@@ -193,47 +176,47 @@ def test_header_reader_waits_in_another_process(memory: pmem2.Map, tmp_path: Pat
 
 
 def test_header_needs_space(tmp_path: Path) -> None:
-    """A file that is too small is refused."""
+    """A small file is refused."""
     path = tmp_path / "small"
     path.write_bytes(bytes(100))
-    status, _, complaint = run("shared_header", str(path), "read")
-    assert (status, complaint) == (1, f"{path} has 100 bytes, and 576 are needed\n")
+    status, _, error = run("shared_header", str(path), "read")
+    assert (status, error) == (1, f"{path} has 100 bytes, but needs 576\n")
 
 
 # ---- numpy_array.py
 
 
-def test_array_saves_the_changed_rows(memory: pmem2.Map, again: pmem2.Map) -> None:
-    """What was set is in the memory, and after a save nothing is left to be saved."""
+def test_array_saves_changed_rows(memory: pmem2.Map, same_memory: pmem2.Map) -> None:
+    """Changed rows are in memory, and after a save no row counts as changed."""
     pytest.importorskip("numpy")
-    matrix = example("numpy_array").Matrix(memory)
+    matrix = import_example("numpy_array").Matrix(memory)
     matrix[2] = (1.0, 2.0, 3.0, 4.0)
     matrix[-1] = (5.0, 6.0, 7.0, 8.0)
     assert matrix.changed == {2, len(matrix.array) - 1}
     matrix.save()
     assert not matrix.changed
     matrix.close()
-    with again.view() as view, view.cast("d") as numbers:
+    with same_memory.view() as view, view.cast("d") as numbers:
         assert numbers[8:12].tolist() == [1.0, 2.0, 3.0, 4.0]
         assert numbers[-4:].tolist() == [5.0, 6.0, 7.0, 8.0]
 
 
-def test_array_from_the_command_line(tmp_path: Path) -> None:
-    """What one process sets another one shows."""
+def test_array_commands(tmp_path: Path) -> None:
+    """A process shows the rows that another process has set."""
     pytest.importorskip("numpy")
     path = str(tmp_path / "array")
     assert run("numpy_array", path, "set", "3", "1", "2", "3", "4.5") == (0, "3 1.0 2.0 3.0 4.5\n", "")
     assert run("numpy_array", path, "show") == (0, "3 1.0 2.0 3.0 4.5\n", "")
-    status, output, complaint = run("numpy_array", path, "set", "9999", "1", "2", "3", "4")
+    status, output, error = run("numpy_array", path, "set", "9999", "1", "2", "3", "4")
     assert (status, output) == (1, "")
-    assert "9999" in complaint
+    assert "9999" in error
 
 
 @pytest.mark.parametrize("name", ["append_queue", "numpy_array", "shared_header", "table"])
 def test_usage(name: str) -> None:
-    """Who uses an example wrongly is told how to use it."""
+    """Wrong usage prints the usage."""
     if name == "numpy_array":
         pytest.importorskip("numpy")
-    status, output, complaint = run(name, "file", "nonsense")
+    status, output, error = run(name, "file", "nonsense")
     assert (status, output) == (1, "")
-    assert complaint.startswith("usage: ")
+    assert error.startswith("usage: ")

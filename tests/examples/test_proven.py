@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The examples in every state that a power cut could leave, each for what it promises.
+"""The guarantees of the examples in every state that a power failure could leave.
 
-Not here: advanced.py, which only reads, and map_multiple_files.py, which makes no promise before it ends.
+advanced.py has no test here because it only reads, map_multiple_files.py because it guarantees nothing before it ends.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 
 import pmem2
-from examples.test_own import FOLDER, example, script
+from examples.importing import EXAMPLES, import_example, import_script
 from pmem2 import Granularity, MemFlag
 from pmem2.cli import demo
 from pmem2.testing import CrashConsistencyError, explore, explore_model
 
-WORKS_ON = [Granularity.BYTE, Granularity.CACHE_LINE, Granularity.PAGE]
+GRANULARITIES = [Granularity.BYTE, Granularity.CACHE_LINE, Granularity.PAGE]
 RECORDS = [b"first", b"the second record", b"", b"4th", b"fifth"]
 
-# ---- PMDK's
+# ---- ports of PMDK's examples
 
 
-@pytest.mark.parametrize("granularity", WORKS_ON)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_basic(granularity: Granularity) -> None:
-    """Once greet() has returned the greeting is there."""
-    basic = example("basic")
+    """The greeting is durable when greet() returns."""
+    basic = import_example("basic")
 
     def workload(map: pmem2.Map) -> Iterator[None]:
         basic.greet(map)
@@ -38,13 +38,13 @@ def test_basic(granularity: Granularity) -> None:
     explore(workload, check, size=4096, granularity=granularity)
 
 
-@pytest.mark.parametrize("granularity", WORKS_ON)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_log(granularity: Granularity) -> None:
-    """A record, or a vector of them, is in the log wholly or not at all; making and emptying a log is done at once."""
-    module = example("log")
+    """Appending one record or several, creating and emptying a log are atomic."""
+    module = import_example("log")
 
     class Model:
-        """What a log is like."""
+        """A log without a medium."""
 
         def __init__(self) -> None:
             self.content = b""
@@ -78,30 +78,27 @@ def test_log(granularity: Granularity) -> None:
     assert report.images > 5
 
 
-@pytest.mark.parametrize("granularity", WORKS_ON)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_redo(granularity: Granularity) -> None:
-    """A node is in the list or not, and the list is whole.
-
-    The quirk of the C program, that it persists the pointer to the log and not the log, is not kept: no byte depends
-    on it.
-    """
-    module = example("redo")
+    """Adding a node is atomic, and the list is never broken."""
+    # The C program persists the pointer to the log instead of the log; the port does not, and no byte depends on it.
+    module = import_example("redo")
 
     class Model:
-        """A sorted list; equal keys are in the reverse order."""
+        """A sorted list; of equal keys the newest comes first."""
 
         def __init__(self) -> None:
             self.nodes: list[tuple[int, int]] = []
 
         def add(self, key: int, value: int) -> None:
-            place = sum(other < key for other, _ in self.nodes)
-            self.nodes.insert(place, (key, value))
+            index = sum(other < key for other, _ in self.nodes)
+            self.nodes.insert(index, (key, value))
 
         def __iter__(self) -> Iterator[tuple[int, int, int, int, int]]:
             return ((0, 0, 0, key, value) for key, value in self.nodes)
 
         def check(self) -> None:
-            """All is well."""
+            """Do nothing: a list cannot break."""
 
     def view(pool: Model) -> list[tuple[int, int]]:
         pool.check()
@@ -124,14 +121,14 @@ def test_redo(granularity: Granularity) -> None:
     assert report.images > 10
 
 
-@pytest.mark.parametrize("granularity", WORKS_ON)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_ring_buffer(granularity: Granularity) -> None:
-    """With one thread: entries come out as they went in, none is lost, none comes twice, the ring goes round."""
-    module = example("ringbuf")
+    """With one thread, entries leave in order, none is lost or repeated, and the ring wraps around."""
+    module = import_example("ringbuf")
     size = 72
 
     class Ring:
-        """A ring buffer, and what is in it."""
+        """A ring buffer of the example."""
 
         def __init__(self, map: pmem2.Map) -> None:
             self.ring = module.RingBuffer(map, size)
@@ -142,11 +139,11 @@ def test_ring_buffer(granularity: Granularity) -> None:
         def dequeue(self) -> None:
             assert self.ring.dequeue() is not None
 
-        def rest(self) -> list[bytes]:
+        def take_all(self) -> list[bytes]:
             return list(iter(self.ring.dequeue, None))
 
     class Model(Ring):
-        """A list is like it."""
+        """A ring buffer without a medium."""
 
         def __init__(self) -> None:
             self.entries: list[bytes] = []
@@ -157,7 +154,7 @@ def test_ring_buffer(granularity: Granularity) -> None:
         def dequeue(self) -> None:
             self.entries.pop(0)
 
-        def rest(self) -> list[bytes]:
+        def take_all(self) -> list[bytes]:
             return self.entries
 
     model: Ring = Model()
@@ -172,7 +169,7 @@ def test_ring_buffer(granularity: Granularity) -> None:
         ],
         Ring,
         model,
-        lambda ring: ring.rest(),
+        lambda ring: ring.take_all(),
         size=module.DATA + 3 * size,
         granularity=granularity,
         budget=2000,
@@ -180,9 +177,9 @@ def test_ring_buffer(granularity: Granularity) -> None:
     assert report.images > 10
 
 
-def written(map: pmem2.Map, *texts: bytes) -> Iterator[bytes]:
-    """Write texts as unsafe_shutdown.py does; yield each when the file is closed."""
-    module = example("unsafe_shutdown")
+def write_texts(map: pmem2.Map, *texts: bytes) -> Iterator[bytes]:
+    """Write texts as unsafe_shutdown.py does; yield each text when its file is closed."""
+    module = import_example("unsafe_shutdown")
     with pmem2.Source.from_anon(map.size) as source:
         for text in texts:
             pool = module.Pool(map, source, "pool")
@@ -193,9 +190,9 @@ def written(map: pmem2.Map, *texts: bytes) -> Iterator[bytes]:
             yield text
 
 
-def text_of(map: pmem2.Map) -> bytes:
+def read_text(map: pmem2.Map) -> bytes:
     """Return the text after recovery."""
-    module = example("unsafe_shutdown")
+    module = import_example("unsafe_shutdown")
     with pmem2.Source.from_anon(map.size) as source:
         pool = module.Pool(map, source, "pool")
         if pool.interrupted:
@@ -205,31 +202,35 @@ def text_of(map: pmem2.Map) -> bytes:
         return text
 
 
-@pytest.mark.parametrize("granularity", WORKS_ON)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_unsafe_shutdown(granularity: Granularity) -> None:
-    """A text that is written to an empty pool is there wholly or not at all."""
+    """Writing a text to an empty pool is atomic."""
 
     def check(map: pmem2.Map, acknowledged: list[bytes]) -> None:
-        assert text_of(map) in [b"a text of some length", *([] if acknowledged else [b"empty string"])]
+        assert read_text(map) in [b"a text of some length", *([] if acknowledged else [b"empty string"])]
 
-    explore(lambda map: written(map, b"a text of some length"), check, size=1024, granularity=granularity, budget=2000)
+    explore(
+        lambda map: write_texts(map, b"a text of some length"), check, size=1024, granularity=granularity, budget=2000
+    )
 
 
-@pytest.mark.xfail(raises=CrashConsistencyError, reason="as in the C program the old text is overwritten while valid")
-def test_unsafe_shutdown_of_a_second_text() -> None:
-    """A text that is written over another is not safe: the flag says all the time that what is there is valid."""
+@pytest.mark.xfail(
+    raises=CrashConsistencyError, reason="like the C program, the port overwrites the old text while it is valid"
+)
+def test_unsafe_shutdown_second_text() -> None:
+    """Replacing a text is not safe: the flag calls it valid while it is overwritten."""
 
     def check(map: pmem2.Map, acknowledged: list[bytes]) -> None:
-        assert text_of(map) in (b"empty string", b"a text of some length", b"other words, longer still")
+        assert read_text(map) in (b"empty string", b"a text of some length", b"other words, longer still")
 
-    explore(lambda map: written(map, b"a text of some length", b"other words, longer still"), check, size=1024)
+    explore(lambda map: write_texts(map, b"a text of some length", b"other words, longer still"), check, size=1024)
 
 
-# ---- what the project itself stores
+# ---- data structures of the project
 
 
 def test_demo() -> None:
-    """A record that the counter of `pmem2 demo` speaks of is whole, and no counted one is lost."""
+    """The records that the counter of `pmem2 demo` covers are intact, and no acknowledged one is lost."""
 
     def workload(map: pmem2.Map) -> Iterator[int]:
         for _ in range(3):
@@ -238,51 +239,51 @@ def test_demo() -> None:
     def check(map: pmem2.Map, acknowledged: list[int]) -> None:
         count = map.load_u64(demo.COUNTER)
         assert count - len(acknowledged) in (0, 1)
-        assert demo.damaged(map, count) == 0
+        assert demo.count_damaged(map, count) == 0
 
-    assert explore(workload, check, size=demo.place(4)).exhaustive
+    assert explore(workload, check, size=demo.record_offset(4)).exhaustive
 
 
-@pytest.mark.parametrize("granularity", WORKS_ON)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_ledger(granularity: Granularity) -> None:
-    """The ledger that is written while the power is cut, in the machine with NVDIMMs, over its end too."""
-    module = script(FOLDER.parent / "tools/nvdimm/ledger.py")
+    """The ledger of the power-cut test loses no acknowledged record, also when it wraps around."""
+    module = import_script(EXAMPLES.parent / "tools/nvdimm/ledger.py")
 
-    def recovered(map: pmem2.Map) -> Any:  # noqa: ANN401 # of a module that is found at run time
+    def recover(map: pmem2.Map) -> Any:  # noqa: ANN401 # the module is imported at run time
         ledger = module.Ledger.__new__(module.Ledger)
         ledger.name = "ledger"
         ledger.recover(map)
         return ledger
 
     def workload(map: pmem2.Map) -> Iterator[int]:
-        ledger = recovered(map)
+        ledger = recover(map)
         for _ in range(6):
             ledger.append()
             yield ledger.last
 
     def check(map: pmem2.Map, acknowledged: list[int]) -> None:
-        assert recovered(map).last - len(acknowledged) in (0, 1)
+        assert recover(map).last - len(acknowledged) in (0, 1)
 
     explore(workload, check, size=8192, granularity=granularity, budget=300)
 
 
-# ---- our own
+# ---- our own examples
 
 
-@pytest.mark.parametrize("granularity", WORKS_ON)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_queue(granularity: Granularity) -> None:
-    """Nothing that was put is lost before it was removed, and nothing else is there, though the ring goes round."""
-    queue = example("append_queue")
+    """The queue holds the records that were put and not removed, also when the ring wraps around."""
+    queue = import_example("append_queue")
 
     def workload(map: pmem2.Map) -> Iterator[str]:
-        mine = queue.AppendQueue(map)
+        writer = queue.AppendQueue(map)
         for record in RECORDS[:3]:
-            mine.put(record)
+            writer.put(record)
             yield "put"
         for record in RECORDS[3:]:
-            mine.remove_first()
+            writer.remove_first()
             yield "taken"
-            mine.put(record)
+            writer.put(record)
             yield "put"
 
     def check(map: pmem2.Map, acknowledged: list[str]) -> None:
@@ -296,8 +297,8 @@ def test_queue(granularity: Granularity) -> None:
 
 
 def test_queue_of_two_processes() -> None:
-    """What is taken makes room only when that is durable: another process's store can be seen before."""
-    queue = example("append_queue")
+    """Removing a record frees its space only when durable; another process's store is visible earlier."""
+    queue = import_example("append_queue")
     first, second, third = (letter * 24 for letter in (b"A", b"B", b"C"))
 
     def setup(map: pmem2.Map) -> None:
@@ -305,7 +306,7 @@ def test_queue_of_two_processes() -> None:
             queue.AppendQueue(map).put(record)
 
     def workload(map: pmem2.Map) -> None:
-        map.store_u64(queue.HEAD, 32)  # as the other process does in remove_first, and has not persisted yet
+        map.store_u64(queue.HEAD, 32)  # like remove_first in the other process, but not durable yet
         queue.AppendQueue(map).put(third)
 
     def check(map: pmem2.Map) -> None:
@@ -320,7 +321,7 @@ OPERATIONS = [(b"a", b"1"), (b"b", b"second"), (b"a", b"a longer value"), (b"b",
 def apply(
     table: MutableMapping[bytes, bytes], operations: list[tuple[bytes, bytes | None]]
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    """Set and remove; yield each operation when it is done."""
+    """Set and remove keys; yield each completed operation."""
     for key, value in operations:
         if value is None:
             del table[key]
@@ -329,10 +330,10 @@ def apply(
         yield key, value
 
 
-@pytest.mark.parametrize("granularity", WORKS_ON)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_table(granularity: Granularity) -> None:
-    """Each key has the value of the last operation that was acknowledged, or of the one under way."""
-    table = example("table")
+    """Each key has the value of its last acknowledged operation, or of the operation in progress."""
+    table = import_example("table")
 
     def workload(map: pmem2.Map) -> Iterator[object]:
         return apply(table.Table(map), OPERATIONS)
@@ -349,10 +350,10 @@ def test_table(granularity: Granularity) -> None:
     assert report.images > len(OPERATIONS)
 
 
-@pytest.mark.parametrize("granularity", WORKS_ON)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_header(granularity: Granularity) -> None:
-    """The last message is one that was published, or just being published, and it is whole."""
-    header = example("shared_header")
+    """The last message is whole, and was published or was being published."""
+    header = import_example("shared_header")
     messages = [b"", b"one", b"another message, which is longer", b"3"]
 
     def workload(map: pmem2.Map) -> Iterator[int]:
@@ -372,13 +373,13 @@ def test_header(granularity: Granularity) -> None:
 
 
 def test_header_of_two_writers() -> None:
-    """A writer goes on after what is durable, though the one before was killed when it had only stored the number."""
-    header = example("shared_header")
+    """A writer continues after the durable number, even if its predecessor only stored a newer one."""
+    header = import_example("shared_header")
 
     def workload(map: pmem2.Map) -> None:
         number = map.load_u64(header.NUMBER) + 1
-        map.memcpy(header.place(number), len(b"two").to_bytes(8, "little") + b"two")
-        map.store_u64(header.NUMBER, number)  # here it was killed
+        map.memcpy(header.slot_offset(number), len(b"two").to_bytes(8, "little") + b"two")
+        map.store_u64(header.NUMBER, number)  # the first writer is killed here
         header.Writer(map).publish(b"three")
 
     def check(map: pmem2.Map) -> None:
@@ -388,9 +389,9 @@ def test_header_of_two_writers() -> None:
 
 
 def test_array() -> None:
-    """Rows that were saved are there; in rows that are being saved each number is the old or the new one."""
+    """Saved rows are durable; in a row that is being saved, each number is the old or the new one."""
     pytest.importorskip("numpy")
-    array = example("numpy_array")
+    array = import_example("numpy_array")
     saves = [{0: 1.5, 2: 2.5}, {2: 3.5}, {1: 4.5, 3: 5.5}]
 
     def workload(map: pmem2.Map) -> Iterator[int]:
@@ -406,24 +407,24 @@ def test_array() -> None:
         rows = dict.fromkeys(range(4), 0.0)
         for save in saves[: len(acknowledged)]:
             rows.update(save)
-        under_way = saves[len(acknowledged)] if len(acknowledged) < len(saves) else {}
+        in_progress = saves[len(acknowledged)] if len(acknowledged) < len(saves) else {}
         matrix = array.Matrix(map)
         for row, number in rows.items():
-            assert set(matrix.array[row].tolist()) <= {number, under_way.get(row, number)}
+            assert set(matrix.array[row].tolist()) <= {number, in_progress.get(row, number)}
         matrix.close()
 
     explore(workload, check, size=4 * array.COLUMNS * 8)
 
 
-class Hasty:
-    """A map whose copies are not durable when they return."""
+class UnflushedMap:
+    """A map whose copies are not durable at return."""
 
     def __init__(self, map: pmem2.Map) -> None:
-        """Be like *map* otherwise."""
+        """Wrap *map*."""
         self.map = map
 
     def __getattr__(self, name: str) -> object:
-        """Return what the map has."""
+        """Return an attribute of the map."""
         return getattr(self.map, name)
 
     def __getitem__(self, key: slice) -> bytes:
@@ -431,27 +432,27 @@ class Hasty:
         return self.map[key]
 
     def memcpy(self, offset: int, data: bytes) -> None:
-        """Copy, and flush nothing."""
+        """Copy without a flush."""
         self.map.memcpy(offset, data, MemFlag.NOFLUSH)
 
     def memcpy_many(self, pieces: list[tuple[int, bytes]]) -> None:
-        """Copy, and flush nothing."""
+        """Copy without a flush."""
         for offset, data in pieces:
             self.memcpy(offset, data)
 
 
-def test_these_proofs_can_fail() -> None:
-    """Whoever publishes what is not durable yet is caught: in the queue, in the table, in the header."""
-    queue, table, header = example("append_queue"), example("table"), example("shared_header")
+def test_proofs_can_fail() -> None:
+    """The checks detect a queue, a table and a header that publish data before it is durable."""
+    queue, table, header = import_example("append_queue"), import_example("table"), import_example("shared_header")
 
     def put(map: pmem2.Map) -> None:
-        queue.AppendQueue(Hasty(map)).put(b"record")
+        queue.AppendQueue(UnflushedMap(map)).put(b"record")
 
     def set_item(map: pmem2.Map) -> None:
-        table.Table(Hasty(map))[b"key"] = b"value"
+        table.Table(UnflushedMap(map))[b"key"] = b"value"
 
     def publish(map: pmem2.Map) -> None:
-        header.Writer(Hasty(map)).publish(b"message")
+        header.Writer(UnflushedMap(map)).publish(b"message")
 
     def check_queue(map: pmem2.Map) -> None:
         assert list(queue.AppendQueue(map).take_all()) in ([], [b"record"])

@@ -31,7 +31,7 @@ def test_demo_loses_nothing(
     if forced:
         monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", forced)
     assert main(["demo", str(tmp_path / name)]) == 0
-    assert "all that was persisted is there" in capsys.readouterr().out
+    assert "all durable data is there" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
