@@ -60,15 +60,16 @@ with pmem2.open(sys.argv[1], "r") as map:
 """
 
 
-def test_load_from_a_bad_page_kills(damaged: Path, run_child: RunChild) -> None:
-    """A load from the page before a bad one works, one from the bad page kills the process with SIGBUS."""
+def test_load_from_bad_page(damaged: Path, run_child: RunChild) -> None:
+    """A load from a bad page kills the process with SIGBUS; a load from the page before it works."""
     child = run_child(LOAD, str(damaged), str(BAD))
     assert child.returncode == -signal.SIGBUS, child.stderr
     assert child.stdout == f"{65 + BAD // PAGE - 1}\n"
 
 
-def test_row_198_reading_a_bad_page(damaged: Path, content: bytes) -> None:
-    """A read that touches the bad page is an IoFailError that says what to do; the pages around it are read."""
+@pytest.mark.upstream("pmem2_badblock/TEST2")
+def test_read_bad_page(damaged: Path, content: bytes) -> None:
+    """Reading a bad page raises an IoFailError with a hint; the pages around it can be read."""
     with pmem2.Source.from_path(damaged) as source:
         for size, offset in ((1, BAD), (PAGE, BAD), (PAGE + 1, BAD - 1), (len(content), 0)):
             with pytest.raises(pmem2.IoFailError, match="bad_blocks"):
@@ -79,8 +80,10 @@ def test_row_198_reading_a_bad_page(damaged: Path, content: bytes) -> None:
         assert source.pread_mcsafe(len(content) - BAD - PAGE, BAD + PAGE) == content[BAD + PAGE :]
 
 
-def test_row_198_the_library_reading_a_bad_page(damaged: Path) -> None:
-    """libpmem2 itself says IO_FAIL."""
+@pytest.mark.upstream("pmem2_badblock/TEST2")
+@pytest.mark.libpmem2
+def test_library_reads_bad_page(damaged: Path) -> None:
+    """libpmem2 reports IO_FAIL when it reads a bad page."""
     fd = os.open(damaged, os.O_RDWR)
     try:
         with libpmem2.source(fd) as pointer:
@@ -89,9 +92,10 @@ def test_row_198_the_library_reading_a_bad_page(damaged: Path) -> None:
         os.close(fd)
 
 
+@pytest.mark.upstream("pmem2_badblock/TEST3")
 @pytest.mark.parametrize("size", [PAGE, 8])
-def test_row_199_writing_a_bad_page(damaged: Path, content: bytes, size: int) -> None:
-    """Writing on the bad page is an error that names the bad block, even where the kernel says EFAULT."""
+def test_write_bad_page(damaged: Path, content: bytes, size: int) -> None:
+    """Writing a bad page raises an error that names the bad block, even if the kernel reports EFAULT."""
     with pmem2.Source.from_path(damaged) as source:
         with pytest.raises(OSError, match=r"bad block.*bad_blocks") as caught:
             source.pwrite_mcsafe(bytes(size), BAD)
@@ -101,14 +105,15 @@ def test_row_199_writing_a_bad_page(damaged: Path, content: bytes, size: int) ->
         assert source.pread_mcsafe(PAGE, BAD + PAGE) == content[BAD + PAGE : BAD + 2 * PAGE]
 
 
-def test_row_197_bad_page_listed(damaged: Path) -> None:
-    """The bad page, and nothing else, is in the list: with its place in the file."""
+@pytest.mark.upstream("pmem2_badblock/TEST0")
+def test_list_bad_page(damaged: Path) -> None:
+    """The list contains only the bad page, with its offset in the file."""
     with pmem2.Source.from_path(damaged) as source, source.bad_blocks() as blocks:
         assert list(blocks) == [BadBlock(BAD, PAGE)]
 
 
-def test_bad_sector_is_listed_as_its_page(fragile: Path, content: bytes) -> None:
-    """One bad sector makes its page bad, since a file system mends whole blocks."""
+def test_bad_sector_listed_as_page(fragile: Path, content: bytes) -> None:
+    """A bad sector is listed as its whole page, since a file system repairs whole blocks."""
     path = fragile / "sector"
     path.write_bytes(content)
     inject.make_bad(path, 7 * PAGE + 1024, 512)
@@ -116,8 +121,8 @@ def test_bad_sector_is_listed_as_its_page(fragile: Path, content: bytes) -> None
         assert list(blocks) == [BadBlock(7 * PAGE, PAGE)]
 
 
-def test_bad_page_mended(damaged: Path, content: bytes) -> None:
-    """Once cleared, the bad page reads as zeros, can be written again, and the rest of the file is as it was."""
+def test_clear_bad_page(damaged: Path, content: bytes) -> None:
+    """A cleared page reads as zeros and can be written; the rest of the file is unchanged."""
     with pmem2.Source.from_path(damaged) as source:
         with source.bad_blocks() as blocks:
             for block in blocks:
@@ -128,7 +133,7 @@ def test_bad_page_mended(damaged: Path, content: bytes) -> None:
     assert damaged.read_bytes() == mended
 
 
-def test_bad_blocks_outlive_their_source(damaged: Path) -> None:
+def test_bad_blocks_outlive_source(damaged: Path) -> None:
     """A context lists and clears after its source was closed."""
     with pmem2.Source.from_path(damaged) as source:
         blocks = source.bad_blocks()
@@ -139,8 +144,8 @@ def test_bad_blocks_outlive_their_source(damaged: Path) -> None:
         assert source.pread_mcsafe(PAGE, BAD) == bytes(PAGE)
 
 
-def test_clearing_through_a_read_only_source(damaged: Path) -> None:
-    """A context of a source that is open for reading lists, but does not clear."""
+def test_clear_read_only_source(damaged: Path) -> None:
+    """A context of a read-only source lists bad blocks but cannot clear them."""
     with pmem2.Source.from_path(damaged, writable=False) as source, source.bad_blocks() as blocks:
         block = next(blocks)
         assert block == BadBlock(BAD, PAGE)
@@ -166,23 +171,25 @@ def broken(devdax: Path) -> int:
     return place
 
 
-def test_row_197_bad_page_of_a_device_listed(devdax: Path, broken: int) -> None:
-    """A page of a device that the processor has reported is listed, with its place on the device."""
+@pytest.mark.upstream("pmem2_badblock/TEST1")
+def test_list_bad_device_page(devdax: Path, broken: int) -> None:
+    """A device page that the processor reported as bad is listed with its offset on the device."""
     assert in_list(devdax, broken) == [BadBlock(broken, PAGE)]
     assert not in_list(devdax, broken - 1)
     assert not in_list(devdax, broken + PAGE)
 
 
-def test_row_200_writing_a_bad_page_of_a_device(devdax: Path, broken: int) -> None:
-    """A device is written as memory is, without the kernel: the write succeeds, and the list does not change."""
+@pytest.mark.upstream("pmem2_badblock/TEST5")
+def test_write_bad_device_page(devdax: Path, broken: int) -> None:
+    """A write to a bad device page bypasses the kernel: it succeeds, and the list does not change."""
     with pmem2.Source.from_path(devdax) as source:
         source.pwrite_mcsafe(b"w" * PAGE, broken)
         assert source.pread_mcsafe(PAGE, broken) == b"w" * PAGE  # only the list is bad here, the memory is not
     assert in_list(devdax, broken)
 
 
-def test_clearing_a_device_that_cannot(devdax: Path, broken: int) -> None:
-    """Where the NVDIMM has no command for it, clearing is an error that says so, and the page stays listed."""
+def test_clear_unsupported_device(devdax: Path, broken: int) -> None:
+    """Clearing fails with a clear error if the NVDIMM lacks the command, and the page stays listed."""
     (block,) = in_list(devdax, broken)
     with pmem2.Source.from_path(devdax) as source, source.bad_blocks() as blocks:
         assert block in list(blocks)

@@ -46,7 +46,7 @@ def damaged(fsdax: Path) -> Iterator[Path]:
 
 
 def test_info(fsdax: Path, devdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file and a device are what they are, with the reason, the region and its persistence domain."""
+    """`info` describes a file and a device with granularity, reason, region and persistence domain."""
     path = fsdax / "file"
     path.write_bytes(CONTENT)
     found = told(capsys, path, devdax, fsdax)
@@ -83,8 +83,8 @@ sys.exit(main(["info", "--json", sys.argv[1]]))
 """
 
 
-def test_info_for_a_plain_user(devdax: Path, run_child: RunChild) -> None:
-    """Of a device that one may not open there is told what sysfs knows, and that the rest needs root."""
+def test_info_without_root(devdax: Path, run_child: RunChild) -> None:
+    """`info` without root shows the device facts of sysfs and lists the fields that need root."""
     done = run_child(AS_NOBODY, str(devdax))
     assert (done.returncode, done.stderr) == (0, "")
     (found,) = json.loads(done.stdout)["paths"]
@@ -98,8 +98,8 @@ def test_info_for_a_plain_user(devdax: Path, run_child: RunChild) -> None:
     ]
 
 
-def test_the_table_is_the_one_of_the_documentation(fsdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What docs/command-line.md shows is what is printed here, but for what another file system is or has."""
+def test_info_matches_documentation(fsdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table in docs/command-line.md matches the output, except for lines that vary by system."""
     page = (Path(__file__).parents[2] / "docs/command-line.md").read_text(encoding="utf-8")
     shown = re.findall(r"^```console\n\$ pmem2 info /mnt/pmem/database\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     path = fsdax / "database"
@@ -119,10 +119,8 @@ def test_the_table_is_the_one_of_the_documentation(fsdax: Path, capsys: pytest.C
         assert line.startswith(wanted)
 
 
-def test_copy_saves_what_a_bad_block_has_left(
-    damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A copy of a damaged file has everything but the bad pages, tells which these are, and replaces no good file."""
+def test_copy_damaged_file(damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A copy of a damaged file keeps the readable pages, reports the lost ones and replaces no good file."""
     assert told(capsys, damaged)["paths"][0]["bad_blocks"] == [{"offset": 5 * PAGE, "length": 2 * PAGE}]
     copy = tmp_path / "copy"
     assert main(["copy", "--verify", str(damaged), str(copy)]) == 1
@@ -136,7 +134,7 @@ def test_copy_saves_what_a_bad_block_has_left(
 
 
 def test_badblocks(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Bad blocks are listed, and cleared when that is asked for: zeros there, the rest untouched."""
+    """`badblocks` lists bad blocks and, on request, clears them to zeros; the rest is unchanged."""
     assert main(["badblocks", str(damaged)]) == 0
     assert "1 bad, 8 KiB in all" in capsys.readouterr().out
     assert main(["badblocks", str(damaged), "--clear", "--yes"]) == 0
@@ -146,10 +144,10 @@ def test_badblocks(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("variable", ["PMEM2_TEST_DEVDAX", "PMEM2_TEST_SOFTDAX"])
-def test_copy_to_a_device_and_back(
+def test_copy_device_round_trip(
     devdax: Path, tmp_path: Path, variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device is written in place, its holes are zeros, and it can be read back: with an NVDIMM behind it or not."""
+    """A copy writes a device in place, with zeros for holes, and can read it back, with or without an NVDIMM."""
     device = os.environ[variable]
     source = tmp_path / "source"
     with open(source, "wb") as file:

@@ -88,15 +88,17 @@ def check_here(fd: int, granularity: Granularity, check: str) -> None:
         memcpy_child.CHECKS[check](facade, fd)
 
 
+@pytest.mark.upstream("pmem2_memcpy/TEST0")
 @pytest.mark.medium
-def test_row_155_memcpy(open_file: int, granularity: Granularity) -> None:
+def test_memcpy(open_file: int, granularity: Granularity) -> None:
     """A memcpy copies exactly, with every flag, to memory and to the file."""
     check_here(open_file, granularity, "memcpy")
 
 
+@pytest.mark.upstream("pmem2_memcpy/TEST0")
 @pytest.mark.parametrize("flags", memcpy_child.EXCLUSIVE, ids=repr)
-def test_row_155_exclusive_flags_are_refused(map: pmem2.Map, granularity: Granularity, flags: MemFlag) -> None:
-    """Flags that exclude each other, which libpmem2 lets through, are a ValueError of every copy."""
+def test_conflicting_flags(map: pmem2.Map, granularity: Granularity, flags: MemFlag) -> None:
+    """Conflicting flags, which libpmem2 accepts, are a ValueError in every copy method."""
     with pytest.raises(ValueError, match="exclude each other"):
         map.memcpy(0, b"data", flags)
     with pytest.raises(ValueError, match="exclude each other"):
@@ -106,73 +108,95 @@ def test_row_155_exclusive_flags_are_refused(map: pmem2.Map, granularity: Granul
     assert map[0:4] == bytes(4)
 
 
+@pytest.mark.upstream("pmem2_memcpy/TEST0")
 @pytest.mark.parametrize("environment", WRITE_COMBINING, ids=name_of)
-def test_row_155_memcpy_write_combining(check_in: CheckIn, environment: Environment) -> None:
-    """A memcpy copies exactly with and without the workaround for write combining."""
+def test_memcpy_write_combining(check_in: CheckIn, environment: Environment) -> None:
+    """A memcpy copies exactly with and without the write-combining workaround."""
     check_in(environment, "memcpy")
 
 
-def test_row_156_memcpy_without_movnt(check_in: CheckIn) -> None:
+@pytest.mark.upstream("pmem2_memcpy/TEST1")
+def test_memcpy_without_movnt(check_in: CheckIn) -> None:
     """A memcpy copies exactly without SIMD instructions."""
     check_in(NO_MOVNT, "memcpy")
 
 
-def test_row_157_memcpy_of_libc(check_in: CheckIn) -> None:
-    """A memcpy copies exactly by libc's memmove."""
+@pytest.mark.upstream("pmem2_memcpy/TEST2")
+def test_memcpy_by_libc(check_in: CheckIn) -> None:
+    """A memcpy copies exactly with libc's memmove."""
     check_in(LIBC, "memcpy")
 
 
+@pytest.mark.upstream("pmem2_memcpy/TEST3", "pmem2_memcpy/TEST4", "pmem2_memcpy/TEST5")
 @pytest.mark.parametrize("environment", [AVX, SSE2, MOVDIR64B], ids=name_of)
-def test_row_158_memcpy_instructions(check_in: CheckIn, environment: Environment) -> None:
+def test_memcpy_instruction_sets(check_in: CheckIn, environment: Environment) -> None:
     """A memcpy copies exactly with each instruction set."""
     check_in(environment, "memcpy")
 
 
+@pytest.mark.upstream("pmem2_memmove/TEST0")
 @pytest.mark.medium
-def test_row_159_memmove(open_file: int, granularity: Granularity) -> None:
-    """A memmove of overlapping memory is as if copied through a buffer, in both directions, with every flag."""
+def test_memmove(open_file: int, granularity: Granularity) -> None:
+    """A memmove between overlapping ranges copies as if through a buffer, in both directions, with every flag."""
     check_here(open_file, granularity, "memmove")
 
 
+@pytest.mark.upstream("pmem2_memmove/TEST1", "pmem2_memmove/TEST2", "pmem2_memmove/TEST3", "pmem2_memmove/TEST4")
 @pytest.mark.parametrize("environment", VARIANTS, ids=name_of)
-def test_row_160_memmove_variants(check_in: CheckIn, environment: Environment) -> None:
-    """A memmove is exact with each of libpmem2's ways to copy."""
+def test_memmove_variants(check_in: CheckIn, environment: Environment) -> None:
+    """A memmove copies exactly with each of libpmem2's implementations."""
     check_in(environment, "memmove")
 
 
+@pytest.mark.upstream("pmem2_memset/TEST0")
 @pytest.mark.medium
-def test_row_161_memset(open_file: int, granularity: Granularity) -> None:
+def test_memset(open_file: int, granularity: Granularity) -> None:
     """A memset fills exactly its range, in memory and in the file, with every flag."""
     check_here(open_file, granularity, "memset")
 
 
+@pytest.mark.upstream("pmem2_memset/TEST0")
 @pytest.mark.parametrize("environment", WRITE_COMBINING, ids=name_of)
-def test_row_161_memset_write_combining(check_in: CheckIn, environment: Environment) -> None:
-    """A memset fills exactly with and without the workaround for write combining."""
+def test_memset_write_combining(check_in: CheckIn, environment: Environment) -> None:
+    """A memset fills exactly its range with and without the write-combining workaround."""
     check_in(environment, "memset")
 
 
+@pytest.mark.upstream(
+    "pmem2_memset/TEST1", "pmem2_memset/TEST2", "pmem2_memset/TEST3", "pmem2_memset/TEST4", "pmem2_memset/TEST5"
+)
 @pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=name_of)
-def test_row_162_memset_variants(check_in: CheckIn, environment: Environment) -> None:
-    """A memset fills exactly with each of libpmem2's ways to do it."""
+def test_memset_variants(check_in: CheckIn, environment: Environment) -> None:
+    """A memset fills exactly its range with each of libpmem2's implementations."""
     check_in(environment, "memset")
 
 
+@pytest.mark.upstream(
+    "pmem2_movnt/TEST0",
+    "pmem2_movnt/TEST1",
+    "pmem2_movnt/TEST2",
+    "pmem2_movnt/TEST3",
+    "pmem2_movnt/TEST4",
+    "pmem2_movnt/TEST5",
+)
 @pytest.mark.parametrize("environment", [{}, *VARIANTS, MOVDIR64B], ids=name_of)
-def test_row_164_movnt(check_in: CheckIn, environment: Environment) -> None:
-    """Copies of every power of two, on the heap too, are exact and leave the byte behind alone."""
+def test_movnt(check_in: CheckIn, environment: Environment) -> None:
+    """Copies of every power of two, also on the heap, are exact and leave the following byte alone."""
     check_in(environment, "movnt")
 
 
+@pytest.mark.upstream("pmem2_movnt_align/TEST0")
+@pytest.mark.libpmem2
 @pytest.mark.parametrize("threshold", [None, "0", "99999"])
-def test_row_165_movnt_align(check_in: CheckIn, threshold: str | None) -> None:
-    """Functions of a deleted map copy at any alignment without touching the pages before and behind."""
+def test_movnt_align(check_in: CheckIn, threshold: str | None) -> None:
+    """Functions of a deleted map copy at any alignment without touching the neighbouring pages."""
     check_in({} if threshold is None else {"PMEM_MOVNT_THRESHOLD": threshold}, "movnt_align")
 
 
+@pytest.mark.upstream("pmem2_movnt_align/TEST0")
 @pytest.mark.medium
-def test_row_165_closed_map(source: pmem2.Source, granularity: Granularity) -> None:
-    """The façade's copies are methods of the map: a ValueError once it is closed."""
+def test_copy_on_closed_map(source: pmem2.Source, granularity: Granularity) -> None:
+    """The copy methods of a closed Map raise ValueError."""
     with source.map() as map:
         copies_of_map = (map.memcpy, map.memmove)
     for copy in copies_of_map:
@@ -182,9 +206,17 @@ def test_row_165_closed_map(source: pmem2.Source, granularity: Granularity) -> N
         map.memset(0, 1, 4)
 
 
+@pytest.mark.upstream(
+    "pmem2_movnt_align/TEST1",
+    "pmem2_movnt_align/TEST2",
+    "pmem2_movnt_align/TEST3",
+    "pmem2_movnt_align/TEST4",
+    "pmem2_movnt_align/TEST10",
+)
+@pytest.mark.libpmem2
 @pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=name_of)
-def test_row_166_movnt_align_variants(check_in: CheckIn, environment: Environment) -> None:
-    """Each of libpmem2's ways to copy keeps to its range at any alignment."""
+def test_movnt_align_variants(check_in: CheckIn, environment: Environment) -> None:
+    """Each of libpmem2's implementations stays within its range at any alignment."""
     check_in(environment, "movnt_align")
 
 
@@ -227,9 +259,11 @@ def store_of(names: list[str]) -> tuple[str, str]:
     return {"mov": "t", "movnt": "nt"}[kind], instructions
 
 
+@pytest.mark.upstream("pmem2_mem_ext/TEST0")
+@pytest.mark.libpmem2
 @pytest.mark.parametrize(("environment", "suffix"), [(NO_MOVNT, "generic"), (LIBC, "libc")], ids=["generic", "libc"])
-def test_row_168_without_simd(logged: Logged, environment: Environment, suffix: str) -> None:
-    """Without SIMD a copy is one call of the generic code, or of libc's, whatever the flags."""
+def test_copy_without_simd(logged: Logged, environment: Environment, suffix: str) -> None:
+    """Without SIMD a copy is one call of the generic code or of libc, with any flags."""
     names = logged(environment, 1024)
     for kind, name in (("memcpy", "memmove"), ("memmove", "memmove"), ("memset", "memset")):
         for called in names[kind]:
@@ -263,21 +297,23 @@ def check_variants(logged: Logged, granularity: Granularity, size: int, environm
         assert [store_of(called) for called in names["facade"]] == [expected[index] for index in allowed]
 
 
+@pytest.mark.upstream("pmem2_mem_ext/TEST1", "pmem2_mem_ext/TEST3")
 @pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
 @pytest.mark.parametrize("granularity", [Granularity.PAGE, Granularity.CACHE_LINE], indirect=True, ids=str)
 @pytest.mark.parametrize("size", [128, 1024])
-def test_row_169_temporal_stores(
+def test_temporal_stores(
     logged: Logged, granularity: Granularity, size: int, environment: Environment, name: str
 ) -> None:
-    """On PAGE and CACHE_LINE the flags, else the size, choose between temporal and non-temporal stores."""
+    """On PAGE and CACHE_LINE the flags, then the size, choose between temporal and non-temporal stores."""
     check_variants(logged, granularity, size, environment, name)
 
 
+@pytest.mark.upstream("pmem2_mem_ext/TEST2", "pmem2_mem_ext/TEST4")
 @pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
 @pytest.mark.parametrize("granularity", [Granularity.BYTE], indirect=True, ids=str)
 @pytest.mark.parametrize("size", [128, 1024])
-def test_row_170_temporal_stores_on_byte(
+def test_temporal_stores_on_byte(
     logged: Logged, granularity: Granularity, size: int, environment: Environment, name: str
 ) -> None:
-    """On BYTE stores are temporal unless NONTEMPORAL."""
+    """On BYTE stores are temporal unless the flag NONTEMPORAL is set."""
     check_variants(logged, granularity, size, environment, name)

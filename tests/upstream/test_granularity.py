@@ -49,19 +49,17 @@ def outcome(source: pmem2.Source, required: pmem2.Granularity) -> pmem2.Granular
         return str(error.strerror)
 
 
-def test_row_127_byte_where_there_is_byte(
-    source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where stores are durable at once, BYTE is mapped as BYTE."""
+@pytest.mark.upstream("pmem2_granularity/TEST0")
+def test_byte_on_byte_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BYTE medium satisfies BYTE."""
     monkeypatch.setenv(FORCE, "byte")
     assert raw_outcome(raw_source, BYTE) is BYTE
     assert outcome(source, BYTE) is BYTE
 
 
-def test_row_128_byte_where_there_is_cache_line(
-    source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where cache lines must be flushed BYTE is refused: in C for want of eADR, here with what there is instead."""
+@pytest.mark.upstream("pmem2_granularity/TEST2")
+def test_byte_on_cache_line_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CACHE_LINE medium refuses BYTE: libpmem2 names the missing eADR, the façade the available granularity."""
     monkeypatch.setenv(FORCE, "cache_line")
     assert "platform doesn't support eADR" in str(raw_outcome(raw_source, BYTE))
     text = outcome(source, BYTE)
@@ -82,31 +80,42 @@ def check_refused_on_an_ordinary_file(source: pmem2.Source, raw_source: int, req
     assert "DAX" in text
 
 
+@pytest.mark.upstream("pmem2_granularity/TEST4")
 @pytest.mark.usefixtures("ordinary")
-def test_row_129_byte_of_an_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
-    """An ordinary file does not give BYTE."""
+def test_byte_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
+    """An ordinary file refuses BYTE."""
     check_refused_on_an_ordinary_file(source, raw_source, BYTE)
 
 
+@pytest.mark.upstream("pmem2_granularity/TEST9")
 @pytest.mark.usefixtures("ordinary")
-def test_row_132_cache_line_of_an_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
-    """An ordinary file does not give CACHE_LINE."""
+def test_cache_line_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
+    """An ordinary file refuses CACHE_LINE."""
     check_refused_on_an_ordinary_file(source, raw_source, CACHE_LINE)
 
 
-def test_row_133_page_gives_the_best(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
-    """Who requires only PAGE gets the finest that there is."""
+@pytest.mark.upstream("pmem2_granularity/TEST11", "pmem2_granularity/TEST12", "pmem2_granularity/TEST13")
+def test_page_gives_best_available(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
+    """A requirement of PAGE gives the finest available granularity."""
     assert raw_outcome(raw_source, PAGE) is granularity
     assert outcome(source, PAGE) is granularity
 
 
+@pytest.mark.upstream("pmem2_granularity/TEST13")
 @pytest.mark.usefixtures("ordinary")
-def test_row_133_page_of_an_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
-    """The finest that an ordinary file gives is PAGE."""
+def test_page_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
+    """The finest granularity of an ordinary file is PAGE."""
     assert raw_outcome(raw_source, PAGE) is PAGE
     assert outcome(source, PAGE) is PAGE
 
 
+@pytest.mark.upstream(
+    "pmem2_granularity_detection/TEST0",
+    "pmem2_granularity_detection/TEST1",
+    "pmem2_granularity_detection/TEST2",
+    "pmem2_granularity_detection/TEST3",
+    "pmem2_granularity_detection/TEST4",
+)
 @pytest.mark.parametrize(
     ("forced", "detected"),
     [
@@ -118,14 +127,14 @@ def test_row_133_page_of_an_ordinary_file(source: pmem2.Source, raw_source: int)
         ("byte", BYTE),
     ],
 )
-def test_row_134_forced_granularity_is_detected(
+def test_forced_granularity(
     source: pmem2.Source,
     raw_source: int,
     monkeypatch: pytest.MonkeyPatch,
     forced: str,
     detected: pmem2.Granularity,
 ) -> None:
-    """The granularity that the environment names, in small letters or large ones, is the one that a map has."""
+    """A map has the granularity that the environment forces, in any letter case."""
     monkeypatch.setenv(FORCE, forced)
     assert raw_outcome(raw_source, PAGE) is detected
     assert outcome(source, PAGE) is detected
@@ -141,19 +150,26 @@ def check_medium(source: pmem2.Source, raw_source: int, available: pmem2.Granula
                 assert isinstance(given, str)
 
 
+@pytest.mark.upstream("pmem2_integration/TEST5", "pmem2_integration/TEST6", "pmem2_integration/TEST7")
 @pytest.mark.usefixtures("ordinary")
-def test_row_136_page_medium(source: pmem2.Source, raw_source: int) -> None:
-    """A medium of PAGE granularity gives PAGE only."""
+def test_page_medium(source: pmem2.Source, raw_source: int) -> None:
+    """A PAGE medium satisfies PAGE only."""
     check_medium(source, raw_source, PAGE)
 
 
-def test_row_137_cache_line_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A medium of CACHE_LINE granularity satisfies PAGE and CACHE_LINE, but not BYTE."""
+@pytest.mark.upstream(
+    "pmem2_granularity/TEST7", "pmem2_integration/TEST8", "pmem2_integration/TEST9", "pmem2_integration/TEST10"
+)
+def test_cache_line_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CACHE_LINE medium satisfies PAGE and CACHE_LINE, but not BYTE."""
     monkeypatch.setenv(FORCE, "CACHE_LINE")
     check_medium(source, raw_source, CACHE_LINE)
 
 
-def test_row_138_byte_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A medium of BYTE granularity satisfies every requirement."""
+@pytest.mark.upstream(
+    "pmem2_granularity/TEST6", "pmem2_integration/TEST11", "pmem2_integration/TEST12", "pmem2_integration/TEST13"
+)
+def test_byte_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BYTE medium satisfies every requirement."""
     monkeypatch.setenv(FORCE, "BYTE")
     check_medium(source, raw_source, BYTE)

@@ -17,9 +17,10 @@ from pmem2 import ErrorCode, Granularity, Protection, Sharing
 GIB = 1024 * libpmem2.MIB
 
 
+@pytest.mark.upstream("pmem2_integration/TEST0")
 @pytest.mark.medium
-def test_row_173_one_config_two_maps(source: pmem2.Source, raw_source: int, granularity: Granularity) -> None:
-    """One config and one source make two maps, each of the whole file at a place of its own."""
+def test_one_config_two_maps(source: pmem2.Source, raw_source: int, granularity: Granularity) -> None:
+    """One config and one source make two maps of the whole file at different addresses."""
     config = pmem2.Config()
     with source.map(config) as one, source.map(config) as other:
         assert (one.size, other.size) == (SIZE, SIZE)
@@ -37,9 +38,10 @@ def test_row_173_one_config_two_maps(source: pmem2.Source, raw_source: int, gran
         assert (libpmem2.map_size(first), libpmem2.map_size(second)) == (SIZE, SIZE)
 
 
+@pytest.mark.upstream("pmem2_integration/TEST1")
 @pytest.mark.medium
-def test_row_174_one_config_two_files(file: Path, tmp_path: Path, granularity: Granularity) -> None:
-    """One config maps two files, and a file may be closed before the map of the other is."""
+def test_one_config_two_files(file: Path, tmp_path: Path, granularity: Granularity) -> None:
+    """One config maps two files, and closing one file does not affect the map of the other."""
     second = tmp_path / "second"
     second.write_bytes(b"second" + bytes(SIZE - 6))
     config = pmem2.Config()
@@ -50,9 +52,11 @@ def test_row_174_one_config_two_files(file: Path, tmp_path: Path, granularity: G
         assert other.closed
 
 
+@pytest.mark.upstream("pmem2_integration/TEST1")
+@pytest.mark.libpmem2
 @pytest.mark.medium
-def test_row_174_one_config_two_files_of_the_library(raw_source: int, tmp_path: Path, granularity: Granularity) -> None:
-    """The same of libpmem2 itself."""
+def test_library_config_two_files(raw_source: int, tmp_path: Path, granularity: Granularity) -> None:
+    """One libpmem2 config maps two files, and closing one file does not affect the map of the other."""
     second = tmp_path / "second"
     second.write_bytes(b"second" + bytes(SIZE - 6))
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as map:
@@ -76,15 +80,17 @@ def check_refused(source: pmem2.Source, raw_source: int, code: ErrorCode, offset
         assert libpmem2.map_new(config, raw_source) == (code, 0)
 
 
+@pytest.mark.upstream("pmem2_integration/TEST14")
 @pytest.mark.medium
-def test_row_177_unaligned_length(source: pmem2.Source, raw_source: int) -> None:
-    """A length that the alignment does not divide is LENGTH_UNALIGNED, and libpmem2 sets its out-pointer to NULL."""
+def test_unaligned_length(source: pmem2.Source, raw_source: int) -> None:
+    """An unaligned length is LENGTH_UNALIGNED, and libpmem2 sets its out-pointer to NULL."""
     check_refused(source, raw_source, ErrorCode.LENGTH_UNALIGNED, 0, SIZE - 1)
 
 
+@pytest.mark.upstream("pmem2_integration/TEST16")
 @pytest.mark.medium
-def test_row_178_aligned_length(source: pmem2.Source, raw_source: int, granularity: Granularity) -> None:
-    """A length that the alignment divides is the size of the map."""
+def test_aligned_length(source: pmem2.Source, raw_source: int, granularity: Granularity) -> None:
+    """An aligned length is the size of the map."""
     length = SIZE - source.alignment
     with source.map(pmem2.Config(length=length)) as map:
         assert map.size == len(map) == length
@@ -93,15 +99,17 @@ def test_row_178_aligned_length(source: pmem2.Source, raw_source: int, granulari
         assert libpmem2.map_size(raw_map) == length
 
 
+@pytest.mark.upstream("pmem2_integration/TEST18")
 @pytest.mark.medium
-def test_row_179_unaligned_offset(source: pmem2.Source, raw_source: int) -> None:
-    """An offset that the alignment does not divide is OFFSET_UNALIGNED."""
+def test_unaligned_offset(source: pmem2.Source, raw_source: int) -> None:
+    """An unaligned offset is OFFSET_UNALIGNED."""
     check_refused(source, raw_source, ErrorCode.OFFSET_UNALIGNED, source.alignment - 1, SIZE - source.alignment)
 
 
+@pytest.mark.upstream("pmem2_integration/TEST20")
 @pytest.mark.medium
-def test_row_180_aligned_offset(source: pmem2.Source, raw_source: int, file: Path, granularity: Granularity) -> None:
-    """A map may begin at any multiple of the alignment; what is stored in it is there in the file."""
+def test_aligned_offset(source: pmem2.Source, raw_source: int, file: Path, granularity: Granularity) -> None:
+    """A map can begin at any multiple of the alignment, and its stores reach that part of the file."""
     offset, length = source.alignment, SIZE // 2
     with source.map(pmem2.Config(offset=offset, length=length)) as map:
         assert map.size == length
@@ -115,8 +123,9 @@ def test_row_180_aligned_offset(source: pmem2.Source, raw_source: int, file: Pat
         assert libpmem2.read(raw_map, 5) == b"begin"
 
 
-def test_row_181_anonymous_private() -> None:
-    """Anonymous memory is mapped privately at BYTE, and what only devices have is NOSUPP."""
+@pytest.mark.upstream("pmem2_integration/TEST28")
+def test_anonymous_private() -> None:
+    """Anonymous memory maps privately at BYTE, and device queries are NOSUPP."""
     with pmem2.Source.from_anon(GIB) as source:
         assert source.size == GIB
         page = source.alignment
@@ -142,8 +151,10 @@ def test_row_181_anonymous_private() -> None:
             assert caught.value.function == "pmem2_deep_flush"
 
 
-def test_row_181_anonymous_private_of_the_library() -> None:
-    """The same of libpmem2 itself."""
+@pytest.mark.upstream("pmem2_integration/TEST28")
+@pytest.mark.libpmem2
+def test_library_anonymous() -> None:
+    """libpmem2 maps anonymous memory at BYTE and answers device queries with NOSUPP."""
     rc, source = libpmem2.source_from_anon(GIB)
     assert rc == 0
     pointer = ffi.cast("struct pmem2_source *", source)
@@ -163,9 +174,10 @@ def test_row_181_anonymous_private_of_the_library() -> None:
     assert libpmem2.source_delete(source) == (0, 0)
 
 
+@pytest.mark.upstream("pmem2_integration/TEST39")
 @pytest.mark.medium
-def test_row_186_map_from_existing(source: pmem2.Source, file: Path, granularity: Granularity) -> None:
-    """Memory that was mapped by hand becomes a Map of the granularity that the caller claims."""
+def test_from_existing(source: pmem2.Source, file: Path, granularity: Granularity) -> None:
+    """Memory from `mmap` becomes a Map with the granularity that the caller gives."""
     with open(file, "r+b") as opened, mmap.mmap(opened.fileno(), SIZE) as memory:
         with ffi.from_buffer("char[]", memory) as borrowed:
             address = int(ffi.cast("uintptr_t", borrowed))
@@ -180,9 +192,11 @@ def test_row_186_map_from_existing(source: pmem2.Source, file: Path, granularity
     assert file.read_bytes()[:8] == b"existing"
 
 
+@pytest.mark.upstream("pmem2_integration/TEST39")
+@pytest.mark.libpmem2
 @pytest.mark.medium
-def test_row_186_map_from_existing_has_the_same_functions(fd: int, raw_source: int, granularity: Granularity) -> None:
-    """A map of existing memory has the functions of a map of that granularity that libpmem2 has made itself."""
+def test_from_existing_has_same_functions(fd: int, raw_source: int, granularity: Granularity) -> None:
+    """A map of existing memory has the same functions as one that libpmem2 mapped itself."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as made:
         assert libpmem2.map_granularity(made) == granularity
         functions = libpmem2.functions(made)
@@ -195,8 +209,9 @@ def test_row_186_map_from_existing_has_the_same_functions(fd: int, raw_source: i
             assert libpmem2.functions(map) == functions
 
 
-def test_row_187_refused_memory_is_given_back(source: pmem2.Source) -> None:
-    """Memory that is refused is not exported any more, not even while the exception is alive."""
+@pytest.mark.upstream("pmem2_integration/TES40")
+def test_from_existing_releases_refused_memory(source: pmem2.Source) -> None:
+    """A refused buffer is released, even while the exception is alive."""
     memory = mmap.mmap(-1, libpmem2.MIB)
     with pmem2.Map.from_existing(source, memory, Granularity.BYTE), pytest.raises(pmem2.MapExistsError) as caught:
         pmem2.Map.from_existing(source, memory, Granularity.BYTE)
@@ -205,9 +220,10 @@ def test_row_187_refused_memory_is_given_back(source: pmem2.Source) -> None:
     assert caught.value.function == "pmem2_map_from_existing"
 
 
+@pytest.mark.upstream("pmem2_integration/TES40")
 @pytest.mark.medium
-def test_row_187_map_from_existing_map(source: pmem2.Source, raw_source: int, granularity: Granularity) -> None:
-    """The memory of a live map is not made a second Map."""
+def test_from_existing_over_live_map(source: pmem2.Source, raw_source: int, granularity: Granularity) -> None:
+    """The memory of a live map cannot become a second Map."""
     with source.map() as map, map.view() as memory, pytest.raises(pmem2.MapExistsError):
         pmem2.Map.from_existing(source, memory, granularity)
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as raw_map:

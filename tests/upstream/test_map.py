@@ -80,9 +80,10 @@ def refusal(fd: int, *, offset: int = 0, length: int = 0) -> tuple[int, int]:
 # ---- mapping
 
 
+@pytest.mark.upstream("pmem2_map/TEST0")
 @pytest.mark.medium
-def test_row_048_mapped(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
-    """A file that is open for reading and writing is mapped, whatever the granularity."""
+def test_map_writable_file(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
+    """A file that is open for reading and writing can be mapped at every granularity."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as pointer:
         assert libpmem2.map_granularity(pointer) == granularity
     with source.map() as map:
@@ -90,10 +91,11 @@ def test_row_048_mapped(source: pmem2.Source, raw_source: int, granularity: pmem
         assert map.protection == READ | WRITE
 
 
+@pytest.mark.upstream("pmem2_map/TEST2")
 @pytest.mark.medium
 @forced
-def test_row_050_read_only_descriptor(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
-    """Writing through a read-only descriptor is refused where it is asked for; a Config asks for what is allowed."""
+def test_map_read_only_file(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
+    """A read-only descriptor refuses a writable map; the default Config maps it READ."""
     with libpmem2.config() as config:
         assert libpmem2.map_new(config, raw_read_only_source) == (lib.PMEM2_E_NO_ACCESS, 0)
     with pytest.raises(pmem2.NoAccessError):
@@ -102,6 +104,7 @@ def test_row_050_read_only_descriptor(raw_read_only_source: int, read_only_sourc
         assert map.protection == READ
 
 
+@pytest.mark.upstream("pmem2_map/TEST4")
 @pytest.mark.medium
 @forced
 @pytest.mark.parametrize(
@@ -113,28 +116,28 @@ def test_row_050_read_only_descriptor(raw_read_only_source: int, read_only_sourc
         pytest.param(HALF, PAGE, HALF, id="half with an offset"),
     ],
 )
-def test_row_052_valid_ranges(
-    source: pmem2.Source, raw_source: int, length: int | None, offset: int, size: int
-) -> None:
-    """A map has the length asked for, or reaches to the end."""
+def test_valid_ranges(source: pmem2.Source, raw_source: int, length: int | None, offset: int, size: int) -> None:
+    """A map has the requested length, or extends to the end of the source."""
     with libpmem2.config(length=length or 0, offset=offset) as config, libpmem2.map(config, raw_source) as pointer:
         assert libpmem2.map_size(pointer) == size
     with source.map(pmem2.Config(length=length, offset=offset)) as map:
         assert map.size == len(map) == size
 
 
+@pytest.mark.upstream("pmem2_map/TEST8")
 @pytest.mark.medium
 @forced
-def test_row_056_unaligned_offset(source: pmem2.Source, fd: int) -> None:
+def test_unaligned_offset(source: pmem2.Source, fd: int) -> None:
     """An offset inside a page is refused."""
     assert refusal(fd, length=HALF, offset=KIB) == (lib.PMEM2_E_OFFSET_UNALIGNED, 0)
     with pytest.raises(pmem2.OffsetUnalignedError):
         source.map(pmem2.Config(length=HALF, offset=KIB))
 
 
+@pytest.mark.upstream("pmem2_map/TEST10")
 @forced
-def test_row_058_closed_descriptor(file: Path) -> None:
-    """libpmem2 needs the caller's descriptor to map; a Source does not, but does not map once it is closed."""
+def test_closed_descriptor(file: Path) -> None:
+    """libpmem2 needs the caller's descriptor to map; a Source needs only itself to be open."""
     fd = os.open(file, os.O_RDWR)
     with libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source, libpmem2.config() as config:
         os.close(fd)
@@ -145,10 +148,11 @@ def test_row_058_closed_descriptor(file: Path) -> None:
         source.map()
 
 
+@pytest.mark.upstream("pmem2_map/TEST11")
 @pytest.mark.medium
 @forced
-def test_row_059_unmapped(source: pmem2.Source, raw_source: int) -> None:
-    """A deleted or closed map is gone from memory, and closing it again does nothing."""
+def test_unmap(source: pmem2.Source, raw_source: int) -> None:
+    """A deleted or closed map is no longer in memory, and closing it again does nothing."""
     with libpmem2.config() as config:
         rc, pointer = libpmem2.map_new(config, raw_source)
     assert rc == 0
@@ -166,8 +170,9 @@ def test_row_059_unmapped(source: pmem2.Source, raw_source: int) -> None:
     map.close()
 
 
-def test_row_064_getters(source: pmem2.Source, fd: int, raw_source: int) -> None:
-    """Address, size and granularity are what the map was made with."""
+@pytest.mark.upstream("pmem2_map/TEST18", "pmem2_map/TEST19", "pmem2_map/TEST20")
+def test_getters(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Address, size and granularity are those that the map was created with."""
     with libpmem2.existing(raw_source, 0x12345, 16384, lib.PMEM2_GRANULARITY_BYTE) as pointer:
         assert libpmem2.map_address(pointer) == 0x12345
         assert libpmem2.map_size(pointer) == 16384
@@ -181,10 +186,11 @@ def test_row_064_getters(source: pmem2.Source, fd: int, raw_source: int) -> None
         assert map.granularity is byte
 
 
+@pytest.mark.upstream("pmem2_map/TEST21")
 @pytest.mark.medium
 @forced
-def test_row_065_unaligned_length(tmp_path: Path) -> None:
-    """A length that ends inside a page is refused, even where the file ends; without one the map ends there too."""
+def test_unaligned_length(tmp_path: Path) -> None:
+    """A length that ends inside a page is refused, even at the end of the file; a map without one ends there."""
     path = tmp_path / "3 KiB"
     path.write_bytes(bytes(3 * KIB))
     with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
@@ -195,10 +201,11 @@ def test_row_065_unaligned_length(tmp_path: Path) -> None:
             assert map.size == 3 * KIB
 
 
+@pytest.mark.upstream("pmem2_map/TEST23")
 @pytest.mark.medium
 @forced
-def test_row_067_empty_file(tmp_path: Path) -> None:
-    """An empty file has nothing to map."""
+def test_empty_file(tmp_path: Path) -> None:
+    """An empty file cannot be mapped."""
     path = tmp_path / "empty"
     path.touch()
     with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
@@ -207,10 +214,11 @@ def test_row_067_empty_file(tmp_path: Path) -> None:
             source.map()
 
 
+@pytest.mark.upstream("pmem2_map/TEST24")
 @pytest.mark.medium
 @forced
-def test_row_068_shared(source: pmem2.Source, raw_source: int) -> None:
-    """What is stored through one shared map is read through another."""
+def test_shared(source: pmem2.Source, raw_source: int) -> None:
+    """A store through one shared map is visible through another."""
     with (
         libpmem2.config() as config,
         libpmem2.map(config, raw_source) as one,
@@ -227,10 +235,11 @@ def test_row_068_shared(source: pmem2.Source, raw_source: int) -> None:
         assert mine[: len(YOURS)] == YOURS
 
 
+@pytest.mark.upstream("pmem2_map/TEST25")
 @pytest.mark.medium
 @forced
-def test_row_069_private(source: pmem2.Source, raw_source: int) -> None:
-    """What is stored through a private map stays there."""
+def test_private(source: pmem2.Source, raw_source: int) -> None:
+    """A store through a private map is visible only there."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as one:
         assert libpmem2.set_sharing(config, lib.PMEM2_PRIVATE) == 0
         with libpmem2.map(config, raw_source) as other:
@@ -246,10 +255,11 @@ def test_row_069_private(source: pmem2.Source, raw_source: int) -> None:
         assert source.pread_mcsafe(len(MINE)) == MINE
 
 
+@pytest.mark.upstream("pmem2_map/TEST27")
 @pytest.mark.medium
 @forced
-def test_row_071_private_and_read_only(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
-    """A private map of a read-only descriptor can be written, and is always of BYTE granularity."""
+def test_private_read_only_file(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
+    """A private map of a read-only descriptor is writable and always has BYTE granularity."""
     with libpmem2.config(sharing=lib.PMEM2_PRIVATE) as config, libpmem2.map(config, raw_read_only_source) as pointer:
         libpmem2.memcpy(pointer, TEXT)
         assert libpmem2.read(pointer, len(TEXT)) == TEXT
@@ -261,21 +271,23 @@ def test_row_071_private_and_read_only(raw_read_only_source: int, read_only_sour
     assert read_only_source.pread_mcsafe(len(TEXT)) == bytes(len(TEXT))
 
 
+@pytest.mark.upstream("pmem2_map/TEST29")
 @pytest.mark.medium
 @forced
 @x86_64
-def test_row_073_address_for_huge_pages(source: pmem2.Source, raw_source: int) -> None:
-    """A map begins where a huge page can begin."""
+def test_huge_page_alignment(source: pmem2.Source, raw_source: int) -> None:
+    """A large map begins at a multiple of the huge page size."""
     with libpmem2.config(length=SIZE) as config, libpmem2.map(config, raw_source) as pointer:
         assert libpmem2.map_address(pointer) % HUGE_PAGE == 0
     with source.map(pmem2.Config(length=SIZE)) as map:
         assert map.address % HUGE_PAGE == 0
 
 
+@pytest.mark.upstream("pmem2_map/TEST30")
 @pytest.mark.medium
 @forced
-def test_row_074_address_of_a_small_map(tmp_path: Path) -> None:
-    """A small map begins where a page begins."""
+def test_small_map_alignment(tmp_path: Path) -> None:
+    """A small map begins at a multiple of the page size."""
     path = tmp_path / "16 KiB"
     path.write_bytes(bytes(16 * KIB))
     with opened(path, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
@@ -288,10 +300,11 @@ def test_row_074_address_of_a_small_map(tmp_path: Path) -> None:
 # ---- protection
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST0")
 @pytest.mark.medium
 @forced
-def test_row_075_read_write(source: pmem2.Source, raw_source: int) -> None:
-    """A map for reading and writing can be written and read."""
+def test_read_write_map(source: pmem2.Source, raw_source: int) -> None:
+    """A READ|WRITE map can be written and read."""
     with libpmem2.config(protection=READ | WRITE) as config, libpmem2.map(config, raw_source) as pointer:
         libpmem2.memcpy(pointer, TEXT)
         assert libpmem2.read(pointer, len(TEXT)) == TEXT
@@ -301,11 +314,10 @@ def test_row_075_read_write(source: pmem2.Source, raw_source: int) -> None:
         assert map[: len(TEXT)] == TEXT
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST1")
 @forced
-def test_row_076_read_write_of_a_read_only_descriptor(
-    raw_read_only_source: int, read_only_source: pmem2.Source
-) -> None:
-    """A read-only descriptor is not mapped for writing."""
+def test_read_write_refused(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
+    """A read-only descriptor cannot be mapped READ|WRITE."""
     with libpmem2.config(protection=READ | WRITE) as config:
         assert libpmem2.map_new(config, raw_read_only_source) == (lib.PMEM2_E_NO_ACCESS, 0)
     with pytest.raises(pmem2.NoAccessError):
@@ -345,24 +357,25 @@ def check_not_writable(
     assert file.read_bytes()[: len(TEXT)] == bytes(len(TEXT))
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST4")
 @pytest.mark.medium
 @forced
-def test_row_078_copy_into_a_read_map(run_child: RunChild, file: Path) -> None:
-    """A map for reading of a writable descriptor cannot be written."""
+def test_copy_into_read_map(run_child: RunChild, file: Path) -> None:
+    """A READ map of a writable descriptor cannot be written."""
     check_not_writable(run_child, file, os.O_RDWR, READ, pmem2.Sharing.SHARED)
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST5")
 @forced
-def test_row_079_copy_into_a_read_map_of_a_read_only_descriptor(run_child: RunChild, file: Path) -> None:
-    """A map for reading of a read-only descriptor cannot be written."""
+def test_copy_into_read_only_file(run_child: RunChild, file: Path) -> None:
+    """A READ map of a read-only descriptor cannot be written."""
     check_not_writable(run_child, file, os.O_RDONLY, READ, pmem2.Sharing.SHARED)
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST6")
 @forced
-def test_row_080_copy_into_a_map_without_access(
-    run_child: RunChild, file: Path, read_only_source: pmem2.Source
-) -> None:
-    """A map for nothing can be neither written nor read nor persisted."""
+def test_no_access(run_child: RunChild, file: Path, read_only_source: pmem2.Source) -> None:
+    """A map with the protection NONE can be neither written, read nor persisted."""
     check_not_writable(run_child, file, os.O_RDONLY, NONE, pmem2.Sharing.SHARED)
     with read_only_source.map(pmem2.Config(protection=NONE)) as map:
         with pytest.raises(TypeError):
@@ -373,11 +386,12 @@ def test_row_080_copy_into_a_map_without_access(
             map.persist()
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST7")
 @pytest.mark.medium
 @forced
 @x86_64
-def test_row_081_code_is_executed(exec_file: Path) -> None:
-    """Code that was stored in a file is executed in a map for reading and executing."""
+def test_execute_stored_code(exec_file: Path) -> None:
+    """Code stored in a file runs in a READ|EXEC map."""
     with opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
         with libpmem2.config() as config, libpmem2.map(config, pointer) as mapped:
             libpmem2.memcpy(mapped, TWO_PLUS_TWO)
@@ -390,18 +404,20 @@ def test_row_081_code_is_executed(exec_file: Path) -> None:
             assert libpmem2.call(map.address) == 4
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST8", "pmem2_map_prot/TEST9")
 @forced
 @both_sharings
-def test_row_082_copy_into_an_exec_map(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
-    """A map for reading and executing cannot be written, be it shared or private."""
+def test_copy_into_exec_map(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
+    """A READ|EXEC map cannot be written, whether shared or private."""
     check_not_writable(run_child, exec_file, os.O_RDWR, READ | EXEC, sharing)
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST10", "pmem2_map_prot/TEST11")
 @forced
 @x86_64
 @both_sharings
-def test_row_083_code_is_stored_and_executed(exec_file: Path, sharing: pmem2.Sharing) -> None:
-    """A map for everything executes what was stored through it, be it shared or private."""
+def test_store_and_execute(exec_file: Path, sharing: pmem2.Sharing) -> None:
+    """A READ|WRITE|EXEC map runs the code stored through it, whether shared or private."""
     everything = READ | WRITE | EXEC
     with opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
         with libpmem2.config(protection=everything, sharing=sharing) as config, libpmem2.map(config, pointer) as mapped:
@@ -425,11 +441,12 @@ with pmem2.Source.from_path(sys.argv[1]) as source:
 """
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST12", "pmem2_map_prot/TEST13")
 @forced
 @x86_64
 @both_sharings
-def test_row_084_code_is_not_executed(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
-    """A map for reading and writing does not execute what is stored in it, be it shared or private."""
+def test_execute_without_exec(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
+    """A READ|WRITE map does not run the code stored in it, whether shared or private."""
     child = run_child(EXECUTE, str(exec_file), str(int(sharing)), TWO_PLUS_TWO.hex())
     assert (child.returncode, child.stdout) == (SEGFAULT, "stored\n"), child.stderr
 
@@ -437,8 +454,9 @@ def test_row_084_code_is_not_executed(run_child: RunChild, exec_file: Path, shar
 # ---- existing memory
 
 
-def test_row_088_the_same_memory_twice(source: pmem2.Source, fd: int, raw_source: int) -> None:
-    """Existing memory is made a map of once; a second one is refused until the first is gone."""
+@pytest.mark.upstream("pmem2_map_from_existing/TEST0")
+def test_from_existing_twice(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Existing memory takes one map at a time; a second map is refused until the first is closed."""
     with libpmem2.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
         again = libpmem2.map_from_existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE)
         assert again == (lib.PMEM2_E_MAP_EXISTS, 0)
@@ -450,8 +468,9 @@ def test_row_088_the_same_memory_twice(source: pmem2.Source, fd: int, raw_source
             assert map.size == SIZE
 
 
-def test_row_089_memory_that_overlaps_below(source: pmem2.Source, fd: int, raw_source: int) -> None:
-    """Memory whose end overlaps the beginning of a map is refused."""
+@pytest.mark.upstream("pmem2_map_from_existing/TEST1")
+def test_from_existing_overlap_below(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Existing memory whose end overlaps the beginning of a map is refused."""
     with libpmem2.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
         below = libpmem2.map_from_existing(raw_source, 0xFFF0, 0xFF, lib.PMEM2_GRANULARITY_PAGE)
         assert below == (lib.PMEM2_E_MAP_EXISTS, 0)

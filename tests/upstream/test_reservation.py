@@ -45,23 +45,27 @@ def map_at(source: pmem2.Source, reservation: pmem2.VMReservation, offset: int, 
     return source.map(pmem2.Config(reservation=reservation, reservation_offset=offset, length=length))
 
 
-def test_row_093_unaligned_address() -> None:
+@pytest.mark.upstream("pmem2_vm_reservation/TEST0")
+def test_unaligned_address() -> None:
     """An address inside a page is refused."""
     assert libpmem2.reservation_new(PAGE - 1, SIZE) == (lib.PMEM2_E_ADDRESS_UNALIGNED, 0)
     with pytest.raises(pmem2.AddressUnalignedError):
         pmem2.VMReservation(SIZE, PAGE - 1)
 
 
-def test_row_094_unaligned_size() -> None:
+@pytest.mark.upstream("pmem2_vm_reservation/TEST2")
+def test_unaligned_size() -> None:
     """A size that ends inside a page is refused."""
     assert libpmem2.reservation_new(0, SIZE - 1) == (lib.PMEM2_E_LENGTH_UNALIGNED, 0)
     with pytest.raises(pmem2.LengthUnalignedError):
         pmem2.VMReservation(SIZE - 1)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST4")
+@pytest.mark.libpmem2
 @pytest.mark.medium
-def test_row_095_reservation_where_asked(raw_source: int) -> None:
-    """A reservation is where it was asked for, and a map in it too."""
+def test_library_fixed_address(raw_source: int) -> None:
+    """libpmem2 reserves the requested address, and a map at offset 0 has the same one."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as gone:
         address = libpmem2.map_address(gone)
     with libpmem2.reservation(HALF, address) as reservation:
@@ -72,9 +76,10 @@ def test_row_095_reservation_where_asked(raw_source: int) -> None:
             assert libpmem2.map_size(pointer) == HALF
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST4")
 @pytest.mark.medium
-def test_row_095_vmreservation_where_asked(source: pmem2.Source) -> None:
-    """A VMReservation is where it was asked for, and a Map in it too."""
+def test_fixed_address(source: pmem2.Source) -> None:
+    """A VMReservation has the requested address, and so has a Map at offset 0."""
     with source.map() as gone:
         address = gone.address
     with pmem2.VMReservation(HALF, address) as reservation:
@@ -86,8 +91,9 @@ def test_row_095_vmreservation_where_asked(source: pmem2.Source) -> None:
     assert reservation.closed
 
 
-def test_row_096_the_same_address_twice() -> None:
-    """What is reserved cannot be reserved once more."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST6")
+def test_reserve_address_twice() -> None:
+    """A reserved range cannot be reserved again."""
     with libpmem2.reservation(SIZE) as first:
         again = libpmem2.reservation_new(libpmem2.reservation_address(first), SIZE)
         assert again == (lib.PMEM2_E_MAPPING_EXISTS, 0)
@@ -104,24 +110,28 @@ def check_taken(source: pmem2.Source, raw_source: int, distance: int) -> None:
         pmem2.VMReservation(SIZE, map.address + distance)
 
 
-def test_row_097_reservation_over_a_map(source: pmem2.Source, raw_source: int) -> None:
-    """Where a map is nothing can be reserved."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST8")
+def test_reservation_over_map(source: pmem2.Source, raw_source: int) -> None:
+    """The addresses of a map cannot be reserved."""
     check_taken(source, raw_source, 0)
 
 
-def test_row_098_reservation_that_overlaps_a_map_below(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation cannot reach into a map that begins in it."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST10")
+def test_reservation_overlaps_map_below(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation that ends inside a map is refused."""
     check_taken(source, raw_source, -HALF)
 
 
-def test_row_099_reservation_that_overlaps_a_map_above(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation cannot begin inside a map."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST12")
+def test_reservation_overlaps_map_above(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation that begins inside a map is refused."""
     check_taken(source, raw_source, HALF)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST16")
 @pytest.mark.medium
-def test_row_101_map_at_the_beginning(source: pmem2.Source, raw_source: int) -> None:
-    """A map at offset 0 is where the reservation is, and both can be deleted."""
+def test_map_file(source: pmem2.Source, raw_source: int) -> None:
+    """A map at offset 0 has the address of its reservation, and both can be deleted."""
     with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0) as mapped:
         assert libpmem2.map_address(mapped) == libpmem2.reservation_address(pointer)
     with pmem2.VMReservation(SIZE) as reservation, map_at(source, reservation, 0) as map:
@@ -130,9 +140,10 @@ def test_row_101_map_at_the_beginning(source: pmem2.Source, raw_source: int) -> 
         assert source.pread_mcsafe(8) == b"reserved"
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST20")
 @pytest.mark.medium
-def test_row_103_deleting_what_is_not_empty(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation is not deleted while a map is in it."""
+def test_delete_with_map_inside(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation with a map in it cannot be deleted."""
     with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0):
         assert libpmem2.reservation_delete(pointer) == (lib.PMEM2_E_VM_RESERVATION_NOT_EMPTY, pointer)
     with pmem2.VMReservation(SIZE) as reservation:
@@ -144,8 +155,9 @@ def test_row_103_deleting_what_is_not_empty(source: pmem2.Source, raw_source: in
         assert reservation.closed
 
 
-def test_row_105_too_little_space(source: pmem2.Source, raw_source: int) -> None:
-    """A map that is larger than the reservation is refused."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST23")
+def test_insufficient_space(source: pmem2.Source, raw_source: int) -> None:
+    """A map larger than the reservation is refused."""
     with libpmem2.reservation(HALF) as pointer:
         assert raw_refusal(raw_source, pointer, 0) == (lib.PMEM2_E_LENGTH_OUT_OF_RANGE, 0)
     with pmem2.VMReservation(HALF) as reservation:
@@ -166,21 +178,24 @@ def check_occupied(source: pmem2.Source, raw_source: int, size: int, first: int,
         map.memset(0, 1, map.size)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST24")
 @pytest.mark.medium
-def test_row_106_map_over_a_map(source: pmem2.Source, raw_source: int) -> None:
-    """Where a map is in a reservation there cannot be another."""
+def test_full_overlap(source: pmem2.Source, raw_source: int) -> None:
+    """An occupied place in a reservation refuses a second map."""
     check_occupied(source, raw_source, SIZE, 0, 0)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST26")
 @pytest.mark.medium
-def test_row_107_map_that_overlaps_one_above_it(source: pmem2.Source, raw_source: int) -> None:
-    """A map in a reservation cannot reach into one that begins in it."""
+def test_partial_overlap_below(source: pmem2.Source, raw_source: int) -> None:
+    """A map that would end inside another one is refused."""
     check_occupied(source, raw_source, SIZE + HALF, HALF, 0)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST28")
 @pytest.mark.medium
-def test_row_108_map_that_overlaps_one_below_it(source: pmem2.Source, raw_source: int) -> None:
-    """A map in a reservation cannot begin inside another."""
+def test_partial_overlap_above(source: pmem2.Source, raw_source: int) -> None:
+    """A map that would begin inside another one is refused."""
     check_occupied(source, raw_source, SIZE + HALF, 0, HALF)
 
 
@@ -197,8 +212,10 @@ def memory_fd() -> Iterator[int]:
     os.close(fd)
 
 
-def test_row_110_threads(memory_fd: int) -> None:
-    """Threads map and unmap side by side in one reservation, each exactly in its own place."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST31")
+@pytest.mark.libpmem2
+def test_library_threads(memory_fd: int) -> None:
+    """Threads map and unmap side by side in one reservation, each at its own address."""
 
     def work(number: int) -> set[int]:
         with (
@@ -240,14 +257,16 @@ print("done")
 """
 
 
-def test_row_110_threads_and_maps(run_child: RunChild, file: Path) -> None:
-    """Threads make and close Maps side by side in one VMReservation, each exactly in its own place."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST31")
+def test_threads(run_child: RunChild, file: Path) -> None:
+    """Threads create and close Maps side by side in one VMReservation, each at its own address."""
     child = run_child(THREADS_AND_MAPS, str(file), str(THREADS), str(ROUNDS), str(SIZE))
     assert (child.returncode, child.stdout) == (0, "done\n"), child.stderr
 
 
-def test_row_111_extending_an_empty_one() -> None:
-    """A reservation grows at its end and stays where it is, or says that there is something behind it."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST33")
+def test_extend_empty() -> None:
+    """A reservation grows at its end into free addresses, and stays as it is when they are taken."""
     with libpmem2.reservation(SIZE) as pointer:
         before = libpmem2.reservation_address(pointer)
         rc = libpmem2.extend(pointer, SIZE)
@@ -270,9 +289,10 @@ def try_to_extend(reservation: pmem2.VMReservation) -> bool:
     return True
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST34")
 @pytest.mark.medium
-def test_row_112_extending_one_with_a_map(source: pmem2.Source, raw_source: int) -> None:
-    """What was added to a reservation takes another map; what was not does not."""
+def test_extend_with_map(source: pmem2.Source, raw_source: int) -> None:
+    """The extension of a reservation takes another map."""
     with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0):
         if libpmem2.extend(pointer, SIZE) == 0:
             with raw_map_at(raw_source, pointer, SIZE) as second:
@@ -288,8 +308,9 @@ def test_row_112_extending_one_with_a_map(source: pmem2.Source, raw_source: int)
                 map_at(source, reservation, SIZE)
 
 
-def test_row_113_unaligned_extension() -> None:
-    """A reservation does not grow by a part of a page."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST35")
+def test_unaligned_extension() -> None:
+    """A reservation refuses to grow by part of a page."""
     with libpmem2.reservation(SIZE) as pointer:
         assert libpmem2.extend(pointer, SIZE - 1) == lib.PMEM2_E_LENGTH_UNALIGNED
         assert libpmem2.reservation_size(pointer) == SIZE
@@ -299,8 +320,9 @@ def test_row_113_unaligned_extension() -> None:
         assert reservation.size == SIZE
 
 
-def test_row_114_shrinking_an_empty_one(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation shrinks from both ends, and takes a map in what is left."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST36")
+def test_shrink_empty(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation shrinks from both ends, and the rest takes a map."""
     with libpmem2.reservation(3 * SIZE) as pointer:
         before = libpmem2.reservation_address(pointer)
         assert libpmem2.shrink(pointer, 0, SIZE) == 0
@@ -319,9 +341,10 @@ def test_row_114_shrinking_an_empty_one(source: pmem2.Source, raw_source: int) -
             assert map.address == before + SIZE
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST37")
 @pytest.mark.medium
-def test_row_115_shrinking_around_a_map(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation shrinks from both ends around a map, which stays what it was."""
+def test_shrink_around_map(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation shrinks from both ends around a map, which stays usable."""
     with libpmem2.reservation(3 * SIZE) as pointer, raw_map_at(raw_source, pointer, SIZE) as mapped:
         assert libpmem2.shrink(pointer, 0, SIZE) == 0
         assert libpmem2.reservation_size(pointer) == 2 * SIZE
@@ -342,8 +365,9 @@ def test_row_115_shrinking_around_a_map(source: pmem2.Source, raw_source: int) -
         assert source.pread_mcsafe(11) == b"still there"
 
 
-def test_row_117_shrinking_by_what_is_not_there() -> None:
-    """A reservation does not shrink by a range that does not lie inside it, or by nothing."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST39")
+def test_shrink_out_of_range() -> None:
+    """Shrinking by an empty range or by one outside the reservation is refused."""
     with libpmem2.reservation(2 * SIZE) as pointer:
         assert libpmem2.shrink(pointer, 3 * SIZE, SIZE) == lib.PMEM2_E_OFFSET_OUT_OF_RANGE
         assert libpmem2.shrink(pointer, 0, 3 * SIZE) == lib.PMEM2_E_LENGTH_OUT_OF_RANGE
@@ -361,8 +385,9 @@ def test_row_117_shrinking_by_what_is_not_there() -> None:
         assert reservation.size == 2 * SIZE
 
 
-def test_row_118_shrinking_in_the_middle_or_by_everything() -> None:
-    """A reservation does not shrink in its middle, nor by all that it has."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST40")
+def test_unsupported_shrink() -> None:
+    """Shrinking in the middle, or by the whole reservation, is refused."""
     with libpmem2.reservation(3 * SIZE) as pointer:
         assert libpmem2.shrink(pointer, SIZE, SIZE) == lib.PMEM2_E_NOSUPP
         assert libpmem2.shrink(pointer, 0, 3 * SIZE) == lib.PMEM2_E_NOSUPP
@@ -375,8 +400,9 @@ def test_row_118_shrinking_in_the_middle_or_by_everything() -> None:
         assert reservation.size == 3 * SIZE
 
 
-def test_row_120_finding_the_only_map(source: pmem2.Source, raw_source: int) -> None:
-    """Every range in a reservation full of one map finds that map."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST42", "pmem2_vm_reservation/TEST47")
+def test_find_only_map(source: pmem2.Source, raw_source: int) -> None:
+    """Every range in a full reservation finds its only map, which is both first and last."""
     ranges = ((0, HALF), (HALF, HALF), (0, SIZE))
     with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0) as mapped:
         assert [libpmem2.find(pointer, *place) for place in ranges] == [(0, mapped)] * 3
@@ -386,9 +412,10 @@ def test_row_120_finding_the_only_map(source: pmem2.Source, raw_source: int) -> 
         assert reservation.first() is reservation.last() is map
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST43")
 @pytest.mark.medium
-def test_row_121_finding_one_of_two_maps(source: pmem2.Source, raw_source: int) -> None:
-    """A range finds the first map that it overlaps."""
+def test_find_first_overlapping_map(source: pmem2.Source, raw_source: int) -> None:
+    """A range finds the first map that overlaps it."""
     with libpmem2.reservation(2 * SIZE) as pointer, ExitStack() as stack:
         low, high = (stack.enter_context(raw_map_at(raw_source, pointer, offset)) for offset in (0, SIZE))
         assert libpmem2.find(pointer, 0, SIZE) == (0, low)
@@ -415,10 +442,9 @@ def maps(source: pmem2.Source) -> Iterator[tuple[pmem2.VMReservation, list[pmem2
         yield reservation, [stack.enter_context(map_at(source, reservation, 2 * i * SIZE)) for i in range(5)]
 
 
-def test_row_122_the_map_before(
-    raw_maps: tuple[int, list[int]], maps: tuple[pmem2.VMReservation, list[pmem2.Map]]
-) -> None:
-    """From the last map on, each leads to the one before it, and the first to none."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST44")
+def test_find_previous_map(raw_maps: tuple[int, list[int]], maps: tuple[pmem2.VMReservation, list[pmem2.Map]]) -> None:
+    """Each map finds the previous one, and the first map finds none."""
     pointer, pointers = raw_maps
     before = [libpmem2.find_prev(pointer, mapped) for mapped in pointers]
     assert before == [(lib.PMEM2_E_MAPPING_NOT_FOUND, 0), *((0, mapped) for mapped in pointers[:-1])]
@@ -430,10 +456,9 @@ def test_row_122_the_map_before(
         reservation.prev(made[0])
 
 
-def test_row_123_the_map_after(
-    raw_maps: tuple[int, list[int]], maps: tuple[pmem2.VMReservation, list[pmem2.Map]]
-) -> None:
-    """From the first map on, each leads to the one after it, and the last to none."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST45")
+def test_find_next_map(raw_maps: tuple[int, list[int]], maps: tuple[pmem2.VMReservation, list[pmem2.Map]]) -> None:
+    """Each map finds the next one, and the last map finds none."""
     pointer, pointers = raw_maps
     after = [libpmem2.find_next(pointer, mapped) for mapped in pointers]
     assert after == [*((0, mapped) for mapped in pointers[1:]), (lib.PMEM2_E_MAPPING_NOT_FOUND, 0)]
