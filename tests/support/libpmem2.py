@@ -384,6 +384,20 @@ def find(reservation: int, offset: int, length: int) -> tuple[int, int]:
     return rc, int(ffi.cast("uintptr_t", out[0]))
 
 
+def find_first(reservation: int) -> tuple[int, int]:
+    """Call pmem2_vm_reservation_map_find_first."""
+    out = ffi.new("struct pmem2_map **")
+    rc = lib.pmem2_vm_reservation_map_find_first(ffi.cast("struct pmem2_vm_reservation *", reservation), out)
+    return rc, int(ffi.cast("uintptr_t", out[0]))
+
+
+def find_last(reservation: int) -> tuple[int, int]:
+    """Call pmem2_vm_reservation_map_find_last."""
+    out = ffi.new("struct pmem2_map **")
+    rc = lib.pmem2_vm_reservation_map_find_last(ffi.cast("struct pmem2_vm_reservation *", reservation), out)
+    return rc, int(ffi.cast("uintptr_t", out[0]))
+
+
 def find_prev(reservation: int, map: int) -> tuple[int, int]:
     """Call pmem2_vm_reservation_map_find_prev."""
     out = ffi.new("struct pmem2_map **")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Maps: rows 48 to 92 of PMDK's own suite."""
+"""PMDK's tests of maps: pmem2_map, pmem2_map_prot and pmem2_map_from_existing."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import mmap
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from _pmem2 import lib
 from support import libpmem2
 from support.children import RunChild
-from support.values import SEGFAULT, SIZE
+from support.values import PAGE, SEGFAULT, SIZE, opened
 
 import pmem2
 
-PAGE = mmap.ALLOCATIONGRANULARITY
 HALF = SIZE // 2
 KIB = 1024
 HUGE_PAGE = 2 * 1024 * KIB
@@ -29,30 +28,20 @@ READ, WRITE, EXEC, NONE = (
     pmem2.Protection.EXEC,
     pmem2.Protection.NONE,
 )
-TEXT = b"Some text, to be stored through a map."
-MINE = b"What was stored first."
-YOURS = b"What was stored second"
+TEXT = b"Some text to store through a map."
+FIRST = b"Text through the first map."
+SECOND = b"And then through the second"
 
 TWO_PLUS_TWO = bytes.fromhex("b802000000 83c002 c3")  # mov $2, %eax; add $2, %eax; ret
 
 forced = pytest.mark.usefixtures("granularity")
-x86_64 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="is about x86-64")
+x86_64 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs x86-64")
 both_sharings = pytest.mark.parametrize("sharing", list(pmem2.Sharing), ids=lambda s: s.name.lower())
-
-
-@contextmanager
-def opened(path: Path, mode: int) -> Iterator[int]:
-    """Yield a descriptor."""
-    fd = os.open(path, mode)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 @pytest.fixture
 def read_only_fd(file: Path) -> Iterator[int]:
-    """A descriptor of the file, open for reading."""
+    """A read-only descriptor of the file."""
     with opened(file, os.O_RDONLY) as fd:
         yield fd
 
@@ -66,13 +55,13 @@ def read_only_source(read_only_fd: int) -> Iterator[pmem2.Source]:
 
 @pytest.fixture
 def raw_read_only_source(read_only_fd: int) -> Iterator[int]:
-    """A source of that descriptor, made by libpmem2 itself."""
+    """A libpmem2 source of that descriptor."""
     with libpmem2.source(read_only_fd) as pointer:
         yield pointer
 
 
-def refusal(fd: int, *, offset: int = 0, length: int = 0) -> tuple[int, int]:
-    """Return how libpmem2 refuses to map a descriptor."""
+def raw_map_error(fd: int, *, offset: int = 0, length: int = 0) -> tuple[int, int]:
+    """Return the code and the pointer of a map that libpmem2 refuses to make."""
     with libpmem2.source(fd) as source, libpmem2.config(offset=offset, length=length) as config:
         return libpmem2.map_new(config, source)
 
@@ -110,8 +99,8 @@ def test_map_read_only_file(raw_read_only_source: int, read_only_source: pmem2.S
 @pytest.mark.parametrize(
     ("length", "offset", "size"),
     [
-        pytest.param(None, 0, SIZE, id="everything"),
-        pytest.param(SIZE, 0, SIZE, id="the size"),
+        pytest.param(None, 0, SIZE, id="whole file"),
+        pytest.param(SIZE, 0, SIZE, id="file size"),
         pytest.param(HALF, 0, HALF, id="half"),
         pytest.param(HALF, PAGE, HALF, id="half with an offset"),
     ],
@@ -124,12 +113,23 @@ def test_valid_ranges(source: pmem2.Source, raw_source: int, length: int | None,
         assert map.size == len(map) == size
 
 
+@pytest.mark.upstream("pmem2_map/TEST6")
+@pytest.mark.medium
+@forced
+@pytest.mark.parametrize(("offset", "length"), [(HALF + PAGE, HALF), (2 * SIZE, 0)], ids=["length", "offset"])
+def test_range_past_end(source: pmem2.Source, fd: int, offset: int, length: int) -> None:
+    """A range that exceeds the file is refused."""
+    assert raw_map_error(fd, offset=offset, length=length) == (lib.PMEM2_E_MAP_RANGE, 0)
+    with pytest.raises(pmem2.MapRangeError):
+        source.map(pmem2.Config(offset=offset, length=length or None))
+
+
 @pytest.mark.upstream("pmem2_map/TEST8")
 @pytest.mark.medium
 @forced
 def test_unaligned_offset(source: pmem2.Source, fd: int) -> None:
     """An offset inside a page is refused."""
-    assert refusal(fd, length=HALF, offset=KIB) == (lib.PMEM2_E_OFFSET_UNALIGNED, 0)
+    assert raw_map_error(fd, length=HALF, offset=KIB) == (lib.PMEM2_E_OFFSET_UNALIGNED, 0)
     with pytest.raises(pmem2.OffsetUnalignedError):
         source.map(pmem2.Config(length=HALF, offset=KIB))
 
@@ -194,11 +194,24 @@ def test_unaligned_length(tmp_path: Path) -> None:
     path = tmp_path / "3 KiB"
     path.write_bytes(bytes(3 * KIB))
     with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
-        assert refusal(fd, length=3 * KIB) == (lib.PMEM2_E_LENGTH_UNALIGNED, 0)
+        assert raw_map_error(fd, length=3 * KIB) == (lib.PMEM2_E_LENGTH_UNALIGNED, 0)
         with pytest.raises(pmem2.LengthUnalignedError):
             source.map(pmem2.Config(length=3 * KIB))
         with source.map() as map:
             assert map.size == 3 * KIB
+
+
+@pytest.mark.upstream("pmem2_map/TEST22")
+@pytest.mark.medium
+@forced
+def test_length_exceeds_unaligned_file(tmp_path: Path) -> None:
+    """A length that is aligned up past the end of an unaligned file is refused."""
+    path = tmp_path / "3 KiB"
+    path.write_bytes(bytes(3 * KIB))
+    with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
+        assert raw_map_error(fd, length=PAGE) == (lib.PMEM2_E_MAP_RANGE, 0)
+        with pytest.raises(pmem2.MapRangeError):
+            source.map(pmem2.Config(length=PAGE))
 
 
 @pytest.mark.upstream("pmem2_map/TEST23")
@@ -209,7 +222,7 @@ def test_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "empty"
     path.touch()
     with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
-        assert refusal(fd) == (lib.PMEM2_E_SOURCE_EMPTY, 0)
+        assert raw_map_error(fd) == (lib.PMEM2_E_SOURCE_EMPTY, 0)
         with pytest.raises(pmem2.SourceEmptyError):
             source.map()
 
@@ -221,18 +234,18 @@ def test_shared(source: pmem2.Source, raw_source: int) -> None:
     """A store through one shared map is visible through another."""
     with (
         libpmem2.config() as config,
-        libpmem2.map(config, raw_source) as one,
-        libpmem2.map(config, raw_source) as other,
+        libpmem2.map(config, raw_source) as raw_first,
+        libpmem2.map(config, raw_source) as raw_second,
     ):
-        libpmem2.memcpy(one, MINE)
-        libpmem2.memcpy(other, YOURS)
-        assert libpmem2.read(one, len(YOURS)) == YOURS
-    with source.map() as mine, source.map() as yours:
-        assert mine.address != yours.address
-        mine.memcpy(0, MINE)
-        assert yours[: len(MINE)] == MINE
-        yours.memcpy(0, YOURS)
-        assert mine[: len(YOURS)] == YOURS
+        libpmem2.memcpy(raw_first, FIRST)
+        libpmem2.memcpy(raw_second, SECOND)
+        assert libpmem2.read(raw_first, len(SECOND)) == SECOND
+    with source.map() as first, source.map() as second:
+        assert first.address != second.address
+        first.memcpy(0, FIRST)
+        assert second[: len(FIRST)] == FIRST
+        second.memcpy(0, SECOND)
+        assert first[: len(SECOND)] == SECOND
 
 
 @pytest.mark.upstream("pmem2_map/TEST25")
@@ -240,19 +253,40 @@ def test_shared(source: pmem2.Source, raw_source: int) -> None:
 @forced
 def test_private(source: pmem2.Source, raw_source: int) -> None:
     """A store through a private map is visible only there."""
-    with libpmem2.config() as config, libpmem2.map(config, raw_source) as one:
+    with libpmem2.config() as config, libpmem2.map(config, raw_source) as raw_shared:
         assert libpmem2.set_sharing(config, lib.PMEM2_PRIVATE) == 0
-        with libpmem2.map(config, raw_source) as other:
-            libpmem2.memcpy(one, MINE)
-            libpmem2.memcpy(other, YOURS)
-            assert libpmem2.read(one, len(MINE)) == MINE
-            assert libpmem2.read(other, len(YOURS)) == YOURS
-    with source.map() as mine, source.map(pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as yours:
-        mine.memcpy(0, MINE)
-        yours.memcpy(0, YOURS)
-        assert mine[: len(MINE)] == MINE
-        assert yours[: len(YOURS)] == YOURS
-        assert source.pread_mcsafe(len(MINE)) == MINE
+        with libpmem2.map(config, raw_source) as raw_private:
+            libpmem2.memcpy(raw_shared, FIRST)
+            libpmem2.memcpy(raw_private, SECOND)
+            assert libpmem2.read(raw_shared, len(FIRST)) == FIRST
+            assert libpmem2.read(raw_private, len(SECOND)) == SECOND
+    with source.map() as shared, source.map(pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as private:
+        shared.memcpy(0, FIRST)
+        private.memcpy(0, SECOND)
+        assert shared[: len(FIRST)] == FIRST
+        assert private[: len(SECOND)] == SECOND
+        assert source.pread_mcsafe(len(FIRST)) == FIRST
+
+
+@pytest.mark.upstream("pmem2_map/TEST26")
+@pytest.mark.medium
+@forced
+def test_private_reopened_file(file: Path) -> None:
+    """A store through a private map of a reopened file is visible only there."""
+    with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source, libpmem2.config() as config:
+        rc, raw_shared = libpmem2.map_new(config, raw_source)
+        assert rc == 0
+    with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source:
+        with libpmem2.config(sharing=lib.PMEM2_PRIVATE) as config, libpmem2.map(config, raw_source) as raw_private:
+            libpmem2.memcpy(raw_shared, FIRST)
+            libpmem2.memcpy(raw_private, SECOND)
+            assert libpmem2.read(raw_shared, len(FIRST)) == FIRST
+    assert libpmem2.map_delete(raw_shared) == (0, 0)
+    with pmem2.open(file) as shared, pmem2.open(file, "c") as private:
+        shared.memcpy(0, FIRST)
+        private.memcpy(0, SECOND)
+        assert shared[: len(FIRST)] == FIRST
+        assert private[: len(SECOND)] == SECOND
 
 
 @pytest.mark.upstream("pmem2_map/TEST27")
@@ -339,7 +373,7 @@ with libpmem2.source(os.open(path, mode)) as source, libpmem2.config(protection=
 def check_not_writable(
     run_child: RunChild, file: Path, mode: int, protection: pmem2.Protection, sharing: pmem2.Sharing
 ) -> None:
-    """Check that a copy into a map without WRITE kills a process through libpmem2, and raises through the façade."""
+    """Check that a copy into a map without WRITE kills the process in libpmem2 and raises in the façade."""
     numbers = [str(int(number)) for number in (mode, protection, sharing)]
     child = run_child(STORE, str(file), *numbers)
     assert (child.returncode, child.stdout) == (SEGFAULT, "mapped\n"), child.stderr
@@ -418,15 +452,36 @@ def test_copy_into_exec_map(run_child: RunChild, exec_file: Path, sharing: pmem2
 @both_sharings
 def test_store_and_execute(exec_file: Path, sharing: pmem2.Sharing) -> None:
     """A READ|WRITE|EXEC map runs the code stored through it, whether shared or private."""
-    everything = READ | WRITE | EXEC
+    protection = READ | WRITE | EXEC
     with opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
-        with libpmem2.config(protection=everything, sharing=sharing) as config, libpmem2.map(config, pointer) as mapped:
+        with libpmem2.config(protection=protection, sharing=sharing) as config, libpmem2.map(config, pointer) as mapped:
             libpmem2.memcpy(mapped, TWO_PLUS_TWO)
             assert libpmem2.call(libpmem2.map_address(mapped)) == 4
-        with source.map(pmem2.Config(protection=everything, sharing=sharing)) as map:
+        with source.map(pmem2.Config(protection=protection, sharing=sharing)) as map:
             map.memset(0, 0, len(TWO_PLUS_TWO))
             map.memcpy(0, TWO_PLUS_TWO)
             assert libpmem2.call(map.address) == 4
+
+
+@pytest.mark.upstream("pmem2_map_prot/TEST14")
+@forced
+@x86_64
+def test_execute_private_code(exec_file: Path) -> None:
+    """A private READ|WRITE|EXEC map of a read-only file runs its code and leaves the file unchanged."""
+    exec_file.write_bytes(TEXT + bytes(PAGE - len(TEXT)))
+    protection, private = READ | WRITE | EXEC, pmem2.Sharing.PRIVATE
+    with opened(exec_file, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+        with libpmem2.config(protection=protection, sharing=private) as config:
+            with libpmem2.map(config, pointer) as mapped:
+                libpmem2.memcpy(mapped, TWO_PLUS_TWO)
+                assert libpmem2.call(libpmem2.map_address(mapped)) == 4
+            with libpmem2.map(config, pointer) as mapped:
+                assert libpmem2.read(mapped, len(TEXT)) == TEXT
+        with source.map(pmem2.Config(protection=protection, sharing=private)) as map:
+            map.memcpy(0, TWO_PLUS_TWO)
+            assert libpmem2.call(map.address) == 4
+        with source.map(pmem2.Config(protection=protection, sharing=private)) as map:
+            assert map[: len(TEXT)] == TEXT
 
 
 EXECUTE = """
@@ -482,3 +537,15 @@ def test_from_existing_overlap_below(source: pmem2.Source, fd: int, raw_source: 
             pmem2.Map.from_existing(source, both, page)
         beside = stack.enter_context(pmem2.Map.from_existing(source, first, page))
         assert beside.size == PAGE
+
+
+@pytest.mark.upstream("pmem2_map_from_existing/TEST2")
+def test_from_existing_overlap_above(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Existing memory that begins inside a map is refused."""
+    with libpmem2.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
+        above = libpmem2.map_from_existing(raw_source, 0xFFFF + 1, 0xFFFF, lib.PMEM2_GRANULARITY_PAGE)
+        assert above == (lib.PMEM2_E_MAP_EXISTS, 0)
+    page = pmem2.Granularity.PAGE
+    with mmap.mmap(fd, SIZE) as memory, memoryview(memory) as view, view[:PAGE] as low, view[1:] as high:
+        with pmem2.Map.from_existing(source, low, page), pytest.raises(pmem2.MapExistsError):
+            pmem2.Map.from_existing(source, high, page)

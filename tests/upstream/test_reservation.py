@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reservations: rows 93 to 123 of PMDK's own suite."""
+"""PMDK's tests of reservations: pmem2_vm_reservation."""
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,12 @@ import pytest
 from _pmem2 import lib
 from support import libpmem2
 from support.children import RunChild
-from support.values import SIZE
+from support.values import PAGE, SIZE
 
 import pmem2
 
-PAGE = mmap.ALLOCATIONGRANULARITY
 HALF = SIZE // 2
+BYTE, CACHE_LINE, PAGE_GRANULARITY = pmem2.Granularity
 THREADS = 8
 ROUNDS = 100
 
@@ -28,14 +27,14 @@ pytestmark = pytest.mark.usefixtures("granularity")
 
 @contextmanager
 def raw_map_at(source: int, reservation: int, offset: int, length: int = 0) -> Iterator[int]:
-    """Yield a map in a reservation, made by libpmem2 itself."""
-    place = libpmem2.config(reservation=reservation, reservation_offset=offset, length=length)
-    with place as config, libpmem2.map(config, source) as pointer:
-        yield pointer
+    """Yield a libpmem2 map in a reservation."""
+    with libpmem2.config(reservation=reservation, reservation_offset=offset, length=length) as config:
+        with libpmem2.map(config, source) as pointer:
+            yield pointer
 
 
-def raw_refusal(source: int, reservation: int, offset: int, length: int = 0) -> tuple[int, int]:
-    """Return how libpmem2 refuses to map into a reservation."""
+def raw_map_error(source: int, reservation: int, offset: int, length: int = 0) -> tuple[int, int]:
+    """Return the code and the pointer of a map that libpmem2 refuses to make in a reservation."""
     with libpmem2.config(reservation=reservation, reservation_offset=offset, length=length) as config:
         return libpmem2.map_new(config, source)
 
@@ -66,8 +65,8 @@ def test_unaligned_size() -> None:
 @pytest.mark.medium
 def test_library_fixed_address(raw_source: int) -> None:
     """libpmem2 reserves the requested address, and a map at offset 0 has the same one."""
-    with libpmem2.config() as config, libpmem2.map(config, raw_source) as gone:
-        address = libpmem2.map_address(gone)
+    with libpmem2.config() as config, libpmem2.map(config, raw_source) as closed:
+        address = libpmem2.map_address(closed)
     with libpmem2.reservation(HALF, address) as reservation:
         assert libpmem2.reservation_address(reservation) == address
         assert libpmem2.reservation_size(reservation) == HALF
@@ -80,8 +79,8 @@ def test_library_fixed_address(raw_source: int) -> None:
 @pytest.mark.medium
 def test_fixed_address(source: pmem2.Source) -> None:
     """A VMReservation has the requested address, and so has a Map at offset 0."""
-    with source.map() as gone:
-        address = gone.address
+    with source.map() as closed:
+        address = closed.address
     with pmem2.VMReservation(HALF, address) as reservation:
         assert reservation.address == address
         assert reservation.size == HALF
@@ -101,8 +100,8 @@ def test_reserve_address_twice() -> None:
         pmem2.VMReservation(SIZE, reservation.address)
 
 
-def check_taken(source: pmem2.Source, raw_source: int, distance: int) -> None:
-    """Check that nothing can be reserved at that *distance* from the address of a map."""
+def check_reserving_refused(source: pmem2.Source, raw_source: int, distance: int) -> None:
+    """Check that a reservation at *distance* from the address of a map is refused."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as pointer:
         refused = libpmem2.reservation_new(libpmem2.map_address(pointer) + distance, SIZE)
         assert refused == (lib.PMEM2_E_MAPPING_EXISTS, 0)
@@ -113,19 +112,19 @@ def check_taken(source: pmem2.Source, raw_source: int, distance: int) -> None:
 @pytest.mark.upstream("pmem2_vm_reservation/TEST8")
 def test_reservation_over_map(source: pmem2.Source, raw_source: int) -> None:
     """The addresses of a map cannot be reserved."""
-    check_taken(source, raw_source, 0)
+    check_reserving_refused(source, raw_source, 0)
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST10")
 def test_reservation_overlaps_map_below(source: pmem2.Source, raw_source: int) -> None:
     """A reservation that ends inside a map is refused."""
-    check_taken(source, raw_source, -HALF)
+    check_reserving_refused(source, raw_source, -HALF)
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST12")
 def test_reservation_overlaps_map_above(source: pmem2.Source, raw_source: int) -> None:
     """A reservation that begins inside a map is refused."""
-    check_taken(source, raw_source, HALF)
+    check_reserving_refused(source, raw_source, HALF)
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST16")
@@ -138,6 +137,19 @@ def test_map_file(source: pmem2.Source, raw_source: int) -> None:
         assert map.address == reservation.address
         map.memcpy(0, b"reserved")
         assert source.pread_mcsafe(8) == b"reserved"
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST18")
+@pytest.mark.medium
+def test_map_part_of_file(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation smaller than the file takes a map of its second half."""
+    with libpmem2.reservation(HALF) as pointer:
+        with libpmem2.config(offset=HALF, reservation=pointer) as config, libpmem2.map(config, raw_source) as mapped:
+            assert libpmem2.map_address(mapped) == libpmem2.reservation_address(pointer)
+            assert libpmem2.map_size(mapped) == HALF
+    with pmem2.VMReservation(HALF) as reservation:
+        with source.map(pmem2.Config(offset=HALF, reservation=reservation)) as map:
+            assert (map.address, map.size) == (reservation.address, HALF)
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST20")
@@ -155,11 +167,32 @@ def test_delete_with_map_inside(source: pmem2.Source, raw_source: int) -> None:
         assert reservation.closed
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST21")
+def test_map_again_after_unmap(source: pmem2.Source, raw_source: int) -> None:
+    """The places of closed maps in a reservation can be mapped again at the same addresses."""
+    offsets = range(0, 10 * SIZE, SIZE)
+    with libpmem2.reservation(10 * SIZE) as pointer, ExitStack() as stack:
+        start = libpmem2.reservation_address(pointer)
+        for offset in offsets[1::2]:
+            stack.enter_context(raw_map_at(raw_source, pointer, offset))
+        for _ in range(2):
+            with ExitStack() as even:
+                pointers = [even.enter_context(raw_map_at(raw_source, pointer, offset)) for offset in offsets[::2]]
+                assert [libpmem2.map_address(each) - start for each in pointers] == list(offsets[::2])
+    with pmem2.VMReservation(10 * SIZE) as reservation, ExitStack() as stack:
+        for offset in offsets[1::2]:
+            stack.enter_context(map_at(source, reservation, offset))
+        for _ in range(2):
+            with ExitStack() as even:
+                maps = [even.enter_context(map_at(source, reservation, offset)) for offset in offsets[::2]]
+                assert [map.address - reservation.address for map in maps] == list(offsets[::2])
+
+
 @pytest.mark.upstream("pmem2_vm_reservation/TEST23")
 def test_insufficient_space(source: pmem2.Source, raw_source: int) -> None:
     """A map larger than the reservation is refused."""
     with libpmem2.reservation(HALF) as pointer:
-        assert raw_refusal(raw_source, pointer, 0) == (lib.PMEM2_E_LENGTH_OUT_OF_RANGE, 0)
+        assert raw_map_error(raw_source, pointer, 0) == (lib.PMEM2_E_LENGTH_OUT_OF_RANGE, 0)
     with pmem2.VMReservation(HALF) as reservation:
         with pytest.raises(pmem2.LengthOutOfRangeError):
             map_at(source, reservation, 0)
@@ -167,10 +200,10 @@ def test_insufficient_space(source: pmem2.Source, raw_source: int) -> None:
             assert map.size == HALF
 
 
-def check_occupied(source: pmem2.Source, raw_source: int, size: int, first: int, second: int) -> None:
-    """Check that a map at *first* in a reservation leaves no room for another at *second*."""
+def check_second_map_refused(source: pmem2.Source, raw_source: int, size: int, first: int, second: int) -> None:
+    """Check that a map at offset *first* in a reservation prevents another at offset *second*."""
     with libpmem2.reservation(size) as pointer, raw_map_at(raw_source, pointer, first):
-        assert raw_refusal(raw_source, pointer, second) == (lib.PMEM2_E_MAPPING_EXISTS, 0)
+        assert raw_map_error(raw_source, pointer, second) == (lib.PMEM2_E_MAPPING_EXISTS, 0)
     with pmem2.VMReservation(size) as reservation, map_at(source, reservation, first) as map:
         with pytest.raises(pmem2.MappingExistsError):
             map_at(source, reservation, second)
@@ -182,29 +215,51 @@ def check_occupied(source: pmem2.Source, raw_source: int, size: int, first: int,
 @pytest.mark.medium
 def test_full_overlap(source: pmem2.Source, raw_source: int) -> None:
     """An occupied place in a reservation refuses a second map."""
-    check_occupied(source, raw_source, SIZE, 0, 0)
+    check_second_map_refused(source, raw_source, SIZE, 0, 0)
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST26")
 @pytest.mark.medium
 def test_partial_overlap_below(source: pmem2.Source, raw_source: int) -> None:
     """A map that would end inside another one is refused."""
-    check_occupied(source, raw_source, SIZE + HALF, HALF, 0)
+    check_second_map_refused(source, raw_source, SIZE + HALF, HALF, 0)
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST28")
 @pytest.mark.medium
 def test_partial_overlap_above(source: pmem2.Source, raw_source: int) -> None:
     """A map that would begin inside another one is refused."""
-    check_occupied(source, raw_source, SIZE + HALF, 0, HALF)
+    check_second_map_refused(source, raw_source, SIZE + HALF, 0, HALF)
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST30")
+@pytest.mark.parametrize("granularity", [PAGE_GRANULARITY, CACHE_LINE], indirect=True, ids=str)
+def test_refused_granularity_keeps_place_free(
+    source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity
+) -> None:
+    """A map that is refused for its granularity leaves its place in the reservation free."""
+    with libpmem2.reservation(SIZE) as pointer:
+        with libpmem2.config(BYTE, offset=HALF, reservation=pointer, reservation_offset=SIZE // 4) as config:
+            assert libpmem2.map_new(config, raw_source) == (lib.PMEM2_E_GRANULARITY_NOT_SUPPORTED, 0)
+        with raw_map_at(raw_source, pointer, 0) as mapped:
+            assert libpmem2.map_address(mapped) == libpmem2.reservation_address(pointer)
+    with pmem2.VMReservation(SIZE) as reservation:
+        with pytest.raises(pmem2.GranularityNotSupportedError):
+            source.map(
+                pmem2.Config(
+                    required_granularity=BYTE, offset=HALF, reservation=reservation, reservation_offset=SIZE // 4
+                )
+            )
+        with map_at(source, reservation, 0) as map:
+            assert map.address == reservation.address
 
 
 @pytest.fixture
 def memory_fd() -> Iterator[int]:
-    """A descriptor of a file in memory, as large as the other.
+    """A descriptor of a memory file with the size of `file`.
 
-    On ext4 pmem2_map_new leaves a hole in the addresses between its attempt with MAP_SYNC and the one without, and
-    then maps over whatever another thread has put there; the kernel refuses MAP_SYNC sooner for a file in memory.
+    On ext4 pmem2_map_new tries MAP_SYNC first. Before its second attempt the addresses are free for a moment, so it can
+    map over the map of another thread. For a memory file the kernel refuses MAP_SYNC before it unmaps anything.
     """
     fd = os.memfd_create("testfile")
     os.ftruncate(fd, SIZE)
@@ -217,22 +272,22 @@ def memory_fd() -> Iterator[int]:
 def test_library_threads(memory_fd: int) -> None:
     """Threads map and unmap side by side in one reservation, each at its own address."""
 
-    def work(number: int) -> set[int]:
+    def map_repeatedly(number: int) -> set[int]:
         with (
-            libpmem2.source(memory_fd) as own,
+            libpmem2.source(memory_fd) as source,
             libpmem2.config(reservation=pointer, reservation_offset=number * SIZE) as config,
         ):
             addresses = set()
             for _ in range(ROUNDS):
-                with libpmem2.map(config, own) as mapped:
+                with libpmem2.map(config, source) as mapped:
                     addresses.add(libpmem2.map_address(mapped))
             return addresses
 
     with libpmem2.reservation(THREADS * SIZE) as pointer:
         with ThreadPoolExecutor(THREADS) as pool:
-            places = list(pool.map(work, range(THREADS)))
-        beginning = libpmem2.reservation_address(pointer)
-        assert places == [{beginning + number * SIZE} for number in range(THREADS)]
+            addresses = list(pool.map(map_repeatedly, range(THREADS)))
+        start = libpmem2.reservation_address(pointer)
+        assert addresses == [{start + number * SIZE} for number in range(THREADS)]
 
 
 THREADS_AND_MAPS = """
@@ -240,18 +295,18 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 import pmem2
 path, threads, rounds, size = sys.argv[1], *map(int, sys.argv[2:])
-def work(number):
+def map_repeatedly(number):
     config = pmem2.Config(reservation=reservation, reservation_offset=number * size)
     addresses = set()
-    with open(path, "r+b") as file, pmem2.Source.from_fd(file) as own:
+    with open(path, "r+b") as file, pmem2.Source.from_fd(file) as source:
         for _ in range(rounds):
-            with own.map(config) as mapped:
+            with source.map(config) as mapped:
                 addresses.add(mapped.address)
     return addresses
 with pmem2.VMReservation(threads * size) as reservation:
     with ThreadPoolExecutor(threads) as pool:
-        places = list(pool.map(work, range(threads)))
-    assert places == [{reservation.address + number * size} for number in range(threads)], places
+        addresses = list(pool.map(map_repeatedly, range(threads)))
+    assert addresses == [{reservation.address + number * size} for number in range(threads)], addresses
     assert list(reservation) == []
 print("done")
 """
@@ -267,45 +322,45 @@ def test_threads(run_child: RunChild, file: Path) -> None:
 @pytest.mark.upstream("pmem2_vm_reservation/TEST33")
 def test_extend_empty() -> None:
     """A reservation grows at its end into free addresses, and stays as it is when they are taken."""
-    with libpmem2.reservation(SIZE) as pointer:
+    with libpmem2.reservation(2 * SIZE) as pointer:
         before = libpmem2.reservation_address(pointer)
-        rc = libpmem2.extend(pointer, SIZE)
-        sizes = {0: 2 * SIZE, lib.PMEM2_E_MAPPING_EXISTS: SIZE}
-        assert libpmem2.reservation_size(pointer) == sizes[rc]
-        assert libpmem2.reservation_address(pointer) == before
-    with pmem2.VMReservation(SIZE) as reservation:
+        assert libpmem2.shrink(pointer, SIZE, SIZE) == 0  # frees the addresses behind it
+        assert libpmem2.extend(pointer, SIZE) == 0
+        assert (libpmem2.reservation_address(pointer), libpmem2.reservation_size(pointer)) == (before, 2 * SIZE)
+        assert libpmem2.shrink(pointer, SIZE, SIZE) == 0
+        with libpmem2.reservation(SIZE, before + SIZE):
+            assert libpmem2.extend(pointer, SIZE) == lib.PMEM2_E_MAPPING_EXISTS
+        assert (libpmem2.reservation_address(pointer), libpmem2.reservation_size(pointer)) == (before, SIZE)
+    with pmem2.VMReservation(2 * SIZE) as reservation:
         before = reservation.address
-        extended = try_to_extend(reservation)
-        assert reservation.size == (2 * SIZE if extended else SIZE)
-        assert reservation.address == before
-
-
-def try_to_extend(reservation: pmem2.VMReservation) -> bool:
-    """Extend a reservation by the size of the file, unless something is mapped behind it."""
-    try:
+        reservation.shrink(SIZE, SIZE)
         reservation.extend(SIZE)
-    except pmem2.MappingExistsError:
-        return False
-    return True
+        assert (reservation.address, reservation.size) == (before, 2 * SIZE)
+        reservation.shrink(SIZE, SIZE)
+        with pmem2.VMReservation(SIZE, before + SIZE), pytest.raises(pmem2.MappingExistsError):
+            reservation.extend(SIZE)
+        assert (reservation.address, reservation.size) == (before, SIZE)
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST34")
 @pytest.mark.medium
 def test_extend_with_map(source: pmem2.Source, raw_source: int) -> None:
     """The extension of a reservation takes another map."""
-    with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0):
-        if libpmem2.extend(pointer, SIZE) == 0:
+    with libpmem2.reservation(2 * SIZE) as pointer:
+        assert libpmem2.shrink(pointer, SIZE, SIZE) == 0  # frees the addresses behind it
+        with raw_map_at(raw_source, pointer, 0):
+            assert raw_map_error(raw_source, pointer, SIZE) == (lib.PMEM2_E_LENGTH_OUT_OF_RANGE, 0)
+            assert libpmem2.extend(pointer, SIZE) == 0
             with raw_map_at(raw_source, pointer, SIZE) as second:
                 assert libpmem2.map_address(second) == libpmem2.reservation_address(pointer) + SIZE
-        else:
-            assert raw_refusal(raw_source, pointer, SIZE)[0] == lib.PMEM2_E_LENGTH_OUT_OF_RANGE
-    with pmem2.VMReservation(SIZE) as reservation, map_at(source, reservation, 0):
-        if try_to_extend(reservation):
-            with map_at(source, reservation, SIZE) as another:
-                assert another.address == reservation.address + SIZE
-        else:
+    with pmem2.VMReservation(2 * SIZE) as reservation:
+        reservation.shrink(SIZE, SIZE)
+        with map_at(source, reservation, 0):
             with pytest.raises(pmem2.LengthOutOfRangeError):
                 map_at(source, reservation, SIZE)
+            reservation.extend(SIZE)
+            with map_at(source, reservation, SIZE) as map:
+                assert map.address == reservation.address + SIZE
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST35")
@@ -365,6 +420,21 @@ def test_shrink_around_map(source: pmem2.Source, raw_source: int) -> None:
         assert source.pread_mcsafe(11) == b"still there"
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST38")
+def test_unaligned_shrink() -> None:
+    """Shrinking at an unaligned offset or by an unaligned size is refused."""
+    with libpmem2.reservation(2 * SIZE) as pointer:
+        assert libpmem2.shrink(pointer, SIZE - 1, SIZE) == lib.PMEM2_E_OFFSET_UNALIGNED
+        assert libpmem2.shrink(pointer, SIZE, SIZE - 1) == lib.PMEM2_E_LENGTH_UNALIGNED
+        assert libpmem2.reservation_size(pointer) == 2 * SIZE
+    with pmem2.VMReservation(2 * SIZE) as reservation:
+        with pytest.raises(pmem2.OffsetUnalignedError):
+            reservation.shrink(SIZE - 1, SIZE)
+        with pytest.raises(pmem2.LengthUnalignedError):
+            reservation.shrink(SIZE, SIZE - 1)
+        assert reservation.size == 2 * SIZE
+
+
 @pytest.mark.upstream("pmem2_vm_reservation/TEST39")
 def test_shrink_out_of_range() -> None:
     """Shrinking by an empty range or by one outside the reservation is refused."""
@@ -400,15 +470,28 @@ def test_unsupported_shrink() -> None:
         assert reservation.size == 3 * SIZE
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST41")
+def test_shrink_occupied_range(source: pmem2.Source, raw_source: int) -> None:
+    """Shrinking by a range that contains a map is refused."""
+    with libpmem2.reservation(2 * SIZE) as pointer, raw_map_at(raw_source, pointer, SIZE):
+        assert libpmem2.shrink(pointer, SIZE, SIZE) == lib.PMEM2_E_VM_RESERVATION_NOT_EMPTY
+        assert libpmem2.reservation_size(pointer) == 2 * SIZE
+    with pmem2.VMReservation(2 * SIZE) as reservation, map_at(source, reservation, SIZE):
+        with pytest.raises(pmem2.VmReservationNotEmptyError):
+            reservation.shrink(SIZE, SIZE)
+        assert reservation.size == 2 * SIZE
+
+
 @pytest.mark.upstream("pmem2_vm_reservation/TEST42", "pmem2_vm_reservation/TEST47")
 def test_find_only_map(source: pmem2.Source, raw_source: int) -> None:
     """Every range in a full reservation finds its only map, which is both first and last."""
     ranges = ((0, HALF), (HALF, HALF), (0, SIZE))
     with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0) as mapped:
-        assert [libpmem2.find(pointer, *place) for place in ranges] == [(0, mapped)] * 3
+        assert [libpmem2.find(pointer, *each) for each in ranges] == [(0, mapped)] * 3
+        assert libpmem2.find_first(pointer) == libpmem2.find_last(pointer) == (0, mapped)
     with pmem2.VMReservation(SIZE) as reservation, map_at(source, reservation, 0) as map:
-        for place in ranges:
-            assert reservation.find(*place) is map
+        for offset, length in ranges:
+            assert reservation.find(offset, length) is map
         assert reservation.first() is reservation.last() is map
 
 
@@ -430,14 +513,14 @@ def test_find_first_overlapping_map(source: pmem2.Source, raw_source: int) -> No
 
 @pytest.fixture
 def raw_maps(raw_source: int) -> Iterator[tuple[int, list[int]]]:
-    """A reservation with five maps that do not touch, made by libpmem2 itself."""
+    """A libpmem2 reservation with five maps and gaps between them."""
     with libpmem2.reservation(10 * SIZE) as pointer, ExitStack() as stack:
         yield pointer, [stack.enter_context(raw_map_at(raw_source, pointer, 2 * i * SIZE)) for i in range(5)]
 
 
 @pytest.fixture
 def maps(source: pmem2.Source) -> Iterator[tuple[pmem2.VMReservation, list[pmem2.Map]]]:
-    """A VMReservation with five Maps that do not touch."""
+    """A VMReservation with five Maps and gaps between them."""
     with pmem2.VMReservation(10 * SIZE) as reservation, ExitStack() as stack:
         yield reservation, [stack.enter_context(map_at(source, reservation, 2 * i * SIZE)) for i in range(5)]
 
@@ -469,3 +552,33 @@ def test_find_next_map(raw_maps: tuple[int, list[int]], maps: tuple[pmem2.VMRese
     with pytest.raises(pmem2.MappingNotFoundError):
         reservation.next(made[4])
     assert list(reservation) == made
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST46")
+def test_only_map_has_no_neighbours(source: pmem2.Source, raw_source: int) -> None:
+    """The only map in the middle of a reservation has neither a previous nor a next map."""
+    with libpmem2.reservation(3 * SIZE) as pointer, raw_map_at(raw_source, pointer, SIZE) as mapped:
+        assert libpmem2.find_prev(pointer, mapped) == (lib.PMEM2_E_MAPPING_NOT_FOUND, 0)
+        assert libpmem2.find_next(pointer, mapped) == (lib.PMEM2_E_MAPPING_NOT_FOUND, 0)
+    with pmem2.VMReservation(3 * SIZE) as reservation, map_at(source, reservation, SIZE) as map:
+        with pytest.raises(pmem2.MappingNotFoundError):
+            reservation.prev(map)
+        with pytest.raises(pmem2.MappingNotFoundError):
+            reservation.next(map)
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST48")
+def test_find_first_and_last(source: pmem2.Source, raw_source: int) -> None:
+    """As maps are closed from both ends, the next ones become the first and the last."""
+    with libpmem2.reservation(4 * SIZE) as pointer, ExitStack() as stack:
+        pointers = [stack.enter_context(raw_map_at(raw_source, pointer, i * SIZE)) for i in (1, 2)]
+        with raw_map_at(raw_source, pointer, 0) as first, raw_map_at(raw_source, pointer, 3 * SIZE) as last:
+            assert (libpmem2.find_first(pointer), libpmem2.find_last(pointer)) == ((0, first), (0, last))
+        assert (libpmem2.find_first(pointer), libpmem2.find_last(pointer)) == ((0, pointers[0]), (0, pointers[1]))
+    with pmem2.VMReservation(4 * SIZE) as reservation:
+        maps = [map_at(source, reservation, i * SIZE) for i in range(4)]
+        while maps:
+            assert reservation.first() is maps[0]
+            assert reservation.last() is maps[-1]
+            maps.pop(0).close()
+            maps.pop().close()

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sources: rows 1 to 34 of PMDK's own suite."""
+"""PMDK's tests of sources: pmem2_source, pmem2_source_size, pmem2_source_alignment and pmem2_source_numa."""
 
 from __future__ import annotations
 
-import mmap
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 from _pmem2 import lib
 from support import libpmem2
-from support.values import SIZE
+from support.values import PAGE, SIZE, opened
 
 import pmem2
 
@@ -18,14 +18,13 @@ WORDS = b"Write content"
 
 
 def same_file(one: int, other: int) -> bool:
-    """Return whether two descriptors are of the same file."""
+    """Return whether two descriptors refer to the same file."""
     return os.path.samestat(os.fstat(one), os.fstat(other))
 
 
 def check_made_and_deleted(file: Path, mode: int) -> None:
-    """Check that a descriptor open in *mode* makes a source, which keeps it and can be deleted."""
-    fd = os.open(file, mode)
-    try:
+    """Check that a descriptor opened in *mode* makes a source, which returns it and can be deleted."""
+    with opened(file, mode) as fd:
         rc, pointer = libpmem2.source_from_fd(fd)
         assert rc == 0
         assert pointer != 0
@@ -34,9 +33,7 @@ def check_made_and_deleted(file: Path, mode: int) -> None:
         with pmem2.Source.from_fd(fd) as source:
             assert source.size == os.fstat(fd).st_size
         assert source.closed
-        os.fstat(fd)  # it is still the caller's
-    finally:
-        os.close(fd)
+        os.fstat(fd)  # the caller's descriptor is still open
 
 
 @pytest.mark.upstream("pmem2_source/TEST0")
@@ -73,11 +70,8 @@ def test_closed_descriptor(file: Path) -> None:
 @pytest.mark.upstream("pmem2_source/TEST3")
 def test_write_only_descriptor(file: Path) -> None:
     """A write-only descriptor is refused."""
-    fd = os.open(file, os.O_WRONLY)
-    try:
+    with opened(file, os.O_WRONLY) as fd:
         check_refused(fd, pmem2.ErrorCode.INVALID_FILE_HANDLE)
-    finally:
-        os.close(fd)
 
 
 @pytest.mark.upstream("pmem2_source/TEST5")
@@ -93,11 +87,8 @@ def test_delete_null(file: Path) -> None:
 @pytest.mark.upstream("pmem2_source/TEST11")
 def test_directory(tmp_path: Path) -> None:
     """A directory is refused, as a descriptor and as a path."""
-    fd = os.open(tmp_path, os.O_RDONLY)
-    try:
+    with opened(tmp_path, os.O_RDONLY) as fd:
         check_refused(fd, pmem2.ErrorCode.INVALID_FILE_TYPE)
-    finally:
-        os.close(fd)
     with pytest.raises(pmem2.InvalidFileTypeError):
         pmem2.Source.from_path(tmp_path, writable=False)
 
@@ -106,14 +97,10 @@ def test_directory(tmp_path: Path) -> None:
 @pytest.mark.medium
 def test_get_descriptor(file: Path) -> None:
     """libpmem2 returns the caller's descriptor, a Source its own duplicate."""
-    fd = os.open(file, os.O_RDONLY)
-    try:
-        with libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
-            assert libpmem2.source_file(pointer) == (0, libpmem2.file_of(fd))
-            assert source.fd != fd
-            assert same_file(source.fd, fd)
-    finally:
-        os.close(fd)
+    with opened(file, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+        assert libpmem2.source_file(pointer) == (0, libpmem2.file_of(fd))
+        assert source.fd != fd
+        assert same_file(source.fd, fd)
 
 
 @pytest.mark.upstream("pmem2_source/TEST15")
@@ -176,16 +163,31 @@ def test_mcsafe_write(source: pmem2.Source, granularity: pmem2.Granularity) -> N
 @pytest.mark.medium
 def test_mcsafe_past_end(source: pmem2.Source, raw_source: int) -> None:
     """A read or a write of one byte more than the source has is refused, and the file does not grow."""
-    much = bytes(SIZE + 1)
+    data = bytes(SIZE + 1)
     assert libpmem2.pread_mcsafe(raw_source, SIZE + 1, 0)[0] == lib.PMEM2_E_LENGTH_OUT_OF_RANGE
-    assert libpmem2.pwrite_mcsafe(raw_source, much, 0) == lib.PMEM2_E_LENGTH_OUT_OF_RANGE
+    assert libpmem2.pwrite_mcsafe(raw_source, data, 0) == lib.PMEM2_E_LENGTH_OUT_OF_RANGE
     with pytest.raises(pmem2.LengthOutOfRangeError):
         source.pread_mcsafe(SIZE + 1)
     with pytest.raises(pmem2.LengthOutOfRangeError):
         source.pread_mcsafe_into(bytearray(SIZE + 1))
     with pytest.raises(pmem2.LengthOutOfRangeError):
-        source.pwrite_mcsafe(much)
+        source.pwrite_mcsafe(data)
     assert source.size == SIZE
+
+
+@pytest.mark.upstream("pmem2_source/TEST22")
+def test_mcsafe_on_anonymous_memory() -> None:
+    """Anonymous memory supports neither mcsafe reads nor mcsafe writes."""
+    rc, pointer = libpmem2.source_from_anon(len(WORDS))
+    assert rc == 0
+    assert libpmem2.pwrite_mcsafe(pointer, WORDS, 0) == lib.PMEM2_E_SOURCE_TYPE_NOT_SUPPORTED
+    assert libpmem2.pread_mcsafe(pointer, len(WORDS), 0)[0] == lib.PMEM2_E_SOURCE_TYPE_NOT_SUPPORTED
+    assert libpmem2.source_delete(pointer) == (0, 0)
+    with pmem2.Source.from_anon(len(WORDS)) as source:
+        with pytest.raises(pmem2.SourceTypeNotSupportedError):
+            source.pwrite_mcsafe(WORDS)
+        with pytest.raises(pmem2.SourceTypeNotSupportedError):
+            source.pread_mcsafe(len(WORDS))
 
 
 @pytest.mark.upstream("pmem2_source_size/TEST0")
@@ -206,12 +208,22 @@ def test_size_of_file(source: pmem2.Source, raw_source: int) -> None:
     assert source.size == SIZE
 
 
+@pytest.mark.upstream("pmem2_source_size/TEST4")
+def test_size_of_unnamed_file(tmp_path: Path) -> None:
+    """The size of a source is that of its file, also if the file has no name."""
+    with tempfile.TemporaryFile(dir=tmp_path) as file:
+        file.truncate(SIZE)
+        with libpmem2.source(file.fileno()) as pointer, pmem2.Source.from_fd(file) as source:
+            assert libpmem2.source_size(pointer) == (0, SIZE)
+            assert source.size == SIZE
+
+
 @pytest.mark.upstream("pmem2_source_alignment/TEST0")
 @pytest.mark.medium
 def test_alignment_of_file(source: pmem2.Source, raw_source: int) -> None:
     """The alignment of a file is the page size."""
-    assert libpmem2.source_alignment(raw_source) == (0, mmap.ALLOCATIONGRANULARITY)
-    assert source.alignment == mmap.ALLOCATIONGRANULARITY
+    assert libpmem2.source_alignment(raw_source) == (0, PAGE)
+    assert source.alignment == PAGE
 
 
 @pytest.mark.upstream("pmem2_source_numa/TEST0")
