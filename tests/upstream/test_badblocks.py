@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PMDK's tests of bad blocks, as far as a healthy medium goes: row 201."""
+"""PMDK's tests of bad blocks on a healthy medium: pmem2_badblock_mocks; tests/hardware has those on a damaged one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Configs: rows 35 to 47 of PMDK's own suite."""
+"""PMDK's tests of configs: pmem2_config."""
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
 
@@ -11,12 +10,11 @@ import attrs
 import pytest
 from _pmem2 import lib
 from support import libpmem2
-from support.values import SIZE, opened
+from support.values import PAGE, SIZE, opened
 
 import pmem2
 
-PAGE = mmap.ALLOCATIONGRANULARITY
-PROT_WRITE = 2  # of mmap.mmap, where it has it
+PROT_WRITE = 2  # mmap.PROT_WRITE, which Windows lacks
 READ, WRITE, EXEC, NONE = (
     pmem2.Protection.READ,
     pmem2.Protection.WRITE,
@@ -124,10 +122,10 @@ def test_sharing(source: pmem2.Source, raw_source: int) -> None:
     shared = pmem2.Config()
     assert shared.sharing is pmem2.Sharing.SHARED
     private = attrs.evolve(shared, sharing=pmem2.Sharing.PRIVATE)
-    with source.map(shared) as one, source.map(private) as other:
-        assert (one.sharing, other.sharing) == (pmem2.Sharing.SHARED, pmem2.Sharing.PRIVATE)
-        assert libpmem2.permissions(one.address) == "rw-s"
-        assert libpmem2.permissions(other.address) == "rw-p"
+    with source.map(shared) as shared_map, source.map(private) as private_map:
+        assert (shared_map.sharing, private_map.sharing) == (pmem2.Sharing.SHARED, pmem2.Sharing.PRIVATE)
+        assert libpmem2.permissions(shared_map.address) == "rw-s"
+        assert libpmem2.permissions(private_map.address) == "rw-p"
 
 
 @pytest.mark.upstream("pmem2_config/TEST10")
@@ -141,7 +139,7 @@ def test_invalid_sharing() -> None:
 
 @pytest.mark.upstream("pmem2_config/TEST11")
 @pytest.mark.parametrize(
-    ("protection", "allowed"),
+    ("protection", "permissions"),
     [
         pytest.param(READ, "r--s", id="read"),
         pytest.param(WRITE, "-w-s", id="write"),
@@ -150,16 +148,16 @@ def test_invalid_sharing() -> None:
         pytest.param(WRITE | READ | EXEC, "rwxs", id="write-read-exec"),
     ],
 )
-def test_protections(exec_file: Path, protection: pmem2.Protection, allowed: str) -> None:
+def test_protections(exec_file: Path, protection: pmem2.Protection, permissions: str) -> None:
     """The mapping has exactly the protection that the config sets."""
     with pmem2.Source.from_path(exec_file) as source:
         with libpmem2.config() as config, opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
             assert libpmem2.set_protection(config, protection) == 0
             with libpmem2.map(config, pointer) as mapped:
-                assert libpmem2.permissions(libpmem2.map_address(mapped)) == allowed
+                assert libpmem2.permissions(libpmem2.map_address(mapped)) == permissions
         with source.map(pmem2.Config(protection=protection)) as map:
             assert map.protection == protection
-            assert libpmem2.permissions(map.address) == allowed
+            assert libpmem2.permissions(map.address) == permissions
 
 
 @pytest.mark.upstream("pmem2_config/TEST12")

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Handles: the rows of PMDK's suite that need Windows, and what else a Source and a Map do with them."""
+"""Handles on Windows: PMDK's own test cases, and further behaviour of Source and Map."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import gc
+import mmap
 import os
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,13 @@ from pathlib import Path
 
 import pytest
 from support import libpmem2
-from support.values import CONTENT, PAGE, SIZE
+from support.values import CONTENT, PAGE, SIZE, opened
 
 import pmem2
 from pmem2 import ErrorCode, Protection, Source
 
 msvcrt = pytest.importorskip("msvcrt", reason="needs Windows: nox -s windows")
-assert sys.platform == "win32"  # elsewhere mypy leaves out what follows
+assert sys.platform == "win32"  # mypy skips the rest of this file on other systems
 
 INVALID_HANDLE_VALUE = 2**64 - 1
 GENERIC_READ, GENERIC_WRITE = 1 << 31, 1 << 30
@@ -38,7 +39,7 @@ WINE = hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 
 @contextmanager
 def handle_of(path: Path, access: int = GENERIC_READ | GENERIC_WRITE, flags: int = 0) -> Iterator[int]:
-    """Yield a handle of a file."""
+    """Yield a handle to a file."""
     opened = kernel32.CreateFileW(str(path), ctypes.c_uint(access), SHARE_ALL, None, OPEN_EXISTING, flags, None)
     assert opened not in (None, INVALID_HANDLE_VALUE), ctypes.get_last_error()
     try:
@@ -53,7 +54,7 @@ def close(handle: int) -> None:
 
 
 def flags_of(handle: int) -> int | None:
-    """Return the flags of a handle, `None` if it is closed."""
+    """Return the flags of a handle, or `None` if it is closed."""
     flags = ctypes.c_ulong()
     known = kernel32.GetHandleInformation(ctypes.c_void_p(handle), ctypes.byref(flags))
     return flags.value if known else None
@@ -67,19 +68,19 @@ def name_of(handle: int) -> str:
 
 
 def handles() -> set[int]:
-    """Return the handles that this process has; they are small multiples of four."""
+    """Return the open handles of this process, which are small multiples of four."""
     gc.collect()
     return {number for number in range(4, 4096, 4) if flags_of(number) is not None}
 
 
 def check_refused(handle: int, code: ErrorCode) -> None:
-    """Check that neither libpmem2 nor the façade makes a source of a handle, and that nothing is left of it."""
+    """Check that libpmem2 and the façade refuse a handle, and that no new handle stays open."""
     assert libpmem2.source_from_handle(handle) == (code, 0)
     check_refused_by_facade(handle, code)
 
 
 def check_refused_by_facade(handle: int, code: ErrorCode) -> None:
-    """Check that the façade makes no source of a handle, and that nothing is left of it."""
+    """Check that the façade refuses a handle, and that no new handle stays open."""
     before = handles()
     with pytest.raises(pmem2.Pmem2Error, match="handle") as caught:
         Source.from_handle(handle)
@@ -88,12 +89,12 @@ def check_refused_by_facade(handle: int, code: ErrorCode) -> None:
     assert handles() == before
 
 
-def invalid(handle: int) -> None:
-    """Check that a handle is refused as one of no file."""
+def check_invalid(handle: int) -> None:
+    """Check that a handle is refused as INVALID_FILE_HANDLE."""
     check_refused(handle, ErrorCode.INVALID_FILE_HANDLE)
 
 
-# ---- the rows
+# ---- PMDK's test cases
 
 
 @pytest.mark.upstream("pmem2_source/TEST6")
@@ -112,8 +113,8 @@ def test_read_write_handle(file: Path) -> None:
 @pytest.mark.upstream("pmem2_source/TEST7")
 def test_invalid_handle_value() -> None:
     """INVALID_HANDLE_VALUE, signed or unsigned, is refused."""
-    invalid(INVALID_HANDLE_VALUE)
-    invalid(-1)
+    check_invalid(INVALID_HANDLE_VALUE)
+    check_invalid(-1)
 
 
 @pytest.mark.upstream("pmem2_source/TEST8")
@@ -121,7 +122,7 @@ def test_closed_handle(file: Path) -> None:
     """A closed handle is refused."""
     with handle_of(file) as handle:
         pass
-    invalid(handle)
+    check_invalid(handle)
 
 
 @pytest.mark.upstream("pmem2_source/TEST9")
@@ -136,7 +137,7 @@ def test_mutex_handle() -> None:
     """A handle of a mutex is refused."""
     mutex = kernel32.CreateMutexW(None, False, None)
     try:
-        invalid(mutex)
+        check_invalid(mutex)
     finally:
         close(mutex)
 
@@ -222,12 +223,8 @@ def test_write_only_handle(file: Path) -> None:
         assert rc == 0
         assert libpmem2.source_delete(pointer) == (0, 0)
         check_refused_by_facade(handle, ErrorCode.INVALID_FILE_HANDLE)
-    fd = os.open(file, os.O_WRONLY)
-    try:
-        with pytest.raises(pmem2.InvalidFileHandleError):
-            Source.from_fd(fd)
-    finally:
-        os.close(fd)
+    with opened(file, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
+        Source.from_fd(fd)
 
 
 def test_pseudo_handles() -> None:
@@ -342,12 +339,12 @@ def test_device_queries_of_ordinary_file(path: Path) -> None:
         assert rc == 0
         assert libpmem2.source_device_id(pointer) == ErrorCode.NOSUPP
         assert libpmem2.source_delete(pointer) == (0, 0)
-        for ask in (lambda: source.device_id, lambda: source.device_usc, lambda: source.numa_node, source.bad_blocks):
+        for query in (lambda: source.device_id, lambda: source.device_usc, lambda: source.numa_node, source.bad_blocks):
             with pytest.raises(pmem2.NosuppError):
-                ask()
+                query()
 
 
-# ---- a Map and the handle that it keeps
+# ---- a Map and its handle
 
 
 def test_map_outlives_its_source(path: Path) -> None:
@@ -387,8 +384,6 @@ def test_map_of_dropped_source(path: Path) -> None:
 
 def test_from_existing_keeps_handle(path: Path) -> None:
     """A Map of existing memory keeps its own handle."""
-    import mmap
-
     with open(path, "r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)
         source = Source.from_fd(file)
