@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Bad blocks, as a user meets them: rows 197 to 200 of PMDK's own suite."""
+"""Bad blocks on persistent memory: PMDK's pmem2_badblock tests, and the façade's handling."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import libpmem2
 from support.children import RunChild
+from support.values import opened
 
 import pmem2
 from hardware import inject
@@ -27,21 +28,21 @@ BAD = 5 * PAGE
 
 @pytest.fixture
 def content() -> bytes:
-    """Another byte for each page."""
+    """Pages that each repeat a byte of their own."""
     return b"".join(bytes([65 + page]) * PAGE for page in range(PAGES))
 
 
 @pytest.fixture
 def fragile(fsdax: Path) -> Iterator[Path]:
-    """A folder on fsdax, in which files may be damaged: afterwards its disk is as good as new."""
+    """A folder on fsdax for files to damage; afterwards the disk has no bad blocks."""
     yield fsdax
-    gc.collect()  # on PyPy what a failed test has left open would keep the file system busy
+    gc.collect()  # on PyPy, objects that a failed test left open would keep the file system busy
     inject.forget_bad_blocks(Path(os.environ["PMEM2_TEST_FSDAX"]))
 
 
 @pytest.fixture
 def damaged(fragile: Path, content: bytes) -> Path:
-    """A file of 16 pages, of which one is bad."""
+    """A file of 16 pages, one of them bad."""
     path = fragile / "damaged"
     with open(path, "wb") as file:
         file.write(content)
@@ -84,12 +85,8 @@ def test_read_bad_page(damaged: Path, content: bytes) -> None:
 @pytest.mark.libpmem2
 def test_library_reads_bad_page(damaged: Path) -> None:
     """libpmem2 reports IO_FAIL when it reads a bad page."""
-    fd = os.open(damaged, os.O_RDWR)
-    try:
-        with libpmem2.source(fd) as pointer:
-            assert libpmem2.pread_mcsafe(pointer, PAGE, BAD)[0] == ErrorCode.IO_FAIL
-    finally:
-        os.close(fd)
+    with opened(damaged, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
+        assert libpmem2.pread_mcsafe(pointer, PAGE, BAD)[0] == ErrorCode.IO_FAIL
 
 
 @pytest.mark.upstream("pmem2_badblock/TEST3")
@@ -127,10 +124,10 @@ def test_clear_bad_page(damaged: Path, content: bytes) -> None:
         with source.bad_blocks() as blocks:
             for block in blocks:
                 blocks.clear(block)
-        mended = content[:BAD] + bytes(PAGE) + content[BAD + PAGE :]
-        assert source.pread_mcsafe(len(content)) == mended
+        cleared = content[:BAD] + bytes(PAGE) + content[BAD + PAGE :]
+        assert source.pread_mcsafe(len(content)) == cleared
         assert damaged.stat().st_size == len(content)
-    assert damaged.read_bytes() == mended
+    assert damaged.read_bytes() == cleared
 
 
 def test_bad_blocks_outlive_source(damaged: Path) -> None:
@@ -156,44 +153,44 @@ def test_clear_read_only_source(damaged: Path) -> None:
         source.pread_mcsafe(PAGE, BAD)
 
 
-def in_list(path: Path, place: int) -> list[BadBlock]:
-    """Return the bad blocks that a byte lies in."""
+def bad_blocks_at(path: Path, offset: int) -> list[BadBlock]:
+    """Return the bad blocks that contain an offset."""
     with pmem2.Source.from_path(path) as source, source.bad_blocks() as blocks:
-        return [block for block in blocks if block.offset <= place < block.offset + block.length]
+        return [block for block in blocks if block.offset <= offset < block.offset + block.length]
 
 
 @pytest.fixture
-def broken(devdax: Path) -> int:
-    """The place of a page of the device that the processor has reported as bad; it stays so."""
-    place = int(inject.attribute(devdax, "size")) - 8 * PAGE
-    if not in_list(devdax, place):
-        inject.machine_check(devdax, place)
-    return place
+def bad_page(devdax: Path) -> int:
+    """The offset of a device page that the processor has reported as bad; it stays bad for all tests."""
+    offset = int(inject.attribute(devdax, "size")) - 8 * PAGE
+    if not bad_blocks_at(devdax, offset):
+        inject.machine_check(devdax, offset)
+    return offset
 
 
 @pytest.mark.upstream("pmem2_badblock/TEST1")
-def test_list_bad_device_page(devdax: Path, broken: int) -> None:
+def test_list_bad_device_page(devdax: Path, bad_page: int) -> None:
     """A device page that the processor reported as bad is listed with its offset on the device."""
-    assert in_list(devdax, broken) == [BadBlock(broken, PAGE)]
-    assert not in_list(devdax, broken - 1)
-    assert not in_list(devdax, broken + PAGE)
+    assert bad_blocks_at(devdax, bad_page) == [BadBlock(bad_page, PAGE)]
+    assert not bad_blocks_at(devdax, bad_page - 1)
+    assert not bad_blocks_at(devdax, bad_page + PAGE)
 
 
 @pytest.mark.upstream("pmem2_badblock/TEST5")
-def test_write_bad_device_page(devdax: Path, broken: int) -> None:
+def test_write_bad_device_page(devdax: Path, bad_page: int) -> None:
     """A write to a bad device page bypasses the kernel: it succeeds, and the list does not change."""
     with pmem2.Source.from_path(devdax) as source:
-        source.pwrite_mcsafe(b"w" * PAGE, broken)
-        assert source.pread_mcsafe(PAGE, broken) == b"w" * PAGE  # only the list is bad here, the memory is not
-    assert in_list(devdax, broken)
+        source.pwrite_mcsafe(b"w" * PAGE, bad_page)
+        assert source.pread_mcsafe(PAGE, bad_page) == b"w" * PAGE  # only the list was injected: the memory is good
+    assert bad_blocks_at(devdax, bad_page)
 
 
-def test_clear_unsupported_device(devdax: Path, broken: int) -> None:
+def test_clear_unsupported_device(devdax: Path, bad_page: int) -> None:
     """Clearing fails with a clear error if the NVDIMM lacks the command, and the page stays listed."""
-    (block,) = in_list(devdax, broken)
+    (block,) = bad_blocks_at(devdax, bad_page)
     with pmem2.Source.from_path(devdax) as source, source.bad_blocks() as blocks:
         assert block in list(blocks)
         with pytest.raises(OSError, match="the platform has no way to mend it") as caught:
             blocks.clear(block)
     assert caught.value.errno == errno.ENXIO
-    assert in_list(devdax, broken) == [block]
+    assert bad_blocks_at(devdax, bad_page) == [block]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line on persistent memory: what it tells there, copies past bad blocks, and devices."""
+"""The command line on persistent memory: info, copies of damaged files, bad blocks, devices."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PAGE = 4096
 CONTENT = b"".join(bytes([65 + page]) * PAGE for page in range(16))
 
 
-def told(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, Any]:
-    """Return what `pmem2 info --json` tells of paths."""
+def info_json(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, Any]:
+    """Return the output of `pmem2 info --json` for paths."""
     assert main(["info", "--json", *map(str, paths)]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
@@ -34,7 +34,7 @@ def told(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, Any]:
 
 @pytest.fixture
 def damaged(fsdax: Path) -> Iterator[Path]:
-    """A file of 16 pages, of which two are bad; afterwards the disk is as good as new."""
+    """A file of 16 pages, two of them bad; afterwards the disk has no bad blocks."""
     path = fsdax / "damaged"
     with open(path, "wb") as file:
         file.write(CONTENT)
@@ -49,7 +49,7 @@ def test_info(fsdax: Path, devdax: Path, capsys: pytest.CaptureFixture[str]) -> 
     """`info` describes a file and a device with granularity, reason, region and persistence domain."""
     path = fsdax / "file"
     path.write_bytes(CONTENT)
-    found = told(capsys, path, devdax, fsdax)
+    found = info_json(capsys, path, devdax, fsdax)
     file, device, folder = found["paths"]
     assert (file["kind"], device["kind"], folder["kind"]) == ("fsdax", "devdax", "not mappable")
     for each in (file, device, folder):
@@ -77,7 +77,7 @@ AS_NOBODY = """
 import contextlib, io, os, sys
 from pmem2.cli import main
 with contextlib.redirect_stdout(io.StringIO()):
-    main(["info", "/"])  # imports what it needs while that may be read
+    main(["info", "/"])  # imports all modules while root can still read them
 os.setuid(65534)
 sys.exit(main(["info", "--json", sys.argv[1]]))
 """
@@ -121,7 +121,7 @@ def test_info_matches_documentation(fsdax: Path, capsys: pytest.CaptureFixture[s
 
 def test_copy_damaged_file(damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A copy of a damaged file keeps the readable pages, reports the lost ones and replaces no good file."""
-    assert told(capsys, damaged)["paths"][0]["bad_blocks"] == [{"offset": 5 * PAGE, "length": 2 * PAGE}]
+    assert info_json(capsys, damaged)["paths"][0]["bad_blocks"] == [{"offset": 5 * PAGE, "length": 2 * PAGE}]
     copy = tmp_path / "copy"
     assert main(["copy", "--verify", str(damaged), str(copy)]) == 1
     assert "lost 8192 at 20480 (bytes)" in capsys.readouterr().err
@@ -164,7 +164,9 @@ def test_copy_device_round_trip(
     assert "are the same file" in capsys.readouterr().err
     with pmem2.open(device, "r") as map:
         size = map.size
-    monkeypatch.setattr("pmem2.cli.copy.Reader.data", lambda reader: [(0, 8 * len(CONTENT))])  # not all of a device
+    monkeypatch.setattr(
+        "pmem2.cli.copy.Reader.data", lambda reader: [(0, 8 * len(CONTENT))]
+    )  # copying the whole device takes too long
     for writable in (True, False):
         monkeypatch.setattr("pmem2.cli.copy.is_writable_device", lambda path, answer=writable: answer)
         back = tmp_path / f"back-{writable}"

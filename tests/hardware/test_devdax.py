@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A device DAX: the twins of the rows of PMDK's own suite, and what users of CXL memory meet."""
+"""A device DAX: PMDK's test cases for one, and the façade on persistent and CXL memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from _pmem2 import ffi, lib
 from support import libpmem2
 from support.children import RunChild
-from support.values import MEDIUM_GRANULARITY
+from support.values import MEDIUM_GRANULARITY, opened
 
 import pmem2
 from hardware import inject
@@ -22,10 +22,10 @@ from pmem2 import Config, ErrorCode, Granularity, Protection, Sharing, VMReserva
 pytestmark = pytest.mark.medium
 
 ALIGNMENT = 2 * 1024 * 1024
-TEXT = b"Some text, on a device."
+TEXT = b"Some text for a device."
 TWO_PLUS_TWO = bytes.fromhex("b802000000 83c002 c3")  # mov $2, %eax; add $2, %eax; ret
-# a device has no name for a part of it, so tests that write have a place each
-PLACES = {name: number * ALIGNMENT for number, name in enumerate(("start", "header", "copies", "code", "existing"))}
+# each test that writes to the device has its own area
+AREAS = {name: number * ALIGNMENT for number, name in enumerate(("start", "header", "copies", "code", "existing"))}
 
 
 @pytest.fixture
@@ -37,17 +37,13 @@ def device(devdax: Path) -> Iterator[pmem2.Source]:
 
 @pytest.fixture
 def raw_device(devdax: Path) -> Iterator[int]:
-    """A source of the device, made by libpmem2 itself."""
-    fd = os.open(devdax, os.O_RDWR)
-    try:
-        with libpmem2.source(fd) as pointer:
-            yield pointer
-    finally:
-        os.close(fd)
+    """A libpmem2 source of the device."""
+    with opened(devdax, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
+        yield pointer
 
 
 def check_refused(device: pmem2.Source, raw_device: int, code: ErrorCode, offset: int, length: int) -> pmem2.Pmem2Error:
-    """Check that neither libpmem2 nor the façade maps that range; return the façade's error."""
+    """Check that libpmem2 and the façade refuse to map a range; return the façade's error."""
     with libpmem2.config(offset=offset, length=length) as config:
         assert libpmem2.map_new(config, raw_device) == (code, 0)
     with pytest.raises(pmem2.Pmem2Error) as caught:
@@ -72,7 +68,7 @@ def test_documentation_recipe(devdax: Path) -> None:
 @pytest.mark.upstream("pmem2_source/TEST18")
 def test_mcsafe_read(device: pmem2.Source, raw_device: int) -> None:
     """mcsafe reads return the data that was copied through a map."""
-    offset = PLACES["copies"] + 100
+    offset = AREAS["copies"] + 100
     with device.map() as map:
         map.memcpy(offset, TEXT)
     assert device.pread_mcsafe(len(TEXT), offset) == TEXT
@@ -82,7 +78,7 @@ def test_mcsafe_read(device: pmem2.Source, raw_device: int) -> None:
 @pytest.mark.upstream("pmem2_source/TEST19")
 def test_mcsafe_write(device: pmem2.Source) -> None:
     """A map contains the data of an mcsafe write."""
-    offset = PLACES["copies"] + 300
+    offset = AREAS["copies"] + 300
     device.pwrite_mcsafe(TEXT, offset)
     with device.map() as map:
         assert map[offset : offset + len(TEXT)] == TEXT
@@ -159,12 +155,8 @@ def test_map_device(device: pmem2.Source, raw_device: int, granularity: Granular
 @pytest.mark.upstream("pmem2_map/TEST3")
 def test_map_read_only_device(devdax: Path) -> None:
     """A read-only device cannot be mapped for writing."""
-    fd = os.open(devdax, os.O_RDONLY)
-    try:
-        with libpmem2.source(fd) as pointer, libpmem2.config() as config:
-            assert libpmem2.map_new(config, pointer) == (lib.PMEM2_E_NO_ACCESS, 0)
-    finally:
-        os.close(fd)
+    with opened(devdax, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, libpmem2.config() as config:
+        assert libpmem2.map_new(config, pointer) == (lib.PMEM2_E_NO_ACCESS, 0)
     with pmem2.Source.from_path(devdax, writable=False) as source:
         with pytest.raises(pmem2.NoAccessError):
             source.map(Config(protection=Protection.READ | Protection.WRITE))
@@ -232,7 +224,7 @@ def test_private_map_refused(device: pmem2.Source, raw_device: int, devdax: Path
 @pytest.mark.upstream("pmem2_map_prot/TEST15")
 def test_read_write_map(device: pmem2.Source) -> None:
     """A READ|WRITE map of a device can be written and read."""
-    config = Config(protection=Protection.READ | Protection.WRITE, offset=PLACES["copies"], length=ALIGNMENT)
+    config = Config(protection=Protection.READ | Protection.WRITE, offset=AREAS["copies"], length=ALIGNMENT)
     with device.map(config) as map:
         map.memset(0, 0, len(TEXT))
         map.memcpy(0, TEXT)
@@ -242,10 +234,9 @@ def test_read_write_map(device: pmem2.Source) -> None:
 @pytest.mark.upstream("pmem2_map_prot/TEST16")
 def test_execute_stored_code(device: pmem2.Source) -> None:
     """Code stored on a device runs in a READ|EXEC map."""
-    place = Config(offset=PLACES["code"], length=ALIGNMENT)
-    with device.map(place) as map:
+    with device.map(Config(offset=AREAS["code"], length=ALIGNMENT)) as map:
         map.memcpy(0, TWO_PLUS_TWO)
-    executable = Config(offset=PLACES["code"], length=ALIGNMENT, protection=Protection.READ | Protection.EXEC)
+    executable = Config(offset=AREAS["code"], length=ALIGNMENT, protection=Protection.READ | Protection.EXEC)
     with device.map(executable) as map:
         assert libpmem2.call(map.address) == 4
 
@@ -254,10 +245,17 @@ def test_execute_stored_code(device: pmem2.Source) -> None:
 
 
 def map_at(
-    device: pmem2.Source, reservation: VMReservation, place: int, *, offset: int = 0, length: int = ALIGNMENT
+    device: pmem2.Source,
+    reservation: VMReservation,
+    reservation_offset: int,
+    *,
+    offset: int = 0,
+    length: int = ALIGNMENT,
 ) -> pmem2.Map:
     """Return a map of a part of the device in a reservation."""
-    return device.map(Config(offset=offset, length=length, reservation=reservation, reservation_offset=place))
+    return device.map(
+        Config(offset=offset, length=length, reservation=reservation, reservation_offset=reservation_offset)
+    )
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST1")
@@ -278,8 +276,8 @@ def test_reservation_unaligned_size(device: pmem2.Source) -> None:
 def test_reservation_fixed_address(device: pmem2.Source) -> None:
     """A reservation has the requested address, and so has a map at offset 0."""
     half = device.size // 2 // ALIGNMENT * ALIGNMENT
-    with device.map() as gone:
-        address = gone.address
+    with device.map() as closed:
+        address = closed.address
     with VMReservation(half, address) as reservation, map_at(device, reservation, 0, length=half) as map:
         assert (map.address, map.size) == (address, half)
 
@@ -322,13 +320,21 @@ def test_reservation_insufficient_space(device: pmem2.Source) -> None:
         map_at(device, reservation, 0, length=2 * ALIGNMENT)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST19")
+def test_map_part_in_reservation(device: pmem2.Source) -> None:
+    """A reservation smaller than the device takes a map of its second half."""
+    half = device.size // 2 // ALIGNMENT * ALIGNMENT
+    size = device.size - half
+    with VMReservation(size) as reservation, map_at(device, reservation, 0, offset=half, length=size) as map:
+        assert map.address == reservation.address
+
+
 @pytest.mark.upstream("pmem2_vm_reservation/TEST25", "pmem2_vm_reservation/TEST27", "pmem2_vm_reservation/TEST29")
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (0, 1)], ids=["over", "below", "above"])
 def test_overlap_in_reservation(device: pmem2.Source, first: int, second: int) -> None:
     """Two maps of a device cannot overlap in a reservation, and the first one is unharmed."""
     with VMReservation(3 * ALIGNMENT) as reservation:
-        place = first * ALIGNMENT
-        with map_at(device, reservation, place, offset=PLACES["copies"], length=2 * ALIGNMENT) as map:
+        with map_at(device, reservation, first * ALIGNMENT, offset=AREAS["copies"], length=2 * ALIGNMENT) as map:
             with pytest.raises(pmem2.MappingExistsError):
                 map_at(device, reservation, second * ALIGNMENT, length=2 * ALIGNMENT)
             map.memcpy(0, TEXT)
@@ -350,36 +356,39 @@ def test_unaligned_place_in_reservation(device: pmem2.Source) -> None:
     with VMReservation(3 * ALIGNMENT) as reservation:
         with pytest.raises(pmem2.AddressUnalignedError, match="alignment of the device"):
             map_at(device, reservation, mmap.PAGESIZE)
-        reservation.shrink(0, mmap.PAGESIZE)  # now even offset 0 is not aligned
+        reservation.shrink(0, mmap.PAGESIZE)  # so that offset 0 is unaligned, too
         assert reservation.address % ALIGNMENT == mmap.PAGESIZE
-        place = -reservation.address % ALIGNMENT
-        with map_at(device, reservation, place) as map:
+        aligned = -reservation.address % ALIGNMENT
+        with map_at(device, reservation, aligned) as map:
             assert map.address % ALIGNMENT == 0
-            assert map.address == reservation.address + place
+            assert map.address == reservation.address + aligned
 
 
 # ---- flushing
 
 
-@pytest.mark.upstream("pmem2_integration/TEST33")
+@pytest.mark.upstream("pmem2_integration/TEST33", "pmem2_integration/TEST36")
 def test_deep_flush_valid_range(device: pmem2.Source, raw_device: int) -> None:
     """Persisted data on a device can be deep-flushed."""
-    with device.map(Config(offset=PLACES["copies"], length=ALIGNMENT)) as map:
+    with device.map(Config(offset=AREAS["copies"], length=ALIGNMENT)) as map:
         map.memset(0, 7, 4096)
         map.persist(0, 4096)
         map.deep_flush()
         map.deep_flush(map.size, 0)
     with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
         assert libpmem2.deep_flush(pointer, 0, ALIGNMENT) == 0
+        assert libpmem2.deep_flush(pointer, ALIGNMENT, ALIGNMENT) == 0
 
 
-@pytest.mark.upstream("pmem2_integration/TEST34")
+@pytest.mark.upstream("pmem2_integration/TEST34", "pmem2_integration/TEST37")
 def test_deep_flush_behind_map(device: pmem2.Source, raw_device: int) -> None:
-    """A range behind the map is refused."""
-    with device.map() as map, pytest.raises(ValueError, match="outside"):
-        map.deep_flush(map.size + 1, 64)
-    with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
-        assert libpmem2.deep_flush(pointer, libpmem2.map_size(pointer) + 1, 64) == ErrorCode.DEEP_FLUSH_RANGE
+    """A range that ends behind the map is refused."""
+    size = device.size
+    for offset, length in ((size + 1, 64), (1024, size)):
+        with device.map() as map, pytest.raises(ValueError, match="outside"):
+            map.deep_flush(offset, length)
+        with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
+            assert libpmem2.deep_flush(pointer, offset, length) == ErrorCode.DEEP_FLUSH_RANGE
 
 
 @pytest.mark.upstream("pmem2_integration/TEST35")
@@ -434,24 +443,24 @@ def test_unaligned_offset_aligned_length(device: pmem2.Source, raw_device: int) 
 @pytest.mark.upstream("pmem2_integration/TEST21")
 def test_aligned_offset(device: pmem2.Source) -> None:
     """A map of part of a device accesses that part."""
-    with device.map(Config(offset=PLACES["copies"], length=ALIGNMENT)) as part, device.map() as whole:
+    with device.map(Config(offset=AREAS["copies"], length=ALIGNMENT)) as part, device.map() as whole:
         part.memcpy(500, TEXT)
-        begin = PLACES["copies"] + 500
+        begin = AREAS["copies"] + 500
         assert whole[begin : begin + len(TEXT)] == TEXT
 
 
 @pytest.mark.upstream("pmem2_integration/TEST41")
 def test_from_existing(device: pmem2.Source, granularity: Granularity) -> None:
     """Device memory from `mmap` becomes a Map."""
-    place = PLACES["existing"]
-    with mmap.mmap(device.fd, ALIGNMENT, offset=place) as memory:
+    offset = AREAS["existing"]
+    with mmap.mmap(device.fd, ALIGNMENT, offset=offset) as memory:
         with pmem2.Map.from_existing(device, memory, granularity) as map:
             assert (map.size, map.granularity) == (ALIGNMENT, granularity)
             map.memcpy(0, TEXT)
             assert memory[: len(TEXT)] == TEXT
         memory[100:101] = b"!"
-    assert device.pread_mcsafe(len(TEXT), place) == TEXT
-    assert device.pread_mcsafe(1, place + 100) == b"!"
+    assert device.pread_mcsafe(len(TEXT), offset) == TEXT
+    assert device.pread_mcsafe(1, offset + 100) == b"!"
 
 
 @pytest.mark.upstream("pmem2_integration/TEST41")
@@ -471,32 +480,32 @@ def test_from_existing_over_live_map(device: pmem2.Source, granularity: Granular
         pmem2.Map.from_existing(device, memory, granularity)
 
 
-# ---- as users have it
+# ---- open, and all operations
 
 
 def test_open_device(devdax: Path, device: pmem2.Source, granularity: Granularity) -> None:
     """`pmem2.open` takes the size from the device, and persisted data is there when it is opened again."""
-    place = PLACES["header"]
+    offset = AREAS["header"]
     with pmem2.open(devdax) as map:
         assert (map.size, map.granularity) == (device.size, granularity)
-        map[place : place + 8] = b"SIGNED\0\0"
-        map.persist(place, 8)
-        map.store_u64(place + 64, 42, persist=True)
+        map[offset : offset + 8] = b"SIGNED\0\0"
+        map.persist(offset, 8)
+        map.store_u64(offset + 64, 42, persist=True)
     with pmem2.open(devdax, "r") as map:
-        assert map[place : place + 8] == b"SIGNED\0\0"
-        assert map.load_u64(place + 64) == 42
+        assert map[offset : offset + 8] == b"SIGNED\0\0"
+        assert map.load_u64(offset + 64) == 42
         with pytest.raises(TypeError):
-            map[place] = 0
-    assert device.pread_mcsafe(6, place) == b"SIGNED"
+            map[offset] = 0
+    assert device.pread_mcsafe(6, offset) == b"SIGNED"
 
 
 def test_open_device_w_plus(devdax: Path, device: pmem2.Source) -> None:
     """Mode w+ neither truncates nor clears a device."""
-    place = PLACES["header"] + 4096
-    device.pwrite_mcsafe(TEXT, place)
+    offset = AREAS["header"] + 4096
+    device.pwrite_mcsafe(TEXT, offset)
     with pmem2.open(devdax, "w+", size=ALIGNMENT) as map:
         assert map.size == device.size
-        assert map[place : place + len(TEXT)] == TEXT
+        assert map[offset : offset + len(TEXT)] == TEXT
     with pytest.raises(pmem2.MapRangeError, match=f"the device has {device.size} bytes"):
         pmem2.open(devdax, "w+", size=device.size + ALIGNMENT)
 
@@ -510,39 +519,39 @@ def test_open_device_x_plus(devdax: Path) -> None:
 
 def test_all_operations(devdax: Path) -> None:
     """Copies, memset, atomics, batches and views reach the device."""
-    place = PLACES["copies"] + 64 * 1024
-    with pmem2.open(devdax, config=Config(offset=place // ALIGNMENT * ALIGNMENT, length=ALIGNMENT)) as map:
-        at = place % ALIGNMENT
-        map.memset(at, 0, 4096)
-        map.memcpy(at, TEXT)
-        with map.view(at, len(TEXT)) as view:
-            map.memmove(at + 4, view)
-        map.memcpy_many([(at + 100, b"one"), (at + 200, b"two")])
-        map.persist_many([(at, 8), (at + 2048, 8)])
-        assert map.fetch_add_u64(at + 512, 5) == 0
-        assert map.compare_exchange_u64(at + 512, 5, 6, persist=True) == (True, 5)
-        with map.view(at + 1024, 4) as view:
+    area = AREAS["copies"] + 64 * 1024
+    with pmem2.open(devdax, config=Config(offset=area // ALIGNMENT * ALIGNMENT, length=ALIGNMENT)) as map:
+        start = area % ALIGNMENT
+        map.memset(start, 0, 4096)
+        map.memcpy(start, TEXT)
+        with map.view(start, len(TEXT)) as view:
+            map.memmove(start + 4, view)
+        map.memcpy_many([(start + 100, b"one"), (start + 200, b"two")])
+        map.persist_many([(start, 8), (start + 2048, 8)])
+        assert map.fetch_add_u64(start + 512, 5) == 0
+        assert map.compare_exchange_u64(start + 512, 5, 6, persist=True) == (True, 5)
+        with map.view(start + 1024, 4) as view:
             view[:] = b"view"
-        map.flush(at + 1024, 4)
+        map.flush(start + 1024, 4)
         map.drain()
     with pmem2.open(devdax, "r") as map:
-        assert map[place : place + 4 + len(TEXT)] == TEXT[:4] + TEXT
-        assert map[place + 100 : place + 103] + map[place + 200 : place + 203] == b"onetwo"
-        assert map.load_u64(place + 512) == 6
-        assert map[place + 1024 : place + 1028] == b"view"
+        assert map[area : area + 4 + len(TEXT)] == TEXT[:4] + TEXT
+        assert map[area + 100 : area + 103] + map[area + 200 : area + 203] == b"onetwo"
+        assert map.load_u64(area + 512) == 6
+        assert map[area + 1024 : area + 1028] == b"view"
 
 
 def test_fork(devdax: Path) -> None:
     """The parent sees a store that a child makes through the inherited map."""
-    place = PLACES["copies"] + 128 * 1024
+    offset = AREAS["copies"] + 128 * 1024
     with pmem2.open(devdax) as map:
-        map.store_u64(place, 1, persist=True)
+        map.store_u64(offset, 1, persist=True)
         child = os.fork()
         if child == 0:
-            map.store_u64(place, 2, persist=True)
-            os._exit(0 if map.load_u64(place) == 2 else 1)
+            map.store_u64(offset, 2, persist=True)
+            os._exit(0 if map.load_u64(offset) == 2 else 1)
         assert os.waitpid(child, 0)[1] == 0
-        assert map.load_u64(place) == 2
+        assert map.load_u64(offset) == 2
 
 
 BAD_BLOCKS_OF_NOBODY = """
@@ -562,8 +571,8 @@ def test_bad_blocks_need_root(devdax: Path, device: pmem2.Source, run_child: Run
     """A user without root can query size, alignment and id of an open device, but not its bad blocks."""
     child = run_child(BAD_BLOCKS_OF_NOBODY, str(devdax))
     assert child.returncode == 0, child.stderr
-    told, refused = child.stdout.splitlines()
-    assert told == f"{device.size} {device.alignment} {device.device_id}"
+    properties, refused = child.stdout.splitlines()
+    assert properties == f"{device.size} {device.alignment} {device.device_id}"
     assert "root" in refused
 
 

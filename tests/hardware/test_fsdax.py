@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files on a file system mounted with DAX: what an ordinary file does not show."""
+"""Files on a file system mounted with DAX."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import libpmem2
 from support.children import RunChild
-from support.values import MEDIUM_GRANULARITY
+from support.values import MEDIUM_GRANULARITY, opened
 
 import pmem2
 from hardware import inject
@@ -155,13 +155,9 @@ def test_operations_without_root(pool: Path, run_child: RunChild) -> None:
 
 def test_mcsafe_past_end(pool: Path) -> None:
     """A write past the end of a file is refused, and the file does not grow."""
-    fd = os.open(pool, os.O_RDWR)
-    try:
-        with libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
-            assert libpmem2.pwrite_mcsafe(pointer, b"x", SIZE) == ErrorCode.LENGTH_OUT_OF_RANGE
-            for offset in (SIZE - 1, SIZE, SIZE + 1):
-                with pytest.raises(pmem2.LengthOutOfRangeError):
-                    source.pwrite_mcsafe(b"xy", offset)
-            assert source.size == SIZE
-    finally:
-        os.close(fd)
+    with opened(pool, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+        assert libpmem2.pwrite_mcsafe(pointer, b"x", SIZE) == ErrorCode.LENGTH_OUT_OF_RANGE
+        for offset in (SIZE - 1, SIZE, SIZE + 1):
+            with pytest.raises(pmem2.LengthOutOfRangeError):
+                source.pwrite_mcsafe(b"xy", offset)
+        assert source.size == SIZE

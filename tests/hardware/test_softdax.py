@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A device DAX that no NVDIMM region backs: CXL memory, or what a BIOS has reserved. libndctl crashes on it."""
+"""A device DAX without an NVDIMM region: CXL memory, or memory that the BIOS reserved. libndctl crashes on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALIGNMENT = 2 * 1024 * 1024
 
 @pytest.fixture
 def softdax() -> Path:
-    """That device."""
+    """A device DAX without an NVDIMM region."""
     if "PMEM2_TEST_SOFTDAX" not in os.environ:
         pytest.skip("needs a device DAX without an NVDIMM: nox -s nvdimm")
     return Path(os.environ["PMEM2_TEST_SOFTDAX"])
@@ -85,7 +85,7 @@ def test_refused_configurations(softdax: Path) -> None:
 def test_nvdimm_operations_unsupported(softdax: Path) -> None:
     """Device id, unsafe shutdown count, bad blocks and mcsafe are NOSUPP."""
     with pmem2.Source.from_path(softdax) as source:
-        for asked in (
+        for operation in (
             lambda: source.device_id,
             lambda: source.device_usc,
             source.bad_blocks,
@@ -93,4 +93,4 @@ def test_nvdimm_operations_unsupported(softdax: Path) -> None:
             lambda: source.pwrite_mcsafe(b"x"),
         ):
             with pytest.raises(pmem2.NosuppError):
-                asked()
+                operation()

@@ -184,7 +184,6 @@ def test_movnt_align(check_in_child: CheckInChild, threshold: str | None) -> Non
 
 
 @pytest.mark.upstream("pmem2_movnt_align/TEST0")
-@pytest.mark.medium
 def test_copy_on_closed_map(source: pmem2.Source, granularity: Granularity) -> None:
     """The copy methods of a closed Map raise ValueError."""
     with source.map() as map:

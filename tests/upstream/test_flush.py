@@ -201,7 +201,6 @@ def test_deep_flush_valid_range(granularity: Granularity, source: pmem2.Source, 
 
 
 @pytest.mark.upstream("pmem2_integration/TEST26")
-@pytest.mark.medium
 def test_deep_flush_slice(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
     """A part of a map can be deep-flushed."""
     map.memset(0, 0, SIZE // 4)

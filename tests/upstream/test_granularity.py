@@ -69,7 +69,7 @@ def test_byte_on_cache_line_medium(source: pmem2.Source, raw_source: int, monkey
 
 
 def check_ordinary_file_refused(source: pmem2.Source, raw_source: int, required: pmem2.Granularity) -> None:
-    """Check that libpmem2 refuses an ordinary file, which is not on DAX, and that the façade's message suggests PAGE."""
+    """Check that libpmem2 refuses an ordinary file for lack of DAX, and that the façade's message suggests PAGE."""
     raw_message = raw_outcome(raw_source, required)
     assert isinstance(raw_message, str)
     assert "fd doesn't point to DAX-enabled file or kernel doesn't support MAP_SYNC flag (Linux >= 4.15)" in raw_message

@@ -94,7 +94,6 @@ def test_every_offset_and_length(tmp_path: Path, granularity: Granularity) -> No
 
 
 @pytest.mark.upstream("pmem2_integration/TEST14")
-@pytest.mark.medium
 def test_unaligned_length(source: pmem2.Source, raw_source: int) -> None:
     """An unaligned length is LENGTH_UNALIGNED, and libpmem2 sets its out-pointer to NULL."""
     check_refused(source, raw_source, ErrorCode.LENGTH_UNALIGNED, 0, SIZE - 1)
@@ -113,7 +112,6 @@ def test_aligned_length(source: pmem2.Source, raw_source: int, granularity: Gran
 
 
 @pytest.mark.upstream("pmem2_integration/TEST18")
-@pytest.mark.medium
 def test_unaligned_offset(source: pmem2.Source, raw_source: int) -> None:
     """An unaligned offset is OFFSET_UNALIGNED."""
     check_refused(source, raw_source, ErrorCode.OFFSET_UNALIGNED, source.alignment - 1, SIZE - source.alignment)
@@ -137,7 +135,6 @@ def test_aligned_offset(source: pmem2.Source, raw_source: int, file: Path, granu
 
 
 @pytest.mark.upstream("pmem2_integration/TEST22")
-@pytest.mark.medium
 def test_copies_to_private_map(file: Path, granularity: Granularity) -> None:
     """The copy methods write to a private map of a read-only descriptor, and the next map has the file's content."""
     word = b"Nonpersistent memory"

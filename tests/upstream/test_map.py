@@ -114,7 +114,6 @@ def test_valid_ranges(source: pmem2.Source, raw_source: int, length: int | None,
 
 
 @pytest.mark.upstream("pmem2_map/TEST6")
-@pytest.mark.medium
 @forced
 @pytest.mark.parametrize(("offset", "length"), [(HALF + PAGE, HALF), (2 * SIZE, 0)], ids=["length", "offset"])
 def test_range_past_end(source: pmem2.Source, fd: int, offset: int, length: int) -> None:
@@ -202,7 +201,6 @@ def test_unaligned_length(tmp_path: Path) -> None:
 
 
 @pytest.mark.upstream("pmem2_map/TEST22")
-@pytest.mark.medium
 @forced
 def test_length_exceeds_unaligned_file(tmp_path: Path) -> None:
     """A length that is aligned up past the end of an unaligned file is refused."""
@@ -269,7 +267,6 @@ def test_private(source: pmem2.Source, raw_source: int) -> None:
 
 
 @pytest.mark.upstream("pmem2_map/TEST26")
-@pytest.mark.medium
 @forced
 def test_private_reopened_file(file: Path) -> None:
     """A store through a private map of a reopened file is visible only there."""

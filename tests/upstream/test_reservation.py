@@ -140,7 +140,6 @@ def test_map_file(source: pmem2.Source, raw_source: int) -> None:
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST18")
-@pytest.mark.medium
 def test_map_part_of_file(source: pmem2.Source, raw_source: int) -> None:
     """A reservation smaller than the file takes a map of its second half."""
     with libpmem2.reservation(HALF) as pointer:

@@ -191,7 +191,6 @@ def test_mcsafe_on_anonymous_memory() -> None:
 
 
 @pytest.mark.upstream("pmem2_source_size/TEST0")
-@pytest.mark.medium
 def test_size_of_empty_file(fd: int) -> None:
     """A source of an empty file has the size 0."""
     os.ftruncate(fd, 0)

@@ -38,14 +38,14 @@ WINE = hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 
 
 @contextmanager
-def handle_of(path: Path, access: int = GENERIC_READ | GENERIC_WRITE, flags: int = 0) -> Iterator[int]:
+def open_handle(path: Path, access: int = GENERIC_READ | GENERIC_WRITE, flags: int = 0) -> Iterator[int]:
     """Yield a handle to a file."""
-    opened = kernel32.CreateFileW(str(path), ctypes.c_uint(access), SHARE_ALL, None, OPEN_EXISTING, flags, None)
-    assert opened not in (None, INVALID_HANDLE_VALUE), ctypes.get_last_error()
+    handle = kernel32.CreateFileW(str(path), ctypes.c_uint(access), SHARE_ALL, None, OPEN_EXISTING, flags, None)
+    assert handle not in (None, INVALID_HANDLE_VALUE), ctypes.get_last_error()
     try:
-        yield opened
+        yield handle
     finally:
-        close(opened)
+        close(handle)
 
 
 def close(handle: int) -> None:
@@ -53,24 +53,24 @@ def close(handle: int) -> None:
     assert kernel32.CloseHandle(ctypes.c_void_p(handle))
 
 
-def flags_of(handle: int) -> int | None:
+def handle_flags(handle: int) -> int | None:
     """Return the flags of a handle, or `None` if it is closed."""
     flags = ctypes.c_ulong()
     known = kernel32.GetHandleInformation(ctypes.c_void_p(handle), ctypes.byref(flags))
     return flags.value if known else None
 
 
-def name_of(handle: int) -> str:
+def path_of_handle(handle: int) -> str:
     """Return the path of the file behind a handle."""
     text = ctypes.create_unicode_buffer(1024)
     assert kernel32.GetFinalPathNameByHandleW(ctypes.c_void_p(handle), text, 1024, 0)
     return text.value
 
 
-def handles() -> set[int]:
+def open_handles() -> set[int]:
     """Return the open handles of this process, which are small multiples of four."""
     gc.collect()
-    return {number for number in range(4, 4096, 4) if flags_of(number) is not None}
+    return {number for number in range(4, 4096, 4) if handle_flags(number) is not None}
 
 
 def check_refused(handle: int, code: ErrorCode) -> None:
@@ -81,12 +81,12 @@ def check_refused(handle: int, code: ErrorCode) -> None:
 
 def check_refused_by_facade(handle: int, code: ErrorCode) -> None:
     """Check that the façade refuses a handle, and that no new handle stays open."""
-    before = handles()
+    before = open_handles()
     with pytest.raises(pmem2.Pmem2Error, match="handle") as caught:
         Source.from_handle(handle)
     assert caught.value.code is code
     assert caught.value.function == "pmem2_source_from_handle"
-    assert handles() == before
+    assert open_handles() == before
 
 
 def check_invalid(handle: int) -> None:
@@ -100,7 +100,7 @@ def check_invalid(handle: int) -> None:
 @pytest.mark.upstream("pmem2_source/TEST6")
 def test_read_write_handle(file: Path) -> None:
     """A read-write handle makes a source."""
-    with handle_of(file) as handle:
+    with open_handle(file) as handle:
         rc, pointer = libpmem2.source_from_handle(handle)
         assert rc == 0
         assert libpmem2.source_delete(pointer) == (0, 0)
@@ -120,7 +120,7 @@ def test_invalid_handle_value() -> None:
 @pytest.mark.upstream("pmem2_source/TEST8")
 def test_closed_handle(file: Path) -> None:
     """A closed handle is refused."""
-    with handle_of(file) as handle:
+    with open_handle(file) as handle:
         pass
     check_invalid(handle)
 
@@ -128,7 +128,7 @@ def test_closed_handle(file: Path) -> None:
 @pytest.mark.upstream("pmem2_source/TEST9")
 def test_directory_handle(tmp_path: Path) -> None:
     """A handle of a directory is refused."""
-    with handle_of(tmp_path, GENERIC_READ, FILE_FLAG_BACKUP_SEMANTICS) as handle:
+    with open_handle(tmp_path, GENERIC_READ, FILE_FLAG_BACKUP_SEMANTICS) as handle:
         check_refused(handle, ErrorCode.INVALID_FILE_TYPE)
 
 
@@ -145,14 +145,14 @@ def test_mutex_handle() -> None:
 @pytest.mark.upstream("pmem2_source/TEST12")
 def test_get_handle(file: Path) -> None:
     """libpmem2 returns the caller's handle, a Source its own duplicate."""
-    with handle_of(file) as handle:
+    with open_handle(file) as handle:
         rc, pointer = libpmem2.source_from_handle(handle)
         assert rc == 0
         assert libpmem2.source_file(pointer) == (0, handle)
         assert libpmem2.source_delete(pointer) == (0, 0)
         with Source.from_handle(handle) as source:
             assert source.handle != handle
-            assert name_of(source.handle) == name_of(handle)
+            assert path_of_handle(source.handle) == path_of_handle(handle)
 
 
 @pytest.mark.upstream("pmem2_source/TEST14")
@@ -171,7 +171,7 @@ def test_anonymous_has_no_handle() -> None:
 def test_size_by_handle(file: Path, size: int) -> None:
     """The size of a source is the size of the file behind the handle."""
     os.truncate(file, size)
-    with handle_of(file) as handle, Source.from_handle(handle) as source:
+    with open_handle(file) as handle, Source.from_handle(handle) as source:
         rc, pointer = libpmem2.source_from_handle(handle)
         assert rc == 0
         assert libpmem2.source_size(pointer) == (0, size)
@@ -207,7 +207,7 @@ def test_close_twice(file: Path) -> None:
 @pytest.mark.parametrize("more", [Protection.NONE, Protection.WRITE], ids=["read", "write"])
 def test_execution_refused(file: Path, more: Protection) -> None:
     """A handle without GENERIC_EXECUTE cannot be mapped for execution."""
-    with handle_of(file) as handle, Source.from_handle(handle) as source:
+    with open_handle(file) as handle, Source.from_handle(handle) as source:
         with pytest.raises(pmem2.NoAccessError):
             source.map(pmem2.Config(protection=Protection.READ | Protection.EXEC | more))
 
@@ -218,7 +218,7 @@ def test_execution_refused(file: Path, more: Protection) -> None:
 @pytest.mark.upstream("pmem2_source/TEST3")
 def test_write_only_handle(file: Path) -> None:
     """libpmem2 accepts a write-only handle; the façade refuses it as on other systems."""
-    with handle_of(file, GENERIC_WRITE) as handle:
+    with open_handle(file, GENERIC_WRITE) as handle:
         rc, pointer = libpmem2.source_from_handle(handle)
         assert rc == 0
         assert libpmem2.source_delete(pointer) == (0, 0)
@@ -265,36 +265,36 @@ def test_wrong_file_types(tmp_path: Path) -> None:
 
 def test_source_owns_its_handle(path: Path) -> None:
     """A Source survives the caller's handle and closes its own, which children do not inherit."""
-    before = handles()
-    with handle_of(path) as handle:
+    before = open_handles()
+    with open_handle(path) as handle:
         assert kernel32.SetHandleInformation(ctypes.c_void_p(handle), HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT)
         source = Source.from_handle(handle)
     own = source.handle
-    assert flags_of(own) == 0
+    assert handle_flags(own) == 0
     assert source.pread_mcsafe(len(CONTENT)) == CONTENT
     source.close()
-    assert flags_of(own) is None
+    assert handle_flags(own) is None
     with pytest.raises(ValueError, match="closed"):
         _ = source.handle
-    assert handles() == before
+    assert open_handles() == before
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_dropped_source_closes_handle(path: Path) -> None:
     """A Source and a Map that are dropped without `close` leave no handle open."""
-    before = handles()
+    before = open_handles()
     source = Source.from_path(path)
     map = source.map()
-    assert handles() > before
+    assert open_handles() > before
     del source, map
-    assert handles() == before
+    assert open_handles() == before
 
 
 def test_interpreter_descriptors(path: Path) -> None:
     """A Source uses the interpreter's file of a descriptor, and a bad descriptor does not abort."""
     fd = os.open(path, os.O_RDONLY | os.O_BINARY)
     with Source.from_fd(fd) as source, open(path, "rb") as file, Source.from_fd(file) as other:
-        assert name_of(source.handle) == name_of(msvcrt.get_osfhandle(fd)) == name_of(other.handle)
+        assert path_of_handle(source.handle) == path_of_handle(msvcrt.get_osfhandle(fd)) == path_of_handle(other.handle)
         with pytest.raises(pmem2.FileDescriptorNotSetError, match="Windows"):
             _ = source.fd
     os.close(fd)
@@ -305,7 +305,7 @@ def test_interpreter_descriptors(path: Path) -> None:
 
 def test_read_only_handle(path: Path) -> None:
     """A read-only handle makes a READ map, which can be persisted but not written."""
-    with handle_of(path, GENERIC_READ) as handle, Source.from_handle(handle) as source, source.map() as map:
+    with open_handle(path, GENERIC_READ) as handle, Source.from_handle(handle) as source, source.map() as map:
         assert map.protection is Protection.READ
         assert map[:] == CONTENT
         map.persist()
@@ -321,7 +321,7 @@ def test_read_only_handle(path: Path) -> None:
 @pytest.mark.parametrize("flags", [0, FILE_FLAG_OVERLAPPED], ids=["synchronous", "overlapped"])
 def test_mcsafe_offsets(path: Path, flags: int) -> None:
     """The mcsafe methods use their offset, not the file pointer, also on overlapped handles."""
-    with handle_of(path, flags=flags) as handle, Source.from_handle(handle) as source:
+    with open_handle(path, flags=flags) as handle, Source.from_handle(handle) as source:
         for offset in (PAGE, 3, 0, 2 * PAGE - 7):
             assert source.pread_mcsafe(7, offset) == CONTENT[offset : offset + 7]
         source.pwrite_mcsafe(b"new", 5)
@@ -334,7 +334,7 @@ def test_mcsafe_offsets(path: Path, flags: int) -> None:
 
 def test_device_queries_of_ordinary_file(path: Path) -> None:
     """Device queries of an ordinary file are NOSUPP in libpmem2 and in the façade."""
-    with handle_of(path) as handle, Source.from_handle(handle) as source:
+    with open_handle(path) as handle, Source.from_handle(handle) as source:
         rc, pointer = libpmem2.source_from_handle(handle)
         assert rc == 0
         assert libpmem2.source_device_id(pointer) == ErrorCode.NOSUPP
@@ -349,14 +349,14 @@ def test_device_queries_of_ordinary_file(path: Path) -> None:
 
 def test_map_outlives_its_source(path: Path) -> None:
     """A Map keeps the handle that write-back needs, so persist works after the Source is gone."""
-    before = handles()
+    before = open_handles()
     source = Source.from_path(path)
-    name = name_of(source.handle)
+    name = path_of_handle(source.handle)
     map = source.map()
     source.close()
     del source
-    (kept,) = handles() - before
-    assert name_of(kept) == name
+    (kept,) = open_handles() - before
+    assert path_of_handle(kept) == name
     map[0:3] = b"new"
     map.persist(0, 3)
     map.flush()
@@ -365,7 +365,7 @@ def test_map_outlives_its_source(path: Path) -> None:
     map.memcpy(PAGE, b"more")
     map.memcpy_many([(8, b"a"), (PAGE + 8, b"b")])
     map.close()
-    assert handles() == before
+    assert open_handles() == before
     expected = bytearray(CONTENT)
     expected[0:3], expected[PAGE : PAGE + 4], expected[8], expected[PAGE + 8] = b"new", b"more", ord("a"), ord("b")
     assert path.read_bytes() == expected
@@ -376,7 +376,7 @@ def test_map_of_dropped_source(path: Path) -> None:
     """A Map writes back to its file when the Source was dropped and its handle number reused."""
     map = Source.from_path(path).map()
     gc.collect()
-    with handle_of(path, GENERIC_READ):
+    with open_handle(path, GENERIC_READ):
         map.memset(0, 7, PAGE)
     map.close()
     assert path.read_bytes() == bytes([7]) * PAGE + CONTENT[PAGE:]
@@ -399,7 +399,7 @@ def test_from_existing_keeps_handle(path: Path) -> None:
 @pytest.mark.usefixtures("reservations")
 def test_map_in_reservation_keeps_handle(path: Path) -> None:
     """A Map in a reservation keeps its own handle until it is closed."""
-    before = handles()
+    before = open_handles()
     with pmem2.VMReservation(4 * PAGE) as reservation:
         source = Source.from_path(path)
         map = source.map(pmem2.Config(reservation=reservation, reservation_offset=PAGE))
@@ -408,14 +408,14 @@ def test_map_in_reservation_keeps_handle(path: Path) -> None:
         map[0:1] = b"!"
         map.persist()
         map.close()
-    assert handles() == before
+    assert open_handles() == before
     assert path.read_bytes()[0:1] == b"!"
 
 
 def test_failed_map_leaves_no_handle(path: Path) -> None:
     """A Map that cannot be created leaves no handle open."""
     with Source.from_path(path) as source:
-        before = handles()
+        before = open_handles()
         for config in (
             pmem2.Config(offset=PAGE // 2),
             pmem2.Config(offset=2 * PAGE),
@@ -424,7 +424,7 @@ def test_failed_map_leaves_no_handle(path: Path) -> None:
         ):
             with pytest.raises(pmem2.Pmem2Error):
                 source.map(config)
-        assert handles() == before
+        assert open_handles() == before
 
 
 def test_unsupported_protections(path: Path) -> None:
