@@ -70,6 +70,7 @@ TESTS = {
         "test_directory": "Windows opens no descriptor of a directory: upstream/test_windows.py",
         "test_get_descriptor": DESCRIPTORS,
         "test_anonymous_has_no_descriptor": DESCRIPTORS,
+        "test_size_of_unnamed_file": KINDS,
         "test_numa_node_of_file": "libpmem2 has no NUMA nodes on Windows",
     },
     "api/test_config.py": {

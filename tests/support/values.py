@@ -22,9 +22,8 @@ CONTENT = bytes(range(256)) * (2 * PAGE // 256)
 # `nox -s nvdimm` sets this when the temporary files are on persistent memory
 MEDIUM_GRANULARITY = os.environ.get("PMEM2_TEST_GRANULARITY")
 GRANULARITIES = [pmem2.Granularity[MEDIUM_GRANULARITY]] if MEDIUM_GRANULARITY else list(pmem2.Granularity)
-SEGFAULT = (
-    0xC0000005 if sys.platform == "win32" else -signal.SIGSEGV
-)  # the exit status of a child that accesses protected memory
+# the exit status of a child that accesses protected memory
+SEGFAULT = 0xC0000005 if sys.platform == "win32" else -signal.SIGSEGV
 ON_PYPY = sys.implementation.name == "pypy"
 
 

@@ -27,8 +27,8 @@ MOVDIR64B = {"PMEM_MOVDIR64B": "1"}
 VARIANTS = [AVX, SSE2, NO_MOVNT, LIBC]
 
 
-def name_of(environment: Environment) -> str:
-    """Return an environment as the name of a test case."""
+def environment_id(environment: Environment) -> str:
+    """Return the test id of an environment."""
     return " ".join(f"{name}={value}" for name, value in environment.items())
 
 
@@ -63,7 +63,7 @@ def check_in_child(run_child: RunChild, large_file: Path) -> CheckInChild:
 
 @pytest.fixture
 def open_file(large_file: Path) -> Iterator[int]:
-    """A descriptor of that file."""
+    """A read-write descriptor of `large_file`."""
     fd = os.open(large_file, os.O_RDWR)
     yield fd
     os.close(fd)
@@ -99,7 +99,7 @@ def test_conflicting_flags(map: pmem2.Map, granularity: Granularity, flags: MemF
 
 
 @pytest.mark.upstream("pmem2_memcpy/TEST0")
-@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=name_of)
+@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=environment_id)
 def test_memcpy_write_combining(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memcpy copies exactly with and without the write-combining workaround."""
     check_in_child(environment, "memcpy")
@@ -118,7 +118,7 @@ def test_memcpy_by_libc(check_in_child: CheckInChild) -> None:
 
 
 @pytest.mark.upstream("pmem2_memcpy/TEST3", "pmem2_memcpy/TEST4", "pmem2_memcpy/TEST5")
-@pytest.mark.parametrize("environment", [AVX, SSE2, MOVDIR64B], ids=name_of)
+@pytest.mark.parametrize("environment", [AVX, SSE2, MOVDIR64B], ids=environment_id)
 def test_memcpy_instruction_sets(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memcpy copies exactly with each instruction set."""
     check_in_child(environment, "memcpy")
@@ -132,7 +132,7 @@ def test_memmove(open_file: int, granularity: Granularity) -> None:
 
 
 @pytest.mark.upstream("pmem2_memmove/TEST1", "pmem2_memmove/TEST2", "pmem2_memmove/TEST3", "pmem2_memmove/TEST4")
-@pytest.mark.parametrize("environment", VARIANTS, ids=name_of)
+@pytest.mark.parametrize("environment", VARIANTS, ids=environment_id)
 def test_memmove_variants(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memmove copies exactly with each of libpmem2's implementations."""
     check_in_child(environment, "memmove")
@@ -146,7 +146,7 @@ def test_memset(open_file: int, granularity: Granularity) -> None:
 
 
 @pytest.mark.upstream("pmem2_memset/TEST0")
-@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=name_of)
+@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=environment_id)
 def test_memset_write_combining(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memset fills exactly its range with and without the write-combining workaround."""
     check_in_child(environment, "memset")
@@ -155,7 +155,7 @@ def test_memset_write_combining(check_in_child: CheckInChild, environment: Envir
 @pytest.mark.upstream(
     "pmem2_memset/TEST1", "pmem2_memset/TEST2", "pmem2_memset/TEST3", "pmem2_memset/TEST4", "pmem2_memset/TEST5"
 )
-@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=name_of)
+@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=environment_id)
 def test_memset_variants(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memset fills exactly its range with each of libpmem2's implementations."""
     check_in_child(environment, "memset")
@@ -169,7 +169,7 @@ def test_memset_variants(check_in_child: CheckInChild, environment: Environment)
     "pmem2_movnt/TEST4",
     "pmem2_movnt/TEST5",
 )
-@pytest.mark.parametrize("environment", [{}, *VARIANTS, MOVDIR64B], ids=name_of)
+@pytest.mark.parametrize("environment", [{}, *VARIANTS, MOVDIR64B], ids=environment_id)
 def test_movnt(check_in_child: CheckInChild, environment: Environment) -> None:
     """Copies of every power of two, also on the heap, are exact and leave the following byte alone."""
     check_in_child(environment, "movnt")
@@ -203,7 +203,7 @@ def test_copy_on_closed_map(source: pmem2.Source, granularity: Granularity) -> N
     "pmem2_movnt_align/TEST10",
 )
 @pytest.mark.libpmem2
-@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=name_of)
+@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=environment_id)
 def test_movnt_align_variants(check_in_child: CheckInChild, environment: Environment) -> None:
     """Each of libpmem2's implementations stays within its range at any alignment."""
     check_in_child(environment, "movnt_align")

@@ -67,7 +67,7 @@ def test_library_config_two_files(raw_source: int, tmp_path: Path, granularity: 
 
 
 def check_refused(source: pmem2.Source, raw_source: int, code: ErrorCode, offset: int, length: int) -> None:
-    """Check that neither the façade nor libpmem2 maps that range."""
+    """Check that the façade and libpmem2 refuse to map a range."""
     with pytest.raises(pmem2.Pmem2Error) as caught:
         source.map(pmem2.Config(offset=offset, length=length))
     assert caught.value.code is code

@@ -273,9 +273,9 @@ def test_private_reopened_file(file: Path) -> None:
     with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source, libpmem2.config() as config:
         rc, raw_shared = libpmem2.map_new(config, raw_source)
         assert rc == 0
+        libpmem2.memcpy(raw_shared, FIRST)
     with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source:
         with libpmem2.config(sharing=lib.PMEM2_PRIVATE) as config, libpmem2.map(config, raw_source) as raw_private:
-            libpmem2.memcpy(raw_shared, FIRST)
             libpmem2.memcpy(raw_private, SECOND)
             assert libpmem2.read(raw_shared, len(FIRST)) == FIRST
     assert libpmem2.map_delete(raw_shared) == (0, 0)
