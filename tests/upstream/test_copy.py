@@ -12,8 +12,7 @@ from typing import Protocol, cast
 import pytest
 from support.children import RunChild
 
-import pmem2
-from pmem2 import Granularity, MemFlag
+from pmem2 import Granularity
 from upstream import memcpy_child
 
 Environment = dict[str, str]
@@ -83,19 +82,6 @@ def check_in_process(fd: int, granularity: Granularity, check: str) -> None:
 def test_memcpy(open_file: int, granularity: Granularity) -> None:
     """A memcpy copies exactly, with every flag, to memory and to the file."""
     check_in_process(open_file, granularity, "memcpy")
-
-
-@pytest.mark.upstream("pmem2_memcpy/TEST0")
-@pytest.mark.parametrize("flags", memcpy_child.CONFLICTING, ids=repr)
-def test_conflicting_flags(map: pmem2.Map, granularity: Granularity, flags: MemFlag) -> None:
-    """Conflicting flags, which libpmem2 accepts, are a ValueError in every copy method."""
-    with pytest.raises(ValueError, match="exclude each other"):
-        map.memcpy(0, b"data", flags)
-    with pytest.raises(ValueError, match="exclude each other"):
-        map.memmove(0, b"data", flags)
-    with pytest.raises(ValueError, match="exclude each other"):
-        map.memset(0, 1, 4, flags)
-    assert map[0:4] == bytes(4)
 
 
 @pytest.mark.upstream("pmem2_memcpy/TEST0")
@@ -181,18 +167,6 @@ def test_movnt(check_in_child: CheckInChild, environment: Environment) -> None:
 def test_movnt_align(check_in_child: CheckInChild, threshold: str | None) -> None:
     """Functions of a deleted map copy at any alignment without touching the neighbouring pages."""
     check_in_child({} if threshold is None else {"PMEM_MOVNT_THRESHOLD": threshold}, "movnt_align")
-
-
-@pytest.mark.upstream("pmem2_movnt_align/TEST0")
-def test_copy_on_closed_map(source: pmem2.Source, granularity: Granularity) -> None:
-    """The copy methods of a closed Map raise ValueError."""
-    with source.map() as map:
-        memcpy, memmove, memset = map.memcpy, map.memmove, map.memset
-    for copy in (memcpy, memmove):
-        with pytest.raises(ValueError, match="closed"):
-            copy(0, b"data")
-    with pytest.raises(ValueError, match="closed"):
-        memset(0, 1, 4)
 
 
 @pytest.mark.upstream(
