@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Fixtures: files to map, forced granularities, and children that are allowed to die."""
+"""Fixtures: files and sources, forced granularities, devices, and child processes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ import pmem2
 
 pytest_plugins = ["pytester"]
 
-ST_NOEXEC = 8  # PyPy's os has no such name
-
+ST_NOEXEC = 8  # PyPy's os lacks it
 
 settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), max_examples=500)
@@ -33,38 +32,38 @@ settings.register_profile("long", settings.get_profile("default"), max_examples=
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-# what cannot even be imported there
+# Windows cannot even import these modules
 collect_ignore = list(platform_skips.MODULES) if sys.platform == "win32" else []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder of compiled C programs, which all workers share."""
+    """Create the folder for compiled C programs, which all workers of pytest-xdist share."""
     if not hasattr(config, "workerinput"):
         os.environ[BUILDS] = tempfile.mkdtemp(prefix="pmem2-tests-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the folder of compiled C programs."""
+    """Remove the folder for compiled C programs."""
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ.pop(BUILDS))
 
 
 def pytest_report_header() -> list[str]:
-    """Say which modules are left out, and why."""
+    """List the modules that Windows skips, and why."""
     return [f"not on Windows: {name}: {platform_skips.MODULES[name]}" for name in collect_ignore]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the other tests that are not for this system."""
+    """Skip the tests that do not apply to this system."""
     platform_skips.skip(items)
     if sys.implementation.name == "cpython":
         gc.collect()
-        gc.freeze()  # hundreds of tests collect garbage, and none of them need go through all the others
+        gc.freeze()  # hundreds of tests collect garbage: exclude the objects of the collection phase
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file of 16 MiB, all of it a hole."""
+    """A sparse file of 16 MiB."""
     path = tmp_path / "testfile"
     path.touch()
     os.truncate(path, SIZE)
@@ -73,7 +72,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file of two pages, none of its bytes like its neighbours."""
+    """A file of two pages in which neighbouring bytes differ."""
     path = tmp_path / "small"
     path.write_bytes(CONTENT)
     return path
@@ -81,7 +80,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def locked() -> Iterator[Path]:
-    """A file like that, in a place where another user can go, but which nobody else may write."""
+    """A file of two pages that other users can read but not write."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         path = Path(folder) / "file"
@@ -92,7 +91,7 @@ def locked() -> Iterator[Path]:
 
 @pytest.fixture
 def fd(file: Path) -> Iterator[int]:
-    """A descriptor of that file, open for reading and writing."""
+    """A read-write descriptor of `file`."""
     number = os.open(file, os.O_RDWR)
     yield number
     os.close(number)
@@ -100,14 +99,14 @@ def fd(file: Path) -> Iterator[int]:
 
 @pytest.fixture
 def raw_source(fd: int) -> Iterator[int]:
-    """A source of that descriptor, made by libpmem2 itself."""
+    """A libpmem2 source of `fd`, as a pointer."""
     with libpmem2.source(fd) as pointer:
         yield pointer
 
 
 @pytest.fixture
 def reservations() -> None:
-    """Skip where no addresses can be reserved: wine 8 has no placeholders for memory."""
+    """Skip the test if addresses cannot be reserved: wine 8 lacks memory placeholders."""
     try:
         pmem2.VMReservation(PAGE).close()
     except OSError as error:
@@ -118,7 +117,7 @@ def reservations() -> None:
 
 @pytest.fixture
 def exec_file(file: Path) -> Path:
-    """That file, where memory mapped from it may be executed."""
+    """`file`; skip the test if its file system forbids execution."""
     if sys.platform != "win32" and os.statvfs(file).f_flag & ST_NOEXEC:
         pytest.skip("the file system is mounted noexec")
     return file
@@ -126,7 +125,7 @@ def exec_file(file: Path) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 pages."""
+    """The mount point of a file system of 16 pages."""
     path = tmp_path / "disk"
     path.mkdir()
     try:
@@ -143,21 +142,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def source(file: Path) -> Iterator[pmem2.Source]:
-    """A writable source of that file."""
-    with pmem2.Source.from_path(file) as opened:
-        yield opened
+    """A writable Source of `file`."""
+    with pmem2.Source.from_path(file) as source:
+        yield source
 
 
 @pytest.fixture
 def map(source: pmem2.Source) -> Iterator[pmem2.Map]:
-    """A map of the whole of that source."""
-    with source.map() as mapped:
-        yield mapped
+    """A Map of the whole `source`."""
+    with source.map() as map:
+        yield map
 
 
 @pytest.fixture(params=GRANULARITIES, ids=lambda g: g.name.lower())
 def granularity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> pmem2.Granularity:
-    """Each granularity in turn, forced upon every shared map of a file, as upstream's tests do; a real medium's own."""
+    """Force each granularity in turn for shared maps of files, as PMDK's tests do; on a real medium use its own."""
     forced = pmem2.Granularity(request.param)
     if not MEDIUM_GRANULARITY:
         monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", forced.name)
@@ -174,7 +173,7 @@ def fsdax(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def devdax() -> Path:
-    """A DAX device."""
+    """The path of a DAX device."""
     if "PMEM2_TEST_DEVDAX" not in os.environ:
         pytest.skip("needs a device DAX: nox -s nvdimm")
     return Path(os.environ["PMEM2_TEST_DEVDAX"])
@@ -182,7 +181,7 @@ def devdax() -> Path:
 
 @pytest.fixture
 def debug_library() -> Path:
-    """The folder of libpmem2's debug build, for the LD_LIBRARY_PATH of a child."""
+    """The folder of libpmem2's debug build, for LD_LIBRARY_PATH in a child."""
     for library in Path("/usr/lib").glob("*/pmdk_dbg/libpmem2.so.1"):
         return library.parent
     pytest.skip("libpmem2's debug build is not installed (package libpmem2-debug)")
@@ -190,18 +189,18 @@ def debug_library() -> Path:
 
 @pytest.fixture(scope="session")
 def run_child() -> RunChild:
-    """Run Python in a child process, which may die: a negative returncode is a signal. It may import from here."""
+    """Run Python in a child process that can import from tests/; a negative returncode is a fatal signal."""
     path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
 
     def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        preloaded = [name["LD_PRELOAD"] for name in (os.environ, environment) if "LD_PRELOAD" in name]
+        preloaded = [variables["LD_PRELOAD"] for variables in (os.environ, environment) if "LD_PRELOAD" in variables]
         return subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code), *arguments],
-            # a sanitizer's runtime comes first
+            # a sanitizer's runtime must come first
             env={**os.environ, "PYTHONPATH": path, **environment, "LD_PRELOAD": " ".join(preloaded)},
             capture_output=True,
             text=True,
-            timeout=200,  # for what hangs, not for what is slow: an msync may wait seconds for a busy disk
+            timeout=200,  # catches hangs only: an msync can wait seconds for a busy disk
             check=False,
         )
 

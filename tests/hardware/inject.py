@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Persistent memory from below: where it lies, and how to make a part of it bad."""
+"""Injects bad blocks into persistent memory, and reads the attributes of its devices in sysfs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INJECTION = Path("/sys/kernel/debug/mce-inject")
 
 
 def sysfs(path: Path) -> Path:
-    """Return the folder of the device behind a path: of the disk that a file is on, or of the DAX device itself."""
+    """Return the sysfs folder of a DAX device, or of the disk that holds a file."""
     status = path.stat()
     if status.st_rdev:
         return Path(f"/sys/dev/char/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}").resolve()
@@ -26,15 +26,15 @@ def sysfs(path: Path) -> Path:
 
 
 def attribute(path: Path, name: str) -> str:
-    """Return an attribute of the device behind a path, or of what that device belongs to."""
+    """Return an attribute of the device of a path, or of the nearest parent device that has it."""
     for folder in (sysfs(path), *sysfs(path).parents):
         if (folder / name).is_file():
             return (folder / name).read_text(encoding="ascii").strip()
     raise FileNotFoundError(name)
 
 
-def place_on_disk(path: Path, offset: int) -> int:
-    """Return where on its disk a byte of a file lies."""
+def offset_on_disk(path: Path, offset: int) -> int:
+    """Return the offset on disk of a byte of a file."""
     buffer = bytearray(FIEMAP_HEADER.size + FIEMAP_EXTENT.size)
     FIEMAP_HEADER.pack_into(buffer, 0, offset, 1, 0, 0, 1, 0)
     with open(path, "rb") as file:
@@ -44,15 +44,16 @@ def place_on_disk(path: Path, offset: int) -> int:
 
 
 def make_bad(path: Path, offset: int, length: int) -> None:
-    """Tell the kernel that a part of a file on fsdax is bad."""
-    place = f"{place_on_disk(path, offset) // SECTOR} {length // SECTOR}"
-    (sysfs(path) / "badblocks").write_text(place, encoding="ascii")
+    """Mark a range of a file on fsdax as bad in the kernel."""
+    sectors = f"{offset_on_disk(path, offset) // SECTOR} {length // SECTOR}"
+    (sysfs(path) / "badblocks").write_text(sectors, encoding="ascii")
 
 
 def forget_bad_blocks(mount_point: Path) -> None:
-    """Make the disk of a file system good again: the kernel keeps what it was told no longer than the driver.
+    """Clear all bad blocks of the disk of a file system by rebinding its driver, which holds the list.
 
-    A bad block that a file has left is given to another file, and XFS shuts down when it cannot write zeros there.
+    Otherwise the file system gives a bad block of a deleted file to another file, and XFS shuts down when it cannot
+    write zeros there.
     """
     disk = sysfs(mount_point)
     device = disk.parent.parent
@@ -68,17 +69,17 @@ def forget_bad_blocks(mount_point: Path) -> None:
 
 
 def machine_check(device: Path, offset: int) -> None:
-    """Let the processor report an uncorrectable memory error in a DAX device, and wait until its region lists one."""
+    """Simulate an uncorrectable memory error in a DAX device, and wait until its region lists a bad block."""
     subprocess.run(["modprobe", "mce-inject"], check=True)
     address = int(attribute(device, "resource"), 0) + offset
     before = attribute(device, "badblocks")
     for name, value in (
-        ("flags", "sw\n"),  # the kernel is told, the processor is not
+        ("flags", "sw\n"),  # inject into the kernel only, not into the processor
         ("cpu", "0"),
         ("status", "0xbd000000000000c0"),  # valid, uncorrected, with an address: a memory scrubbing error
         ("misc", "0x8c"),  # a physical address, to the page
         ("addr", hex(address)),
-        ("bank", "1"),  # the last: it sets it off
+        ("bank", "1"),  # must be last: this write triggers the injection
     ):
         (INJECTION / name).write_text(value, encoding="ascii")
     for _ in range(300):

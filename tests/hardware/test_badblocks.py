@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Bad blocks, as a user meets them: rows 197 to 200 of PMDK's own suite."""
+"""Bad blocks on persistent memory: PMDK's pmem2_badblock tests, and the façade's handling."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import libpmem2
 from support.children import RunChild
+from support.values import opened
 
 import pmem2
 from hardware import inject
@@ -27,21 +28,21 @@ BAD = 5 * PAGE
 
 @pytest.fixture
 def content() -> bytes:
-    """Another byte for each page."""
+    """Pages that each repeat a byte of their own."""
     return b"".join(bytes([65 + page]) * PAGE for page in range(PAGES))
 
 
 @pytest.fixture
 def fragile(fsdax: Path) -> Iterator[Path]:
-    """A folder on fsdax, in which files may be damaged: afterwards its disk is as good as new."""
+    """A folder on fsdax for files to damage; afterwards the disk has no bad blocks."""
     yield fsdax
-    gc.collect()  # on PyPy what a failed test has left open would keep the file system busy
+    gc.collect()  # on PyPy, objects that a failed test left open would keep the file system busy
     inject.forget_bad_blocks(Path(os.environ["PMEM2_TEST_FSDAX"]))
 
 
 @pytest.fixture
 def damaged(fragile: Path, content: bytes) -> Path:
-    """A file of 16 pages, of which one is bad."""
+    """A file of 16 pages, one of them bad."""
     path = fragile / "damaged"
     with open(path, "wb") as file:
         file.write(content)
@@ -60,15 +61,16 @@ with pmem2.open(sys.argv[1], "r") as map:
 """
 
 
-def test_load_from_a_bad_page_kills(damaged: Path, run_child: RunChild) -> None:
-    """A load from the page before a bad one works, one from the bad page kills the process with SIGBUS."""
+def test_load_from_bad_page(damaged: Path, run_child: RunChild) -> None:
+    """A load from a bad page kills the process with SIGBUS; a load from the page before it works."""
     child = run_child(LOAD, str(damaged), str(BAD))
     assert child.returncode == -signal.SIGBUS, child.stderr
     assert child.stdout == f"{65 + BAD // PAGE - 1}\n"
 
 
-def test_row_198_reading_a_bad_page(damaged: Path, content: bytes) -> None:
-    """A read that touches the bad page is an IoFailError that says what to do; the pages around it are read."""
+@pytest.mark.upstream("pmem2_badblock/TEST2")
+def test_read_bad_page(damaged: Path, content: bytes) -> None:
+    """Reading a bad page raises an IoFailError with a hint; the pages around it can be read."""
     with pmem2.Source.from_path(damaged) as source:
         for size, offset in ((1, BAD), (PAGE, BAD), (PAGE + 1, BAD - 1), (len(content), 0)):
             with pytest.raises(pmem2.IoFailError, match="bad_blocks"):
@@ -79,19 +81,18 @@ def test_row_198_reading_a_bad_page(damaged: Path, content: bytes) -> None:
         assert source.pread_mcsafe(len(content) - BAD - PAGE, BAD + PAGE) == content[BAD + PAGE :]
 
 
-def test_row_198_the_library_reading_a_bad_page(damaged: Path) -> None:
-    """libpmem2 itself says IO_FAIL."""
-    fd = os.open(damaged, os.O_RDWR)
-    try:
-        with libpmem2.source(fd) as pointer:
-            assert libpmem2.pread_mcsafe(pointer, PAGE, BAD)[0] == ErrorCode.IO_FAIL
-    finally:
-        os.close(fd)
+@pytest.mark.upstream("pmem2_badblock/TEST2")
+@pytest.mark.libpmem2
+def test_library_reads_bad_page(damaged: Path) -> None:
+    """libpmem2 reports IO_FAIL when it reads a bad page."""
+    with opened(damaged, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
+        assert libpmem2.pread_mcsafe(pointer, PAGE, BAD)[0] == ErrorCode.IO_FAIL
 
 
+@pytest.mark.upstream("pmem2_badblock/TEST3")
 @pytest.mark.parametrize("size", [PAGE, 8])
-def test_row_199_writing_a_bad_page(damaged: Path, content: bytes, size: int) -> None:
-    """Writing on the bad page is an error that names the bad block, even where the kernel says EFAULT."""
+def test_write_bad_page(damaged: Path, content: bytes, size: int) -> None:
+    """Writing a bad page raises an error that names the bad block, even if the kernel reports EFAULT."""
     with pmem2.Source.from_path(damaged) as source:
         with pytest.raises(OSError, match=r"bad block.*bad_blocks") as caught:
             source.pwrite_mcsafe(bytes(size), BAD)
@@ -101,14 +102,15 @@ def test_row_199_writing_a_bad_page(damaged: Path, content: bytes, size: int) ->
         assert source.pread_mcsafe(PAGE, BAD + PAGE) == content[BAD + PAGE : BAD + 2 * PAGE]
 
 
-def test_row_197_bad_page_listed(damaged: Path) -> None:
-    """The bad page, and nothing else, is in the list: with its place in the file."""
+@pytest.mark.upstream("pmem2_badblock/TEST0")
+def test_list_bad_page(damaged: Path) -> None:
+    """The list contains only the bad page, with its offset in the file."""
     with pmem2.Source.from_path(damaged) as source, source.bad_blocks() as blocks:
         assert list(blocks) == [BadBlock(BAD, PAGE)]
 
 
-def test_bad_sector_is_listed_as_its_page(fragile: Path, content: bytes) -> None:
-    """One bad sector makes its page bad, since a file system mends whole blocks."""
+def test_bad_sector_listed_as_page(fragile: Path, content: bytes) -> None:
+    """A bad sector is listed as its whole page, since a file system repairs whole blocks."""
     path = fragile / "sector"
     path.write_bytes(content)
     inject.make_bad(path, 7 * PAGE + 1024, 512)
@@ -116,19 +118,19 @@ def test_bad_sector_is_listed_as_its_page(fragile: Path, content: bytes) -> None
         assert list(blocks) == [BadBlock(7 * PAGE, PAGE)]
 
 
-def test_bad_page_mended(damaged: Path, content: bytes) -> None:
-    """Once cleared, the bad page reads as zeros, can be written again, and the rest of the file is as it was."""
+def test_clear_bad_page(damaged: Path, content: bytes) -> None:
+    """A cleared page reads as zeros and can be written; the rest of the file is unchanged."""
     with pmem2.Source.from_path(damaged) as source:
         with source.bad_blocks() as blocks:
             for block in blocks:
                 blocks.clear(block)
-        mended = content[:BAD] + bytes(PAGE) + content[BAD + PAGE :]
-        assert source.pread_mcsafe(len(content)) == mended
+        cleared = content[:BAD] + bytes(PAGE) + content[BAD + PAGE :]
+        assert source.pread_mcsafe(len(content)) == cleared
         assert damaged.stat().st_size == len(content)
-    assert damaged.read_bytes() == mended
+    assert damaged.read_bytes() == cleared
 
 
-def test_bad_blocks_outlive_their_source(damaged: Path) -> None:
+def test_bad_blocks_outlive_source(damaged: Path) -> None:
     """A context lists and clears after its source was closed."""
     with pmem2.Source.from_path(damaged) as source:
         blocks = source.bad_blocks()
@@ -139,8 +141,8 @@ def test_bad_blocks_outlive_their_source(damaged: Path) -> None:
         assert source.pread_mcsafe(PAGE, BAD) == bytes(PAGE)
 
 
-def test_clearing_through_a_read_only_source(damaged: Path) -> None:
-    """A context of a source that is open for reading lists, but does not clear."""
+def test_clear_read_only_source(damaged: Path) -> None:
+    """A context of a read-only source lists bad blocks but cannot clear them."""
     with pmem2.Source.from_path(damaged, writable=False) as source, source.bad_blocks() as blocks:
         block = next(blocks)
         assert block == BadBlock(BAD, PAGE)
@@ -151,42 +153,44 @@ def test_clearing_through_a_read_only_source(damaged: Path) -> None:
         source.pread_mcsafe(PAGE, BAD)
 
 
-def in_list(path: Path, place: int) -> list[BadBlock]:
-    """Return the bad blocks that a byte lies in."""
+def bad_blocks_at(path: Path, offset: int) -> list[BadBlock]:
+    """Return the bad blocks that contain an offset."""
     with pmem2.Source.from_path(path) as source, source.bad_blocks() as blocks:
-        return [block for block in blocks if block.offset <= place < block.offset + block.length]
+        return [block for block in blocks if block.offset <= offset < block.offset + block.length]
 
 
 @pytest.fixture
-def broken(devdax: Path) -> int:
-    """The place of a page of the device that the processor has reported as bad; it stays so."""
-    place = int(inject.attribute(devdax, "size")) - 8 * PAGE
-    if not in_list(devdax, place):
-        inject.machine_check(devdax, place)
-    return place
+def bad_page(devdax: Path) -> int:
+    """The offset of a device page that the processor has reported as bad; it stays bad for all tests."""
+    offset = int(inject.attribute(devdax, "size")) - 8 * PAGE
+    if not bad_blocks_at(devdax, offset):
+        inject.machine_check(devdax, offset)
+    return offset
 
 
-def test_row_197_bad_page_of_a_device_listed(devdax: Path, broken: int) -> None:
-    """A page of a device that the processor has reported is listed, with its place on the device."""
-    assert in_list(devdax, broken) == [BadBlock(broken, PAGE)]
-    assert not in_list(devdax, broken - 1)
-    assert not in_list(devdax, broken + PAGE)
+@pytest.mark.upstream("pmem2_badblock/TEST1")
+def test_list_bad_device_page(devdax: Path, bad_page: int) -> None:
+    """A device page that the processor reported as bad is listed with its offset on the device."""
+    assert bad_blocks_at(devdax, bad_page) == [BadBlock(bad_page, PAGE)]
+    assert not bad_blocks_at(devdax, bad_page - 1)
+    assert not bad_blocks_at(devdax, bad_page + PAGE)
 
 
-def test_row_200_writing_a_bad_page_of_a_device(devdax: Path, broken: int) -> None:
-    """A device is written as memory is, without the kernel: the write succeeds, and the list does not change."""
+@pytest.mark.upstream("pmem2_badblock/TEST5")
+def test_write_bad_device_page(devdax: Path, bad_page: int) -> None:
+    """A write to a bad device page bypasses the kernel: it succeeds, and the list does not change."""
     with pmem2.Source.from_path(devdax) as source:
-        source.pwrite_mcsafe(b"w" * PAGE, broken)
-        assert source.pread_mcsafe(PAGE, broken) == b"w" * PAGE  # only the list is bad here, the memory is not
-    assert in_list(devdax, broken)
+        source.pwrite_mcsafe(b"w" * PAGE, bad_page)
+        assert source.pread_mcsafe(PAGE, bad_page) == b"w" * PAGE  # only the list was injected: the memory is good
+    assert bad_blocks_at(devdax, bad_page)
 
 
-def test_clearing_a_device_that_cannot(devdax: Path, broken: int) -> None:
-    """Where the NVDIMM has no command for it, clearing is an error that says so, and the page stays listed."""
-    (block,) = in_list(devdax, broken)
+def test_clear_unsupported_device(devdax: Path, bad_page: int) -> None:
+    """Clearing fails with a clear error if the NVDIMM lacks the command, and the page stays listed."""
+    (block,) = bad_blocks_at(devdax, bad_page)
     with pmem2.Source.from_path(devdax) as source, source.bad_blocks() as blocks:
         assert block in list(blocks)
         with pytest.raises(OSError, match="the platform has no way to mend it") as caught:
             blocks.clear(block)
     assert caught.value.errno == errno.ENXIO
-    assert in_list(devdax, broken) == [block]
+    assert bad_blocks_at(devdax, bad_page) == [block]

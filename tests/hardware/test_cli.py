@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line on persistent memory: what it tells there, copies past bad blocks, and devices."""
+"""The command line on persistent memory: info, copies of damaged files, bad blocks, devices."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PAGE = 4096
 CONTENT = b"".join(bytes([65 + page]) * PAGE for page in range(16))
 
 
-def told(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, Any]:
-    """Return what `pmem2 info --json` tells of paths."""
+def info_json(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, Any]:
+    """Return the output of `pmem2 info --json` for paths."""
     assert main(["info", "--json", *map(str, paths)]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
@@ -34,7 +34,7 @@ def told(capsys: pytest.CaptureFixture[str], *paths: object) -> dict[str, Any]:
 
 @pytest.fixture
 def damaged(fsdax: Path) -> Iterator[Path]:
-    """A file of 16 pages, of which two are bad; afterwards the disk is as good as new."""
+    """A file of 16 pages, two of them bad; afterwards the disk has no bad blocks."""
     path = fsdax / "damaged"
     with open(path, "wb") as file:
         file.write(CONTENT)
@@ -46,10 +46,10 @@ def damaged(fsdax: Path) -> Iterator[Path]:
 
 
 def test_info(fsdax: Path, devdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file and a device are what they are, with the reason, the region and its persistence domain."""
+    """`info` describes a file and a device with granularity, reason, region and persistence domain."""
     path = fsdax / "file"
     path.write_bytes(CONTENT)
-    found = told(capsys, path, devdax, fsdax)
+    found = info_json(capsys, path, devdax, fsdax)
     file, device, folder = found["paths"]
     assert (file["kind"], device["kind"], folder["kind"]) == ("fsdax", "devdax", "not mappable")
     for each in (file, device, folder):
@@ -77,14 +77,14 @@ AS_NOBODY = """
 import contextlib, io, os, sys
 from pmem2.cli import main
 with contextlib.redirect_stdout(io.StringIO()):
-    main(["info", "/"])  # imports what it needs while that may be read
+    main(["info", "/"])  # imports all modules while root can still read them
 os.setuid(65534)
 sys.exit(main(["info", "--json", sys.argv[1]]))
 """
 
 
-def test_info_for_a_plain_user(devdax: Path, run_child: RunChild) -> None:
-    """Of a device that one may not open there is told what sysfs knows, and that the rest needs root."""
+def test_info_without_root(devdax: Path, run_child: RunChild) -> None:
+    """`info` without root shows the device facts of sysfs and lists the fields that need root."""
     done = run_child(AS_NOBODY, str(devdax))
     assert (done.returncode, done.stderr) == (0, "")
     (found,) = json.loads(done.stdout)["paths"]
@@ -98,8 +98,8 @@ def test_info_for_a_plain_user(devdax: Path, run_child: RunChild) -> None:
     ]
 
 
-def test_the_table_is_the_one_of_the_documentation(fsdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What docs/command-line.md shows is what is printed here, but for what another file system is or has."""
+def test_info_matches_documentation(fsdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table in docs/command-line.md matches the output, except for lines that vary by system."""
     page = (Path(__file__).parents[2] / "docs/command-line.md").read_text(encoding="utf-8")
     shown = re.findall(r"^```console\n\$ pmem2 info /mnt/pmem/database\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     path = fsdax / "database"
@@ -119,11 +119,9 @@ def test_the_table_is_the_one_of_the_documentation(fsdax: Path, capsys: pytest.C
         assert line.startswith(wanted)
 
 
-def test_copy_saves_what_a_bad_block_has_left(
-    damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A copy of a damaged file has everything but the bad pages, tells which these are, and replaces no good file."""
-    assert told(capsys, damaged)["paths"][0]["bad_blocks"] == [{"offset": 5 * PAGE, "length": 2 * PAGE}]
+def test_copy_damaged_file(damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A copy of a damaged file keeps the readable pages, reports the lost ones and replaces no good file."""
+    assert info_json(capsys, damaged)["paths"][0]["bad_blocks"] == [{"offset": 5 * PAGE, "length": 2 * PAGE}]
     copy = tmp_path / "copy"
     assert main(["copy", "--verify", str(damaged), str(copy)]) == 1
     assert "lost 8192 at 20480 (bytes)" in capsys.readouterr().err
@@ -136,7 +134,7 @@ def test_copy_saves_what_a_bad_block_has_left(
 
 
 def test_badblocks(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Bad blocks are listed, and cleared when that is asked for: zeros there, the rest untouched."""
+    """`badblocks` lists bad blocks and, on request, clears them to zeros; the rest is unchanged."""
     assert main(["badblocks", str(damaged)]) == 0
     assert "1 bad, 8 KiB in all" in capsys.readouterr().out
     assert main(["badblocks", str(damaged), "--clear", "--yes"]) == 0
@@ -146,10 +144,10 @@ def test_badblocks(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("variable", ["PMEM2_TEST_DEVDAX", "PMEM2_TEST_SOFTDAX"])
-def test_copy_to_a_device_and_back(
+def test_copy_device_round_trip(
     devdax: Path, tmp_path: Path, variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device is written in place, its holes are zeros, and it can be read back: with an NVDIMM behind it or not."""
+    """A copy writes a device in place, with zeros for holes, and can read it back, with or without an NVDIMM."""
     device = os.environ[variable]
     source = tmp_path / "source"
     with open(source, "wb") as file:
@@ -168,7 +166,7 @@ def test_copy_to_a_device_and_back(
         size = map.size
     monkeypatch.setattr(
         "pmem2.cli.copy.Reader.data_ranges", lambda reader: [(0, 8 * len(CONTENT))]
-    )  # not all of a device
+    )  # copying the whole device takes too long
     for writable in (True, False):
         monkeypatch.setattr("pmem2.cli.copy.is_writable_device", lambda path, answer=writable: answer)
         back = tmp_path / f"back-{writable}"

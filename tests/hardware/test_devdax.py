@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A device DAX: the twins of the rows of PMDK's own suite, and what users of CXL memory meet."""
+"""A device DAX: PMDK's test cases for one, and the façade on persistent and CXL memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from _pmem2 import ffi, lib
 from support import libpmem2
 from support.children import RunChild
-from support.values import MEDIUM_GRANULARITY
+from support.values import MEDIUM_GRANULARITY, opened
 
 import pmem2
 from hardware import inject
@@ -22,10 +22,10 @@ from pmem2 import Config, ErrorCode, Granularity, Protection, Sharing, VMReserva
 pytestmark = pytest.mark.medium
 
 ALIGNMENT = 2 * 1024 * 1024
-TEXT = b"Some text, on a device."
+TEXT = b"Some text for a device."
 TWO_PLUS_TWO = bytes.fromhex("b802000000 83c002 c3")  # mov $2, %eax; add $2, %eax; ret
-# a device has no name for a part of it, so tests that write have a place each
-PLACES = {name: number * ALIGNMENT for number, name in enumerate(("start", "header", "copies", "code", "existing"))}
+# each test that writes to the device has its own area
+AREAS = {name: number * ALIGNMENT for number, name in enumerate(("start", "header", "copies", "code", "existing"))}
 
 
 @pytest.fixture
@@ -37,17 +37,13 @@ def device(devdax: Path) -> Iterator[pmem2.Source]:
 
 @pytest.fixture
 def raw_device(devdax: Path) -> Iterator[int]:
-    """A source of the device, made by libpmem2 itself."""
-    fd = os.open(devdax, os.O_RDWR)
-    try:
-        with libpmem2.source(fd) as pointer:
-            yield pointer
-    finally:
-        os.close(fd)
+    """A libpmem2 source of the device."""
+    with opened(devdax, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
+        yield pointer
 
 
 def check_refused(device: pmem2.Source, raw_device: int, code: ErrorCode, offset: int, length: int) -> pmem2.Pmem2Error:
-    """Check that neither libpmem2 nor the façade maps that range; return the façade's error."""
+    """Check that libpmem2 and the façade refuse to map a range; return the façade's error."""
     with libpmem2.config(offset=offset, length=length) as config:
         assert libpmem2.map_new(config, raw_device) == (code, 0)
     with pytest.raises(pmem2.Pmem2Error) as caught:
@@ -56,8 +52,8 @@ def check_refused(device: pmem2.Source, raw_device: int, code: ErrorCode, offset
     return caught.value
 
 
-def test_the_recipe_of_the_documentation(devdax: Path) -> None:
-    """The block that no other machine can run stores what it says."""
+def test_documentation_recipe(devdax: Path) -> None:
+    """The device recipe in the documentation stores its data; only this machine can run it."""
     page = (Path(__file__).parents[2] / "docs/guide/recipes.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (block,) = (text for text in blocks if "/dev/dax0.0" in text)
@@ -69,25 +65,28 @@ def test_the_recipe_of_the_documentation(devdax: Path) -> None:
 # ---- sources
 
 
-def test_row_019_mcsafe_read_of_a_device(device: pmem2.Source, raw_device: int) -> None:
-    """What was copied to a map that is gone is read past bad blocks, wherever it is."""
-    offset = PLACES["copies"] + 100
+@pytest.mark.upstream("pmem2_source/TEST18")
+def test_mcsafe_read(device: pmem2.Source, raw_device: int) -> None:
+    """mcsafe reads return the data that was copied through a map."""
+    offset = AREAS["copies"] + 100
     with device.map() as map:
         map.memcpy(offset, TEXT)
     assert device.pread_mcsafe(len(TEXT), offset) == TEXT
     assert libpmem2.pread_mcsafe(raw_device, len(TEXT), offset) == (0, TEXT)
 
 
-def test_row_019_mcsafe_write_of_a_device(device: pmem2.Source) -> None:
-    """What was written past bad blocks is read from a map."""
-    offset = PLACES["copies"] + 300
+@pytest.mark.upstream("pmem2_source/TEST19")
+def test_mcsafe_write(device: pmem2.Source) -> None:
+    """A map contains the data of an mcsafe write."""
+    offset = AREAS["copies"] + 300
     device.pwrite_mcsafe(TEXT, offset)
     with device.map() as map:
         assert map[offset : offset + len(TEXT)] == TEXT
 
 
-def test_row_021_mcsafe_beyond_the_end_of_a_device(device: pmem2.Source, raw_device: int) -> None:
-    """Neither reading nor writing past the end succeeds."""
+@pytest.mark.upstream("pmem2_source/TEST21")
+def test_mcsafe_past_end(device: pmem2.Source, raw_device: int) -> None:
+    """Reads and writes past the end are refused."""
     end = device.size
     assert libpmem2.pread_mcsafe(raw_device, 1, end)[0] == ErrorCode.LENGTH_OUT_OF_RANGE
     assert libpmem2.pwrite_mcsafe(raw_device, b"x", end) == ErrorCode.LENGTH_OUT_OF_RANGE
@@ -99,28 +98,31 @@ def test_row_021_mcsafe_beyond_the_end_of_a_device(device: pmem2.Source, raw_dev
     assert len(device.pread_mcsafe(1, end - 1)) == 1
 
 
-def test_row_029_size_of_a_device(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
-    """The size of a device is what sysfs tells."""
+@pytest.mark.upstream("pmem2_source_size/TEST6")
+def test_size(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
+    """The size of a device is the size in sysfs."""
     size = int(inject.attribute(devdax, "size"))
     assert device.size == size
     assert libpmem2.source_size(raw_device) == (0, size)
 
 
-def test_row_031_alignment_of_a_device(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
-    """The alignment of a device is what sysfs tells, here that of a huge page."""
+@pytest.mark.upstream("pmem2_source_alignment/TEST1")
+def test_alignment(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
+    """The alignment of a device is the alignment in sysfs, here that of a huge page."""
     assert int(inject.attribute(devdax, "align")) == ALIGNMENT
     assert device.alignment == ALIGNMENT
     assert libpmem2.source_alignment(raw_device) == (0, ALIGNMENT)
 
 
-def test_row_033_numa_node_of_a_device(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
-    """The NUMA node of a device is what sysfs tells."""
+@pytest.mark.upstream("pmem2_source_numa/TEST1")
+def test_numa_node(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
+    """The NUMA node of a device is the node in sysfs."""
     assert device.numa_node == int(inject.attribute(devdax, "numa_node"))
     assert libpmem2.source_numa_node(raw_device) == 0
 
 
-def test_device_id_of_a_device(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
-    """The id of a device is that of its NVDIMM, without a NUL or anything before it."""
+def test_device_id(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
+    """The id of a device is the id of its NVDIMM, without a NUL or a prefix."""
     region = next(folder for folder in inject.sysfs(devdax).parents if (folder / "mapping0").is_file())
     dimm = (region / "mapping0").read_text(encoding="ascii").split(",")[0]
     name = (Path("/sys/bus/nd/devices") / dimm / "nfit" / "id").read_text(encoding="ascii").strip()
@@ -128,8 +130,8 @@ def test_device_id_of_a_device(device: pmem2.Source, raw_device: int, devdax: Pa
     assert libpmem2.source_device_id(raw_device) == 0
 
 
-def test_unsafe_shutdowns_of_an_nvdimm_that_does_not_count(device: pmem2.Source, raw_device: int) -> None:
-    """An NVDIMM that counts no unsafe shutdowns is NOSUPP."""
+def test_unsafe_shutdown_count_unsupported(device: pmem2.Source, raw_device: int) -> None:
+    """An NVDIMM without an unsafe shutdown count is NOSUPP."""
     assert libpmem2.source_device_usc(raw_device) == ErrorCode.NOSUPP
     with pytest.raises(pmem2.NosuppError, match="unsafe shutdown"):
         _ = device.device_usc
@@ -138,8 +140,9 @@ def test_unsafe_shutdowns_of_an_nvdimm_that_does_not_count(device: pmem2.Source,
 # ---- maps
 
 
-def test_row_049_device_mapped(device: pmem2.Source, raw_device: int, granularity: Granularity) -> None:
-    """A device is mapped, at the granularity that its platform gives, where a huge page can begin."""
+@pytest.mark.upstream("pmem2_map/TEST1")
+def test_map_device(device: pmem2.Source, raw_device: int, granularity: Granularity) -> None:
+    """A device maps at the granularity of its platform and at a huge page boundary."""
     with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
         assert libpmem2.map_granularity(pointer) == granularity
         assert libpmem2.map_size(pointer) == device.size
@@ -149,14 +152,11 @@ def test_row_049_device_mapped(device: pmem2.Source, raw_device: int, granularit
         assert map.address % ALIGNMENT == 0
 
 
-def test_row_051_device_open_for_reading(devdax: Path) -> None:
-    """A device that is open for reading only is not mapped for writing."""
-    fd = os.open(devdax, os.O_RDONLY)
-    try:
-        with libpmem2.source(fd) as pointer, libpmem2.config() as config:
-            assert libpmem2.map_new(config, pointer) == (lib.PMEM2_E_NO_ACCESS, 0)
-    finally:
-        os.close(fd)
+@pytest.mark.upstream("pmem2_map/TEST3")
+def test_map_read_only_device(devdax: Path) -> None:
+    """A read-only device cannot be mapped for writing."""
+    with opened(devdax, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, libpmem2.config() as config:
+        assert libpmem2.map_new(config, pointer) == (lib.PMEM2_E_NO_ACCESS, 0)
     with pmem2.Source.from_path(devdax, writable=False) as source:
         with pytest.raises(pmem2.NoAccessError):
             source.map(Config(protection=Protection.READ | Protection.WRITE))
@@ -165,8 +165,9 @@ def test_row_051_device_open_for_reading(devdax: Path) -> None:
             assert len(map[:10]) == 10
 
 
-def test_row_053_valid_ranges_of_a_device(device: pmem2.Source) -> None:
-    """A map of a device has the length asked for, or reaches to the end."""
+@pytest.mark.upstream("pmem2_map/TEST5")
+def test_valid_ranges(device: pmem2.Source) -> None:
+    """A map has the requested length, or extends to the end of the device."""
     size = device.size
     half = size // 2 // ALIGNMENT * ALIGNMENT
     for length, offset, expected in (
@@ -180,21 +181,24 @@ def test_row_053_valid_ranges_of_a_device(device: pmem2.Source) -> None:
             assert map.size == expected
 
 
-def test_row_055_range_beyond_a_device(device: pmem2.Source, raw_device: int) -> None:
-    """A range that leaves the device is MAP_RANGE."""
+@pytest.mark.upstream("pmem2_map/TEST7")
+def test_range_past_end(device: pmem2.Source, raw_device: int) -> None:
+    """A range that exceeds the device is MAP_RANGE."""
     check_refused(device, raw_device, ErrorCode.MAP_RANGE, ALIGNMENT, device.size)
     with pytest.raises(pmem2.MapRangeError):
         device.map(Config(offset=device.size))
 
 
-def test_row_057_unaligned_offset_of_a_device(device: pmem2.Source, raw_device: int) -> None:
-    """An offset that is aligned for a file, but not for the device, is refused; the error tells the alignment."""
+@pytest.mark.upstream("pmem2_map/TEST9")
+def test_unaligned_offset(device: pmem2.Source, raw_device: int) -> None:
+    """An offset aligned for a file but not for the device is refused, and the error names the alignment."""
     error = check_refused(device, raw_device, ErrorCode.OFFSET_UNALIGNED, mmap.PAGESIZE, ALIGNMENT)
     assert str(ALIGNMENT) in str(error)
 
 
-def test_row_060_device_unmapped(device: pmem2.Source, raw_device: int) -> None:
-    """A map of a device that is deleted or closed is gone from memory."""
+@pytest.mark.upstream("pmem2_map/TEST12")
+def test_unmap(device: pmem2.Source, raw_device: int) -> None:
+    """A deleted or closed map is no longer in memory."""
     with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
         address = libpmem2.map_address(pointer)
         assert libpmem2.permissions(address) == "rw-s"
@@ -206,8 +210,9 @@ def test_row_060_device_unmapped(device: pmem2.Source, raw_device: int) -> None:
     assert libpmem2.permissions(address) != "rw-s"
 
 
-def test_row_072_private_device(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
-    """A device is not mapped privately, and the error says what to do."""
+@pytest.mark.upstream("pmem2_map/TEST28")
+def test_private_map_refused(device: pmem2.Source, raw_device: int, devdax: Path) -> None:
+    """A device cannot be mapped privately, and the error suggests SHARED."""
     with libpmem2.config(sharing=lib.PMEM2_PRIVATE) as config:
         assert libpmem2.map_new(config, raw_device) == (lib.PMEM2_E_SRC_DEVDAX_PRIVATE, 0)
     with pytest.raises(pmem2.SrcDevdaxPrivateError, match="SHARED"):
@@ -216,21 +221,22 @@ def test_row_072_private_device(device: pmem2.Source, raw_device: int, devdax: P
         pmem2.open(devdax, "c")
 
 
-def test_row_086_device_read_and_written(device: pmem2.Source) -> None:
-    """A map of a device for reading and writing can be written and read."""
-    config = Config(protection=Protection.READ | Protection.WRITE, offset=PLACES["copies"], length=ALIGNMENT)
+@pytest.mark.upstream("pmem2_map_prot/TEST15")
+def test_read_write_map(device: pmem2.Source) -> None:
+    """A READ|WRITE map of a device can be written and read."""
+    config = Config(protection=Protection.READ | Protection.WRITE, offset=AREAS["copies"], length=ALIGNMENT)
     with device.map(config) as map:
         map.memset(0, 0, len(TEXT))
         map.memcpy(0, TEXT)
         assert map[: len(TEXT)] == TEXT
 
 
-def test_row_087_code_on_a_device(device: pmem2.Source) -> None:
-    """Machine code on a device runs where it is mapped for that."""
-    place = Config(offset=PLACES["code"], length=ALIGNMENT)
-    with device.map(place) as map:
+@pytest.mark.upstream("pmem2_map_prot/TEST16")
+def test_execute_stored_code(device: pmem2.Source) -> None:
+    """Code stored on a device runs in a READ|EXEC map."""
+    with device.map(Config(offset=AREAS["code"], length=ALIGNMENT)) as map:
         map.memcpy(0, TWO_PLUS_TWO)
-    executable = Config(offset=PLACES["code"], length=ALIGNMENT, protection=Protection.READ | Protection.EXEC)
+    executable = Config(offset=AREAS["code"], length=ALIGNMENT, protection=Protection.READ | Protection.EXEC)
     with device.map(executable) as map:
         assert libpmem2.call(map.address) == 4
 
@@ -239,82 +245,105 @@ def test_row_087_code_on_a_device(device: pmem2.Source) -> None:
 
 
 def map_at(
-    device: pmem2.Source, reservation: VMReservation, place: int, *, offset: int = 0, length: int = ALIGNMENT
+    device: pmem2.Source,
+    reservation: VMReservation,
+    reservation_offset: int,
+    *,
+    offset: int = 0,
+    length: int = ALIGNMENT,
 ) -> pmem2.Map:
     """Return a map of a part of the device in a reservation."""
-    return device.map(Config(offset=offset, length=length, reservation=reservation, reservation_offset=place))
+    return device.map(
+        Config(offset=offset, length=length, reservation=reservation, reservation_offset=reservation_offset)
+    )
 
 
-def test_row_093_unaligned_address_of_a_reservation(device: pmem2.Source) -> None:
+@pytest.mark.upstream("pmem2_vm_reservation/TEST1")
+def test_reservation_unaligned_address(device: pmem2.Source) -> None:
     """An address inside a page is refused."""
     with pytest.raises(pmem2.AddressUnalignedError):
         VMReservation(device.size, ALIGNMENT - 1)
 
 
-def test_row_094_unaligned_size_of_a_reservation(device: pmem2.Source) -> None:
+@pytest.mark.upstream("pmem2_vm_reservation/TEST3")
+def test_reservation_unaligned_size(device: pmem2.Source) -> None:
     """A size that ends inside a page is refused."""
     with pytest.raises(pmem2.LengthUnalignedError):
         VMReservation(device.size - 1)
 
 
-def test_row_095_device_in_a_reservation_where_asked(device: pmem2.Source) -> None:
-    """A reservation is where it was asked for, and a map of a device in it too."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST5")
+def test_reservation_fixed_address(device: pmem2.Source) -> None:
+    """A reservation has the requested address, and so has a map at offset 0."""
     half = device.size // 2 // ALIGNMENT * ALIGNMENT
-    with device.map() as gone:
-        address = gone.address
+    with device.map() as closed:
+        address = closed.address
     with VMReservation(half, address) as reservation, map_at(device, reservation, 0, length=half) as map:
         assert (map.address, map.size) == (address, half)
 
 
-def test_row_096_device_sized_reservation_twice(device: pmem2.Source) -> None:
-    """What is reserved cannot be reserved once more."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST7")
+def test_reserve_address_twice(device: pmem2.Source) -> None:
+    """A reserved range cannot be reserved again."""
     with VMReservation(device.size) as reservation, pytest.raises(pmem2.MappingExistsError):
         VMReservation(device.size, reservation.address)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST9", "pmem2_vm_reservation/TEST11", "pmem2_vm_reservation/TEST13")
 @pytest.mark.parametrize("halves", [0, -1, 1], ids=["over", "below", "above"])
-def test_row_097_reservation_over_a_map_of_a_device(device: pmem2.Source, halves: int) -> None:
-    """Rows 97, 98, 99: a reservation neither covers nor touches a map of a device."""
+def test_reservation_over_map(device: pmem2.Source, halves: int) -> None:
+    """A reservation that overlaps a map of a device is refused."""
     half = device.size // 2 // ALIGNMENT * ALIGNMENT
     with device.map() as map, pytest.raises(pmem2.MappingExistsError):
         VMReservation(device.size, map.address + halves * half)
 
 
-def test_row_101_device_at_the_beginning_of_a_reservation(device: pmem2.Source) -> None:
-    """A map of a whole device lies at the beginning of its reservation, which begins where the device can be mapped."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST17")
+def test_map_whole_device_in_reservation(device: pmem2.Source) -> None:
+    """A map of the whole device has the address of its reservation, which is device-aligned."""
     with VMReservation(device.size) as reservation, map_at(device, reservation, 0, length=device.size) as map:
         assert map.address == reservation.address
         assert map.address % ALIGNMENT == 0
 
 
-def test_row_103_reservation_with_a_device_in_it(device: pmem2.Source) -> None:
-    """A reservation is not closed while a map of a device lies in it."""
+def test_close_reservation_with_map(device: pmem2.Source) -> None:
+    """A reservation with a map of a device in it cannot be closed."""
     with VMReservation(ALIGNMENT) as reservation:
         with map_at(device, reservation, 0), pytest.raises(pmem2.VmReservationNotEmptyError):
             reservation.close()
         assert not reservation.closed
 
 
-def test_row_105_reservation_too_small_for_a_device(device: pmem2.Source) -> None:
-    """A device that is larger than the reservation is refused."""
+def test_reservation_insufficient_space(device: pmem2.Source) -> None:
+    """A map larger than the reservation is refused."""
     with VMReservation(ALIGNMENT) as reservation, pytest.raises(pmem2.LengthOutOfRangeError):
         map_at(device, reservation, 0, length=2 * ALIGNMENT)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST19")
+def test_map_part_in_reservation(device: pmem2.Source) -> None:
+    """A reservation smaller than the device takes a map of its second half."""
+    half = device.size // 2 // ALIGNMENT * ALIGNMENT
+    size = device.size - half
+    with VMReservation(size) as reservation, map_at(device, reservation, 0, offset=half, length=size) as map:
+        assert map.address == reservation.address
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST25", "pmem2_vm_reservation/TEST27", "pmem2_vm_reservation/TEST29")
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (0, 1)], ids=["over", "below", "above"])
-def test_row_106_device_over_a_map(device: pmem2.Source, first: int, second: int) -> None:
-    """Rows 106, 107, 108: two maps of a device do not overlap in a reservation, and the first one stays whole."""
+def test_overlap_in_reservation(device: pmem2.Source, first: int, second: int) -> None:
+    """Two maps of a device cannot overlap in a reservation, and the first one is unharmed."""
     with VMReservation(3 * ALIGNMENT) as reservation:
-        place = first * ALIGNMENT
-        with map_at(device, reservation, place, offset=PLACES["copies"], length=2 * ALIGNMENT) as map:
+        with map_at(device, reservation, first * ALIGNMENT, offset=AREAS["copies"], length=2 * ALIGNMENT) as map:
             with pytest.raises(pmem2.MappingExistsError):
                 map_at(device, reservation, second * ALIGNMENT, length=2 * ALIGNMENT)
             map.memcpy(0, TEXT)
             assert reservation.find(0, reservation.size) is map
 
 
-def test_row_110_device_mapped_and_unmapped_in_turn(device: pmem2.Source) -> None:
-    """A place in a reservation that a map of a device has left can be taken again, and stays where it is."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST22")
+def test_map_unmap_in_turn(device: pmem2.Source) -> None:
+    """The places of closed maps in a reservation can be mapped again at the same addresses."""
     with VMReservation(4 * ALIGNMENT) as reservation:
         for _ in range(5):
             for slot in range(4):
@@ -322,43 +351,49 @@ def test_row_110_device_mapped_and_unmapped_in_turn(device: pmem2.Source) -> Non
                     assert map.address == reservation.address + slot * ALIGNMENT
 
 
-def test_reservation_at_an_address_that_is_not_aligned(device: pmem2.Source) -> None:
-    """A device is refused at a page that is no huge page: the error tells it; at the next aligned one it is mapped."""
+def test_unaligned_place_in_reservation(device: pmem2.Source) -> None:
+    """An address that is not device-aligned is refused with an explanation, and the next aligned one works."""
     with VMReservation(3 * ALIGNMENT) as reservation:
         with pytest.raises(pmem2.AddressUnalignedError, match="alignment of the device"):
             map_at(device, reservation, mmap.PAGESIZE)
-        reservation.shrink(0, mmap.PAGESIZE)  # now even offset 0 is not aligned
+        reservation.shrink(0, mmap.PAGESIZE)  # so that offset 0 is unaligned, too
         assert reservation.address % ALIGNMENT == mmap.PAGESIZE
-        place = -reservation.address % ALIGNMENT
-        with map_at(device, reservation, place) as map:
+        aligned = -reservation.address % ALIGNMENT
+        with map_at(device, reservation, aligned) as map:
             assert map.address % ALIGNMENT == 0
-            assert map.address == reservation.address + place
+            assert map.address == reservation.address + aligned
 
 
 # ---- flushing
 
 
-def test_row_149_deep_flush_of_a_device(device: pmem2.Source, raw_device: int) -> None:
-    """What was persisted on a device can be flushed as deep as the platform can."""
-    with device.map(Config(offset=PLACES["copies"], length=ALIGNMENT)) as map:
+@pytest.mark.upstream("pmem2_integration/TEST33", "pmem2_integration/TEST36")
+def test_deep_flush_valid_range(device: pmem2.Source, raw_device: int) -> None:
+    """Persisted data on a device can be deep-flushed."""
+    with device.map(Config(offset=AREAS["copies"], length=ALIGNMENT)) as map:
         map.memset(0, 7, 4096)
         map.persist(0, 4096)
         map.deep_flush()
         map.deep_flush(map.size, 0)
     with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
         assert libpmem2.deep_flush(pointer, 0, ALIGNMENT) == 0
+        assert libpmem2.deep_flush(pointer, ALIGNMENT, ALIGNMENT) == 0
 
 
-def test_row_150_deep_flush_behind_a_device(device: pmem2.Source, raw_device: int) -> None:
-    """A range behind the map of a device is refused."""
-    with device.map() as map, pytest.raises(ValueError, match="outside"):
-        map.deep_flush(map.size + 1, 64)
-    with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
-        assert libpmem2.deep_flush(pointer, libpmem2.map_size(pointer) + 1, 64) == ErrorCode.DEEP_FLUSH_RANGE
+@pytest.mark.upstream("pmem2_integration/TEST34", "pmem2_integration/TEST37")
+def test_deep_flush_behind_map(device: pmem2.Source, raw_device: int) -> None:
+    """A range that ends behind the map is refused."""
+    size = device.size
+    for offset, length in ((size + 1, 64), (1024, size)):
+        with device.map() as map, pytest.raises(ValueError, match="outside"):
+            map.deep_flush(offset, length)
+        with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
+            assert libpmem2.deep_flush(pointer, offset, length) == ErrorCode.DEEP_FLUSH_RANGE
 
 
-def test_row_151_deep_flush_before_a_device(device: pmem2.Source, raw_device: int) -> None:
-    """A range before the map of a device is refused."""
+@pytest.mark.upstream("pmem2_integration/TEST35")
+def test_deep_flush_before_map(device: pmem2.Source, raw_device: int) -> None:
+    """A range before the map is refused."""
     with device.map() as map, pytest.raises(ValueError, match="negative"):
         map.deep_flush(-64, 64)
     with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
@@ -366,8 +401,8 @@ def test_row_151_deep_flush_before_a_device(device: pmem2.Source, raw_device: in
 
 
 @pytest.mark.skipif(not MEDIUM_GRANULARITY, reason="needs a device DAX: nox -s nvdimm")
-def test_row_137_granularity_of_a_device(device: pmem2.Source, granularity: Granularity) -> None:
-    """A device gives its own granularity and every coarser one, and says why not a finer one."""
+def test_granularity(device: pmem2.Source, granularity: Granularity) -> None:
+    """A device satisfies its own granularity and coarser ones, and explains the refusal of finer ones."""
     for required in Granularity:
         config = Config(required_granularity=required, length=ALIGNMENT)
         if required >= granularity:
@@ -381,15 +416,17 @@ def test_row_137_granularity_of_a_device(device: pmem2.Source, granularity: Gran
 # ---- integration
 
 
-def test_row_177_unaligned_length_of_a_device(device: pmem2.Source, raw_device: int) -> None:
-    """A length that is aligned for a file, but not for the device, is refused; the error tells the alignment."""
+@pytest.mark.upstream("pmem2_integration/TEST15")
+def test_unaligned_length(device: pmem2.Source, raw_device: int) -> None:
+    """A length aligned for a file but not for the device is refused, and the error names the alignment."""
     check_refused(device, raw_device, ErrorCode.LENGTH_UNALIGNED, 0, device.size - 1)
     error = check_refused(device, raw_device, ErrorCode.LENGTH_UNALIGNED, 0, mmap.PAGESIZE)
     assert str(ALIGNMENT) in str(error)
 
 
-def test_row_178_aligned_length_of_a_device(device: pmem2.Source, raw_device: int) -> None:
-    """A length that the alignment divides is the size of the map."""
+@pytest.mark.upstream("pmem2_integration/TEST17")
+def test_aligned_length(device: pmem2.Source, raw_device: int) -> None:
+    """An aligned length is the size of the map."""
     length = device.size - ALIGNMENT
     with libpmem2.config(length=length) as config, libpmem2.map(config, raw_device) as pointer:
         assert libpmem2.map_size(pointer) == length
@@ -397,34 +434,38 @@ def test_row_178_aligned_length_of_a_device(device: pmem2.Source, raw_device: in
         assert map.size == length
 
 
-def test_row_179_unaligned_offset_before_an_aligned_length(device: pmem2.Source, raw_device: int) -> None:
-    """An offset that the alignment does not divide is refused."""
+@pytest.mark.upstream("pmem2_integration/TEST19")
+def test_unaligned_offset_aligned_length(device: pmem2.Source, raw_device: int) -> None:
+    """An unaligned offset is refused."""
     check_refused(device, raw_device, ErrorCode.OFFSET_UNALIGNED, ALIGNMENT - 1, device.size - ALIGNMENT)
 
 
-def test_row_180_aligned_offset_of_a_device(device: pmem2.Source) -> None:
-    """A map of a part of a device is that part."""
-    with device.map(Config(offset=PLACES["copies"], length=ALIGNMENT)) as part, device.map() as whole:
+@pytest.mark.upstream("pmem2_integration/TEST21")
+def test_aligned_offset(device: pmem2.Source) -> None:
+    """A map of part of a device accesses that part."""
+    with device.map(Config(offset=AREAS["copies"], length=ALIGNMENT)) as part, device.map() as whole:
         part.memcpy(500, TEXT)
-        begin = PLACES["copies"] + 500
+        begin = AREAS["copies"] + 500
         assert whole[begin : begin + len(TEXT)] == TEXT
 
 
-def test_row_186_map_of_a_device_from_existing(device: pmem2.Source, granularity: Granularity) -> None:
-    """A device that was mapped by hand becomes a Map, with the functions that libpmem2 gives its own."""
-    place = PLACES["existing"]
-    with mmap.mmap(device.fd, ALIGNMENT, offset=place) as memory:
+@pytest.mark.upstream("pmem2_integration/TEST41")
+def test_from_existing(device: pmem2.Source, granularity: Granularity) -> None:
+    """Device memory from `mmap` becomes a Map."""
+    offset = AREAS["existing"]
+    with mmap.mmap(device.fd, ALIGNMENT, offset=offset) as memory:
         with pmem2.Map.from_existing(device, memory, granularity) as map:
             assert (map.size, map.granularity) == (ALIGNMENT, granularity)
             map.memcpy(0, TEXT)
             assert memory[: len(TEXT)] == TEXT
         memory[100:101] = b"!"
-    assert device.pread_mcsafe(len(TEXT), place) == TEXT
-    assert device.pread_mcsafe(1, place + 100) == b"!"
+    assert device.pread_mcsafe(len(TEXT), offset) == TEXT
+    assert device.pread_mcsafe(1, offset + 100) == b"!"
 
 
-def test_row_186_functions_of_a_device(device: pmem2.Source, raw_device: int, granularity: Granularity) -> None:
-    """A map of existing memory of a device has the functions of one that libpmem2 has made itself."""
+@pytest.mark.upstream("pmem2_integration/TEST41")
+def test_from_existing_has_same_functions(device: pmem2.Source, raw_device: int, granularity: Granularity) -> None:
+    """A map of existing device memory has the same functions as one that libpmem2 mapped itself."""
     with libpmem2.config() as config, libpmem2.map(config, raw_device) as made:
         functions = libpmem2.functions(made)
     with mmap.mmap(device.fd, ALIGNMENT) as memory, ffi.from_buffer("char[]", memory) as borrowed:
@@ -433,84 +474,84 @@ def test_row_186_functions_of_a_device(device: pmem2.Source, raw_device: int, gr
             assert libpmem2.functions(map) == functions
 
 
-def test_row_187_map_from_existing_map_of_a_device(device: pmem2.Source, granularity: Granularity) -> None:
-    """The memory of a live map of a device is not made a second Map."""
+def test_from_existing_over_live_map(device: pmem2.Source, granularity: Granularity) -> None:
+    """The memory of a live map cannot become a second Map."""
     with device.map() as map, map.view() as memory, pytest.raises(pmem2.MapExistsError):
         pmem2.Map.from_existing(device, memory, granularity)
 
 
-# ---- as users have it
+# ---- open, and all operations
 
 
 def test_open_device(devdax: Path, device: pmem2.Source, granularity: Granularity) -> None:
-    """`pmem2.open` takes the size from the device, and what is persisted is there the next time."""
-    place = PLACES["header"]
+    """`pmem2.open` takes the size from the device, and persisted data is there when it is opened again."""
+    offset = AREAS["header"]
     with pmem2.open(devdax) as map:
         assert (map.size, map.granularity) == (device.size, granularity)
-        map[place : place + 8] = b"SIGNED\0\0"
-        map.persist(place, 8)
-        map.store_u64(place + 64, 42, persist=True)
+        map[offset : offset + 8] = b"SIGNED\0\0"
+        map.persist(offset, 8)
+        map.store_u64(offset + 64, 42, persist=True)
     with pmem2.open(devdax, "r") as map:
-        assert map[place : place + 8] == b"SIGNED\0\0"
-        assert map.load_u64(place + 64) == 42
+        assert map[offset : offset + 8] == b"SIGNED\0\0"
+        assert map.load_u64(offset + 64) == 42
         with pytest.raises(TypeError):
-            map[place] = 0
-    assert device.pread_mcsafe(6, place) == b"SIGNED"
+            map[offset] = 0
+    assert device.pread_mcsafe(6, offset) == b"SIGNED"
 
 
-def test_open_device_anew(devdax: Path, device: pmem2.Source) -> None:
-    """Mode w+ neither truncates nor empties a device, which keeps its size."""
-    place = PLACES["header"] + 4096
-    device.pwrite_mcsafe(TEXT, place)
+def test_open_device_w_plus(devdax: Path, device: pmem2.Source) -> None:
+    """Mode w+ neither truncates nor clears a device."""
+    offset = AREAS["header"] + 4096
+    device.pwrite_mcsafe(TEXT, offset)
     with pmem2.open(devdax, "w+", size=ALIGNMENT) as map:
         assert map.size == device.size
-        assert map[place : place + len(TEXT)] == TEXT
+        assert map[offset : offset + len(TEXT)] == TEXT
     with pytest.raises(pmem2.MapRangeError, match=f"the device has {device.size} bytes"):
         pmem2.open(devdax, "w+", size=device.size + ALIGNMENT)
 
 
-def test_open_device_exclusively(devdax: Path) -> None:
-    """Mode x+ refuses a device, which exists, and leaves it there."""
+def test_open_device_x_plus(devdax: Path) -> None:
+    """Mode x+ refuses an existing device and leaves it in place."""
     with pytest.raises(FileExistsError):
         pmem2.open(devdax, "x+", size=ALIGNMENT)
     assert devdax.is_char_device()
 
 
-def test_everything_works_on_a_device(devdax: Path) -> None:
-    """Copies, sets, atomics, batches and views of a device end up on it."""
-    place = PLACES["copies"] + 64 * 1024
-    with pmem2.open(devdax, config=Config(offset=place // ALIGNMENT * ALIGNMENT, length=ALIGNMENT)) as map:
-        at = place % ALIGNMENT
-        map.memset(at, 0, 4096)
-        map.memcpy(at, TEXT)
-        with map.view(at, len(TEXT)) as view:
-            map.memmove(at + 4, view)
-        map.memcpy_many([(at + 100, b"one"), (at + 200, b"two")])
-        map.persist_many([(at, 8), (at + 2048, 8)])
-        assert map.fetch_add_u64(at + 512, 5) == 0
-        assert map.compare_exchange_u64(at + 512, 5, 6, persist=True) == (True, 5)
-        with map.view(at + 1024, 4) as view:
+def test_all_operations(devdax: Path) -> None:
+    """Copies, memset, atomics, batches and views reach the device."""
+    area = AREAS["copies"] + 64 * 1024
+    with pmem2.open(devdax, config=Config(offset=area // ALIGNMENT * ALIGNMENT, length=ALIGNMENT)) as map:
+        start = area % ALIGNMENT
+        map.memset(start, 0, 4096)
+        map.memcpy(start, TEXT)
+        with map.view(start, len(TEXT)) as view:
+            map.memmove(start + 4, view)
+        map.memcpy_many([(start + 100, b"one"), (start + 200, b"two")])
+        map.persist_many([(start, 8), (start + 2048, 8)])
+        assert map.fetch_add_u64(start + 512, 5) == 0
+        assert map.compare_exchange_u64(start + 512, 5, 6, persist=True) == (True, 5)
+        with map.view(start + 1024, 4) as view:
             view[:] = b"view"
-        map.flush(at + 1024, 4)
+        map.flush(start + 1024, 4)
         map.drain()
     with pmem2.open(devdax, "r") as map:
-        assert map[place : place + 4 + len(TEXT)] == TEXT[:4] + TEXT
-        assert map[place + 100 : place + 103] + map[place + 200 : place + 203] == b"onetwo"
-        assert map.load_u64(place + 512) == 6
-        assert map[place + 1024 : place + 1028] == b"view"
+        assert map[area : area + 4 + len(TEXT)] == TEXT[:4] + TEXT
+        assert map[area + 100 : area + 103] + map[area + 200 : area + 203] == b"onetwo"
+        assert map.load_u64(area + 512) == 6
+        assert map[area + 1024 : area + 1028] == b"view"
 
 
-def test_device_after_a_fork(devdax: Path) -> None:
-    """A child stores through the map of a device that it has inherited, and the parent sees it."""
-    place = PLACES["copies"] + 128 * 1024
+def test_fork(devdax: Path) -> None:
+    """The parent sees a store that a child makes through the inherited map."""
+    offset = AREAS["copies"] + 128 * 1024
     with pmem2.open(devdax) as map:
-        map.store_u64(place, 1, persist=True)
+        map.store_u64(offset, 1, persist=True)
         child = os.fork()
         if child == 0:
-            map.store_u64(place, 2, persist=True)
-            os._exit(0 if map.load_u64(place) == 2 else 1)
+            map.store_u64(offset, 2, persist=True)
+            os._exit(0 if map.load_u64(offset) == 2 else 1)
         assert os.waitpid(child, 0)[1] == 0
-        assert map.load_u64(place) == 2
+        assert map.load_u64(offset) == 2
 
 
 BAD_BLOCKS_OF_NOBODY = """
@@ -526,12 +567,12 @@ with pmem2.Source.from_path(sys.argv[1]) as source:
 """
 
 
-def test_bad_blocks_of_a_device_need_root(devdax: Path, device: pmem2.Source, run_child: RunChild) -> None:
-    """A plain user who was given a device learns its size, alignment and id, but not its bad blocks: root does."""
+def test_bad_blocks_need_root(devdax: Path, device: pmem2.Source, run_child: RunChild) -> None:
+    """A user without root can query size, alignment and id of an open device, but not its bad blocks."""
     child = run_child(BAD_BLOCKS_OF_NOBODY, str(devdax))
     assert child.returncode == 0, child.stderr
-    told, refused = child.stdout.splitlines()
-    assert told == f"{device.size} {device.alignment} {device.device_id}"
+    properties, refused = child.stdout.splitlines()
+    assert properties == f"{device.size} {device.alignment} {device.device_id}"
     assert "root" in refused
 
 
@@ -547,8 +588,8 @@ for mode in ("r", "r+", "c"):
 """
 
 
-def test_device_of_another_user(devdax: Path, run_child: RunChild) -> None:
-    """A plain user who may not open a device gets a PermissionError that names it."""
+def test_permission_denied(devdax: Path, run_child: RunChild) -> None:
+    """`open` without permission raises a PermissionError that names the device."""
     child = run_child(OPEN_AS_NOBODY, str(devdax))
     assert child.returncode == 0, child.stderr
     assert child.stdout == "".join(f"{mode} {devdax}\n" for mode in ("r", "r+", "c"))

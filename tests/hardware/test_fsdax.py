@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files on a file system mounted with DAX: what an ordinary file does not show."""
+"""Files on a file system mounted with DAX."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import libpmem2
 from support.children import RunChild
-from support.values import MEDIUM_GRANULARITY
+from support.values import MEDIUM_GRANULARITY, opened
 
 import pmem2
 from hardware import inject
@@ -28,8 +28,9 @@ def pool(fsdax: Path) -> Path:
     return path
 
 
-def test_row_137_granularity_of_fsdax(pool: Path) -> None:
-    """A file gives the granularity of its platform and every coarser one, unforced, and says why not a finer one."""
+@pytest.mark.upstream("pmem2_integration/TEST8", "pmem2_integration/TEST9", "pmem2_integration/TEST10")
+def test_granularity(pool: Path) -> None:
+    """A file has the granularity of its platform, satisfies coarser ones, and explains the refusal of finer ones."""
     assert MEDIUM_GRANULARITY is not None
     found = Granularity[MEDIUM_GRANULARITY]
     assert "PMEM2_FORCE_GRANULARITY" not in os.environ
@@ -43,27 +44,28 @@ def test_row_137_granularity_of_fsdax(pool: Path) -> None:
                     source.map(Config(required_granularity=required))
 
 
-def test_row_032_numa_node_of_fsdax(pool: Path) -> None:
+@pytest.mark.upstream("pmem2_source_numa/TEST0")
+def test_numa_node(pool: Path) -> None:
     """The NUMA node of a file is that of its region."""
     with pmem2.Source.from_path(pool) as source:
         assert source.numa_node == int(inject.attribute(pool, "numa_node"))
 
 
-def test_device_id_of_fsdax(pool: Path, devdax: Path) -> None:
-    """A file tells the id of its NVDIMM, which is another one than the device's."""
+def test_device_id(pool: Path, devdax: Path) -> None:
+    """A file has the id of its NVDIMM, which differs from that of the device."""
     with pmem2.Source.from_path(pool) as source, pmem2.Source.from_path(devdax) as device:
         assert len(source.device_id) == len("8680-56341200")
         assert source.device_id != device.device_id
 
 
-def test_unsafe_shutdowns_of_fsdax(pool: Path) -> None:
-    """An NVDIMM that counts no unsafe shutdowns is NOSUPP."""
+def test_unsafe_shutdown_count_unsupported(pool: Path) -> None:
+    """An NVDIMM without an unsafe shutdown count is NOSUPP."""
     with pmem2.Source.from_path(pool) as source, pytest.raises(pmem2.NosuppError, match="unsafe shutdown"):
         _ = source.device_usc
 
 
-def test_every_way_to_be_durable_on_fsdax(pool: Path) -> None:
-    """What was persisted, copied, set, swapped or flushed deeply is in the file, as another open reads it."""
+def test_durability_methods(pool: Path) -> None:
+    """Every method that makes data durable writes it to the file."""
     with pmem2.open(pool) as map:
         map[0:4] = b"save"
         map.persist(0, 4)
@@ -83,8 +85,8 @@ def test_every_way_to_be_durable_on_fsdax(pool: Path) -> None:
     assert content[400:404] + content[500:504] + content[600:602] == b"deepmanyfl"
 
 
-def test_private_map_of_fsdax(pool: Path) -> None:
-    """A private map of a file on fsdax is of BYTE granularity, and the file stays as it is."""
+def test_private_map(pool: Path) -> None:
+    """A private map has BYTE granularity and leaves the file unchanged."""
     with pmem2.open(pool, "c") as map:
         assert map.granularity is Granularity.BYTE
         map.memcpy(0, b"mine")
@@ -93,8 +95,8 @@ def test_private_map_of_fsdax(pool: Path) -> None:
     assert pool.read_bytes()[0:4] == bytes(4)
 
 
-def test_created_on_fsdax(fsdax: Path) -> None:
-    """`pmem2.open` creates a file on fsdax with all of its space, and maps it at the granularity of the medium."""
+def test_create_file(fsdax: Path) -> None:
+    """`pmem2.open` creates a fully allocated file and maps it at the granularity of the medium."""
     path = fsdax / "new"
     with pmem2.open(path, "x+", size=SIZE) as map:
         assert map.granularity.name == MEDIUM_GRANULARITY
@@ -103,8 +105,8 @@ def test_created_on_fsdax(fsdax: Path) -> None:
     assert path.read_bytes() == bytes(SIZE - 3) + b"end"
 
 
-def test_crossing_pages_and_files_side_by_side(fsdax: Path) -> None:
-    """Two files of fsdax lie side by side in a reservation, each with its own content."""
+def test_two_files_in_reservation(fsdax: Path) -> None:
+    """Two files are mapped side by side in one reservation, each with its own content."""
     paths = [fsdax / name for name in ("one", "two")]
     for path in paths:
         path.write_bytes(bytes(SIZE))
@@ -136,8 +138,8 @@ with pmem2.Source.from_path(sys.argv[1]) as source, source.bad_blocks() as block
 """
 
 
-def test_fsdax_of_a_plain_user(pool: Path, run_child: RunChild) -> None:
-    """A plain user does everything on a file of his own: bad blocks and the id need no root there."""
+def test_operations_without_root(pool: Path, run_child: RunChild) -> None:
+    """A user without root can use every operation on an own file, including bad blocks and the device id."""
     os.chmod(pool, 0o666)
     for folder in pool.parents:
         if os.stat(folder).st_uid == 0 and not folder.is_mount():
@@ -151,15 +153,11 @@ def test_fsdax_of_a_plain_user(pool: Path, run_child: RunChild) -> None:
     assert pool.read_bytes()[:6] == b"nobody"
 
 
-def test_mcsafe_beyond_the_end_of_fsdax(pool: Path) -> None:
-    """Neither reading nor writing past the end of a file on fsdax succeeds or makes it longer."""
-    fd = os.open(pool, os.O_RDWR)
-    try:
-        with libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
-            assert libpmem2.pwrite_mcsafe(pointer, b"x", SIZE) == ErrorCode.LENGTH_OUT_OF_RANGE
-            for offset in (SIZE - 1, SIZE, SIZE + 1):
-                with pytest.raises(pmem2.LengthOutOfRangeError):
-                    source.pwrite_mcsafe(b"xy", offset)
-            assert source.size == SIZE
-    finally:
-        os.close(fd)
+def test_mcsafe_past_end(pool: Path) -> None:
+    """A write past the end of a file is refused, and the file does not grow."""
+    with opened(pool, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+        assert libpmem2.pwrite_mcsafe(pointer, b"x", SIZE) == ErrorCode.LENGTH_OUT_OF_RANGE
+        for offset in (SIZE - 1, SIZE, SIZE + 1):
+            with pytest.raises(pmem2.LengthOutOfRangeError):
+                source.pwrite_mcsafe(b"xy", offset)
+        assert source.size == SIZE

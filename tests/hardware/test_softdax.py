@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A device DAX that no NVDIMM region backs: CXL memory, or what a BIOS has reserved. libndctl crashes on it."""
+"""A device DAX without an NVDIMM region: CXL memory, or memory that the BIOS reserved. libndctl crashes on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALIGNMENT = 2 * 1024 * 1024
 
 @pytest.fixture
 def softdax() -> Path:
-    """That device."""
+    """A device DAX without an NVDIMM region."""
     if "PMEM2_TEST_SOFTDAX" not in os.environ:
         pytest.skip("needs a device DAX without an NVDIMM: nox -s nvdimm")
     return Path(os.environ["PMEM2_TEST_SOFTDAX"])
@@ -36,22 +36,23 @@ with libpmem2.source(os.open(sys.argv[1], os.O_RDWR)) as source:
 """
 
 
-def test_p31_the_library_crashes_on_it(softdax: Path, run_child: RunChild) -> None:
-    """libpmem2 itself dies when it is asked for the size of the device: this is what the façade prevents."""
+@pytest.mark.libpmem2
+def test_library_crashes(softdax: Path, run_child: RunChild) -> None:
+    """libpmem2 crashes when asked for the size of such a device; the façade prevents this."""
     child = run_child(LIBRARY, str(softdax))
     assert (child.returncode, child.stdout) == (-signal.SIGSEGV, "made\n"), child.stderr
 
 
-def test_p31_it_is_described(softdax: Path) -> None:
-    """Size, alignment and NUMA node are what sysfs tells."""
+def test_properties(softdax: Path) -> None:
+    """Size, alignment and NUMA node are the values in sysfs."""
     with pmem2.Source.from_path(softdax) as source:
         assert source.size == int(inject.attribute(softdax, "size"))
         assert source.alignment == ALIGNMENT
         assert source.numa_node == int(inject.attribute(softdax, "numa_node"))
 
 
-def test_p31_it_is_mapped(softdax: Path) -> None:
-    """It is mapped where a huge page can begin, at CACHE_LINE, and keeps what was stored until the next `open`."""
+def test_map_and_persist(softdax: Path) -> None:
+    """The device maps at a huge page boundary with CACHE_LINE granularity and keeps its data."""
     with pmem2.open(softdax) as map:
         assert map.granularity is Granularity.CACHE_LINE
         assert map.address % ALIGNMENT == 0
@@ -68,8 +69,8 @@ def test_p31_it_is_mapped(softdax: Path) -> None:
         assert (map[0:6], map.load_u64(64)) == (b"header", 42)
 
 
-def test_p31_it_is_refused_as_others_are(softdax: Path) -> None:
-    """What no device DAX can do is refused with libpmem2's codes, and the texts name the alignment."""
+def test_refused_configurations(softdax: Path) -> None:
+    """Invalid configurations raise the same codes as on other DAX devices, and the texts name the alignment."""
     with pmem2.Source.from_path(softdax) as source:
         with pytest.raises(pmem2.LengthUnalignedError, match=str(ALIGNMENT)):
             source.map(Config(length=4096))
@@ -81,10 +82,10 @@ def test_p31_it_is_refused_as_others_are(softdax: Path) -> None:
             source.map(Config(offset=source.size))
 
 
-def test_p31_what_needs_an_nvdimm(softdax: Path) -> None:
-    """Ids, counts, bad blocks and mcsafe are NOSUPP."""
+def test_nvdimm_operations_unsupported(softdax: Path) -> None:
+    """Device id, unsafe shutdown count, bad blocks and mcsafe are NOSUPP."""
     with pmem2.Source.from_path(softdax) as source:
-        for asked in (
+        for operation in (
             lambda: source.device_id,
             lambda: source.device_usc,
             source.bad_blocks,
@@ -92,4 +93,4 @@ def test_p31_what_needs_an_nvdimm(softdax: Path) -> None:
             lambda: source.pwrite_mcsafe(b"x"),
         ):
             with pytest.raises(pmem2.NosuppError):
-                asked()
+                operation()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Values, fixtures and programs that several tests use."""
+"""Values and helpers that several tests use."""

@@ -11,4 +11,4 @@ class RunChild(Protocol):
     """Run Python in a child process."""
 
     def __call__(self, code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run *code* with `sys.argv[1:]` set to *arguments*; return its exit status and its output."""
+        """Run *code* with `sys.argv[1:]` set to *arguments* and return its exit status and output."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""C programs and libraries for tests: each is compiled once per test session, for all workers of pytest-xdist."""
+"""Compiles C programs and libraries for tests, once per test session for all workers of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 BUILDS = "PMEM2_TEST_BUILDS"
-"""The environment variable that names the session's folder; conftest.py sets it and removes the folder."""
+"""The environment variable with the session's folder, which conftest.py creates and removes."""
 
 
 def compile_c(source: str, *flags: str) -> Path:
-    """Compile a C source text with *flags* and return the result; skip the test where there is no compiler."""
+    """Compile C source code with *flags* and return the result; skip the test if there is no compiler."""
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
     key = hashlib.sha256("\0".join((source, *flags)).encode()).hexdigest()[:16]
@@ -27,10 +27,10 @@ def compile_c(source: str, *flags: str) -> Path:
             text, built = Path(folder, "source.c"), Path(folder, "built")
             text.write_text(source, encoding="utf-8")
             subprocess.run(["cc", "-O1", "-o", built, text, *flags], check=True)
-            built.rename(result)  # atomic: another worker may have compiled the same
+            built.rename(result)  # atomic: another worker may compile the same source
     return result
 
 
 def preloadable(source: str, *flags: str) -> Path:
-    """Compile a C source text to a shared library for LD_PRELOAD."""
+    """Compile C source code to a shared library for LD_PRELOAD."""
     return compile_c(source, "-shared", "-fPIC", *flags)

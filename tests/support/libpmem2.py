@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""libpmem2 itself, under the façade: what C answers, without a guard.
+"""Direct calls of libpmem2, without the façade and its guards.
 
-Pointers are plain ints here, 0 for NULL. A function that has an out-pointer returns what C returned and what the
-pointer was afterwards. What must succeed and be freed again is a context manager.
+Pointers are plain ints, 0 for NULL. A function with an out-pointer returns the return code and the pointer. A context
+manager asserts that the object is created, and deletes it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if sys.platform == "win32":
     import msvcrt
 
     def source_from_handle(handle: int) -> tuple[int, int]:
-        """Call pmem2_source_from_handle with an out-pointer that is not NULL before."""
+        """Call pmem2_source_from_handle with an out-pointer that is not NULL."""
         out = ffi.new("struct pmem2_source **", ffi.cast("struct pmem2_source *", 7))
         rc = lib.pmem2_source_from_handle(out, ffi.cast("void *", handle))
         return rc, int(ffi.cast("uintptr_t", out[0]))
 
     def source_from_fd(fd: int) -> tuple[int, int]:
-        """Call pmem2_source_from_handle: libpmem2's C runtime does not know the interpreter's descriptors."""
+        """Call pmem2_source_from_handle, since libpmem2's C runtime does not know the interpreter's descriptors."""
         return source_from_handle(file_of(fd))
 
     def file_of(fd: int) -> int:
-        """Return the handle behind a descriptor, INVALID_HANDLE_VALUE if there is none."""
+        """Return the handle of a descriptor, or INVALID_HANDLE_VALUE."""
         try:
             return msvcrt.get_osfhandle(fd)
         except OSError:
@@ -47,7 +47,7 @@ if sys.platform == "win32":
         return rc, int(ffi.cast("uintptr_t", handle[0]))
 
     def source_device_id(source: int) -> int:
-        """Call pmem2_source_device_idU for the length and for the id; return only what C returned."""
+        """Call pmem2_source_device_idU for the length and for the id; return the code."""
         pointer, size = ffi.cast("struct pmem2_source *", source), ffi.new("size_t *")
         rc = lib.pmem2_source_device_idU(pointer, ffi.NULL, size)
         return rc or lib.pmem2_source_device_idU(pointer, ffi.new("char[]", size[0]), size)
@@ -59,13 +59,13 @@ if sys.platform == "win32":
 else:
 
     def source_from_fd(fd: int) -> tuple[int, int]:
-        """Call pmem2_source_from_fd with an out-pointer that is not NULL before."""
+        """Call pmem2_source_from_fd with an out-pointer that is not NULL."""
         out = ffi.new("struct pmem2_source **", ffi.cast("struct pmem2_source *", 7))
         rc = lib.pmem2_source_from_fd(out, fd)
         return rc, int(ffi.cast("uintptr_t", out[0]))
 
     def file_of(fd: int) -> int:
-        """Return a descriptor, which names a file here."""
+        """Return the descriptor itself, which libpmem2 uses on POSIX."""
         return fd
 
     def source_file(source: int) -> tuple[int, int]:
@@ -75,7 +75,7 @@ else:
         return rc, fd[0]
 
     def source_device_id(source: int) -> int:
-        """Call pmem2_source_device_id for the length; return only what C returned."""
+        """Call pmem2_source_device_id for the length; return the code."""
         return lib.pmem2_source_device_id(ffi.cast("struct pmem2_source *", source), ffi.NULL, ffi.new("size_t *"))
 
     def errormsg() -> str:
@@ -99,7 +99,7 @@ def source_delete(source: int) -> tuple[int, int]:
 
 @contextmanager
 def source(fd: int) -> Iterator[int]:
-    """Yield a source of a descriptor."""
+    """Create a source of a descriptor, yield and delete it."""
     rc, pointer = source_from_fd(fd)
     assert rc == 0
     try:
@@ -123,12 +123,12 @@ def source_alignment(source: int) -> tuple[int, int]:
 
 
 def source_numa_node(source: int) -> int:
-    """Call pmem2_source_numa_node; return only what C returned."""
+    """Call pmem2_source_numa_node; return the code."""
     return lib.pmem2_source_numa_node(ffi.cast("struct pmem2_source *", source), ffi.new("int *"))
 
 
 def pread_mcsafe(source: int, size: int, offset: int) -> tuple[int, bytes]:
-    """Call pmem2_source_pread_mcsafe; return what was read, too."""
+    """Call pmem2_source_pread_mcsafe; return the code and the data."""
     buffer = ffi.new("char[]", size)
     rc = lib.pmem2_source_pread_mcsafe(ffi.cast("struct pmem2_source *", source), buffer, size, offset)
     return rc, ffi.buffer(buffer, size)[:]
@@ -194,7 +194,7 @@ def config(
     reservation: int = 0,
     reservation_offset: int = 0,
 ) -> Iterator[int]:
-    """Yield a config; `None` leaves what pmem2_config_new has set."""
+    """Create a config, yield and delete it; `None` keeps a default."""
     rc, pointer = config_new()
     assert rc == 0
     try:
@@ -220,14 +220,14 @@ def config(
 
 
 def map_new(config: int, source: int) -> tuple[int, int]:
-    """Call pmem2_map_new with an out-pointer that is not NULL before."""
+    """Call pmem2_map_new with an out-pointer that is not NULL."""
     out = ffi.new("struct pmem2_map **", ffi.cast("struct pmem2_map *", 7))
     rc = lib.pmem2_map_new(out, ffi.cast("struct pmem2_config *", config), ffi.cast("struct pmem2_source *", source))
     return rc, int(ffi.cast("uintptr_t", out[0]))
 
 
 def map_from_existing(source: int, address: int, length: int, granularity: int) -> tuple[int, int]:
-    """Call pmem2_map_from_existing with an out-pointer that is NULL before."""
+    """Call pmem2_map_from_existing with an out-pointer that is NULL."""
     out = ffi.new("struct pmem2_map **")
     memory = ffi.cast("void *", address)
     rc = lib.pmem2_map_from_existing(out, ffi.cast("struct pmem2_source *", source), memory, length, granularity)
@@ -243,7 +243,7 @@ def map_delete(map: int) -> tuple[int, int]:
 
 @contextmanager
 def map(config: int, source: int) -> Iterator[int]:
-    """Yield a map."""
+    """Create a map, yield and delete it."""
     rc, pointer = map_new(config, source)
     assert rc == 0, errormsg()
     try:
@@ -254,7 +254,7 @@ def map(config: int, source: int) -> Iterator[int]:
 
 @contextmanager
 def existing(source: int, address: int, length: int, granularity: int) -> Iterator[int]:
-    """Yield a map of existing memory."""
+    """Create a map of existing memory, yield and delete it."""
     rc, pointer = map_from_existing(source, address, length, granularity)
     assert rc == 0
     try:
@@ -294,7 +294,7 @@ def memcpy_out(map: int, size: int) -> bytes:
 
 
 def read(map: int, size: int) -> bytes:
-    """Return what a map begins with."""
+    """Return the first *size* bytes of a map."""
     return ffi.buffer(ffi.cast("char *", map_address(map)), size)[:]
 
 
@@ -310,7 +310,7 @@ if sys.platform == "win32":
     PERMISSIONS = {2: "r--s", 4: "rw-s", 8: "rw-p", 0x20: "r-xs", 0x40: "rwxs", 0x80: "rwxp"}
 
     def permissions(address: int) -> str | None:
-        """Return what the system allows where a mapping begins, as `rw-s` or `r--s`; `None` where none begins."""
+        """Return the permissions of the mapping that begins at *address*, such as `rw-s`, or `None`."""
         information = (ctypes.c_uint32 * 12)()  # a MEMORY_BASIC_INFORMATION
         assert ctypes.windll.kernel32.VirtualQuery(ctypes.c_void_p(address), information, 48)
         begins = information[2] | information[3] << 32 == address
@@ -319,7 +319,7 @@ if sys.platform == "win32":
 else:
 
     def permissions(address: int) -> str | None:
-        """Return what the system allows where a mapping begins, as `rw-s` or `r--p`; `None` where none begins."""
+        """Return the permissions of the mapping that begins at *address*, such as `r--p`, or `None`."""
         for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
             extent, allowed = line.split()[:2]
             if int(extent.split("-")[0], 16) == address:
@@ -331,7 +331,7 @@ else:
 
 
 def reservation_new(address: int, size: int) -> tuple[int, int]:
-    """Call pmem2_vm_reservation_new with an out-pointer that is not NULL before."""
+    """Call pmem2_vm_reservation_new with an out-pointer that is not NULL."""
     out = ffi.new("struct pmem2_vm_reservation **", ffi.cast("struct pmem2_vm_reservation *", 7))
     rc = lib.pmem2_vm_reservation_new(out, ffi.cast("void *", address), size)
     return rc, int(ffi.cast("uintptr_t", out[0]))
@@ -346,7 +346,7 @@ def reservation_delete(reservation: int) -> tuple[int, int]:
 
 @contextmanager
 def reservation(size: int, address: int = 0) -> Iterator[int]:
-    """Yield a reservation."""
+    """Create a reservation, yield and delete it."""
     rc, pointer = reservation_new(address, size)
     assert rc == 0, errormsg()
     try:
@@ -384,6 +384,20 @@ def find(reservation: int, offset: int, length: int) -> tuple[int, int]:
     return rc, int(ffi.cast("uintptr_t", out[0]))
 
 
+def find_first(reservation: int) -> tuple[int, int]:
+    """Call pmem2_vm_reservation_map_find_first."""
+    out = ffi.new("struct pmem2_map **")
+    rc = lib.pmem2_vm_reservation_map_find_first(ffi.cast("struct pmem2_vm_reservation *", reservation), out)
+    return rc, int(ffi.cast("uintptr_t", out[0]))
+
+
+def find_last(reservation: int) -> tuple[int, int]:
+    """Call pmem2_vm_reservation_map_find_last."""
+    out = ffi.new("struct pmem2_map **")
+    rc = lib.pmem2_vm_reservation_map_find_last(ffi.cast("struct pmem2_vm_reservation *", reservation), out)
+    return rc, int(ffi.cast("uintptr_t", out[0]))
+
+
 def find_prev(reservation: int, map: int) -> tuple[int, int]:
     """Call pmem2_vm_reservation_map_find_prev."""
     out = ffi.new("struct pmem2_map **")
@@ -404,7 +418,7 @@ def find_next(reservation: int, map: int) -> tuple[int, int]:
 
 
 def is_debug_build() -> bool:
-    """Return whether this process has the debug build of libpmem2, which clears old texts and has asserts."""
+    """Return whether this process has the debug build of libpmem2, which clears old messages and checks assertions."""
     return "/pmdk_dbg/libpmem2" in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
@@ -427,13 +441,13 @@ def drain(map: int) -> None:
 
 
 def deep_flush(map: int, offset: int, size: int) -> int:
-    """Call pmem2_deep_flush; the range may begin before the map."""
+    """Call pmem2_deep_flush; *offset* may be negative."""
     pointer = ffi.cast("struct pmem2_map *", map)
     return lib.pmem2_deep_flush(pointer, ffi.cast("void *", map_address(map) + offset), size)
 
 
 def functions(map: int) -> tuple[int, int, int, int, int, int]:
-    """Return where the six functions of a map are: persist, flush, drain, memmove, memcpy, memset."""
+    """Return the addresses of the functions of a map: persist, flush, drain, memmove, memcpy, memset."""
     pointer = ffi.cast("struct pmem2_map *", map)
     return (
         int(ffi.cast("uintptr_t", lib.pmem2_get_persist_fn(pointer))),
@@ -449,17 +463,17 @@ def functions(map: int) -> tuple[int, int, int, int, int, int]:
 
 
 def load(address: int, size: int) -> bytes:
-    """Return what is in memory, wherever that is."""
+    """Return the bytes at an address."""
     return ffi.buffer(ffi.cast("char *", address), size)[:]
 
 
 def store(address: int, data: bytes) -> None:
-    """Store in memory, wherever that is, without libpmem2."""
+    """Store bytes at an address, without libpmem2."""
     ffi.memmove(ffi.cast("char *", address), data, len(data))
 
 
 def memcpy_flags(map: int, data: bytes, flags: int) -> None:
-    """Copy to the beginning of a map as *flags* say."""
+    """Copy to the beginning of a map with *flags*."""
     pointer = ffi.cast("struct pmem2_map *", map)
     source = ffi.from_buffer("char[]", data)
     lib.pmem2_get_memcpy_fn(pointer)(lib.pmem2_map_get_address(pointer), source, len(data), flags)
@@ -469,12 +483,12 @@ def memcpy_flags(map: int, data: bytes, flags: int) -> None:
 
 
 def source_device_usc(source: int) -> int:
-    """Call pmem2_source_device_usc; return only what C returned."""
+    """Call pmem2_source_device_usc; return the code."""
     return lib.pmem2_source_device_usc(ffi.cast("struct pmem2_source *", source), ffi.new("uint64_t *"))
 
 
 def badblock_context_new(source: int) -> tuple[int, int]:
-    """Call pmem2_badblock_context_new with an out-pointer that is NULL before."""
+    """Call pmem2_badblock_context_new with an out-pointer that is NULL."""
     out = ffi.new("struct pmem2_badblock_context **")
     rc = lib.pmem2_badblock_context_new(out, ffi.cast("struct pmem2_source *", source))
     return rc, int(ffi.cast("uintptr_t", out[0]))
@@ -482,7 +496,7 @@ def badblock_context_new(source: int) -> tuple[int, int]:
 
 @contextmanager
 def badblocks(source: int) -> Iterator[int]:
-    """Yield a bad-block context."""
+    """Create a bad-block context, yield and delete it."""
     rc, pointer = badblock_context_new(source)
     assert rc == 0, errormsg()
     out = ffi.new("struct pmem2_badblock_context **", ffi.cast("struct pmem2_badblock_context *", pointer))
@@ -493,7 +507,7 @@ def badblocks(source: int) -> Iterator[int]:
 
 
 def badblock_next(context: int) -> int:
-    """Call pmem2_badblock_next; return only what C returned."""
+    """Call pmem2_badblock_next; return the code."""
     block = ffi.new("struct pmem2_badblock *")
     return lib.pmem2_badblock_next(ffi.cast("struct pmem2_badblock_context *", context), block)
 

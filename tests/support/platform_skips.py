@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What of the tests does not run on Windows, and why: the one place that knows."""
+"""The tests that do not run on Windows, and why."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import pytest
 
 from pmem2 import Granularity, Protection
 
-DESCRIPTORS = "a Source has a handle on Windows: test_rows_windows.py"
+DESCRIPTORS = "a Source has a handle on Windows: upstream/test_windows.py"
 FORK = "needs fork"
-SIGNALS = "needs signals, or limits of a process"
-SYSTEM = "needs /proc, /sys or programs of Linux"
+SIGNALS = "needs signals or resource limits"
+SYSTEM = "needs /proc, /sys or Linux programs"
 MEDIUM = "needs persistent memory in a Linux machine: nox -s nvdimm"
 FORCED = "needs PMEM2_FORCE_GRANULARITY, which libpmem2 does not read on Windows"
-TEXTS = "libpmem2 has other texts on Windows"
+TEXTS = "libpmem2 has other messages on Windows"
 HUGE_PAGES = "libpmem2 does not align maps to huge pages on Windows"
-PROTECTIONS = "needs memory that can be used in a way that Windows does not have"
-KINDS = "needs a kind of file, or a user, that Windows does not have"
-INSTALLED = "needs pmem2 to be installed, with the entry point of its pytest plugin"
-EXPLORER = "expects the slashes of a path in a text"
-PERROR = "calls pmem2_perror, which is pmem2_perrorU or pmem2_perrorW on Windows"
-RESERVATIONS = "needs reserved addresses, for which wine 8 has no placeholders"
-BAD_BLOCKS = "libpmem2 has no bad blocks on Windows"
-BLOCKS = "needs to know, or to limit, what a file takes on disk"
-COMMANDS = "is about the command line, which is for POSIX"
-CHILD = "runs a child that needs signals, and /proc"
-ORDER = "libpmem2 looks at the alignment of an offset last on Windows"
-PAGES = "maps pages of 4096 bytes: Windows maps multiples of 65536"
+PROTECTIONS = "needs a memory protection that Windows lacks"
+KINDS = "needs a file type or a user that Windows lacks"
+INSTALLED = "needs an installed pmem2 with the entry point of its pytest plugin"
+EXPLORER = "expects slashes in the paths of a message"
+PERROR = "calls pmem2_perror, which Windows replaces with pmem2_perrorU and pmem2_perrorW"
+RESERVATIONS = "needs reserved addresses: wine 8 lacks memory placeholders"
+BAD_BLOCKS = "libpmem2 does not list bad blocks on Windows"
+BLOCKS = "needs to measure or limit the disk space of a file"
+COMMANDS = "tests the command line, which needs POSIX"
+CHILD = "runs a child that needs signals and /proc"
+ORDER = "libpmem2 checks the alignment of an offset last on Windows"
+PAGES = "maps pages of 4096 bytes; Windows maps multiples of 65536"
 LOG = "needs libpmem2's debug build"
 
 MODULES = {
@@ -40,7 +40,7 @@ MODULES = {
     "cli/test_info.py": COMMANDS,
     "api/test_zero_copy.py": SYSTEM,
     "examples/test_ports.py": SYSTEM,
-    "examples/test_proven.py": COMMANDS,  # the demo's records are among what is proven
+    "examples/test_proven.py": COMMANDS,  # proves the records of the demo, too
     "safety/test_faults.py": SIGNALS,
     "safety/test_fork.py": FORK,
     "safety/test_fuzz.py": SIGNALS,
@@ -52,7 +52,7 @@ MODULES = {
     "project/test_readme.py": SYSTEM,
     "api/test_reservation.py": RESERVATIONS,
     "upstream/test_badblocks.py": BAD_BLOCKS,
-    "upstream/test_extra.py": SYSTEM,
+    "upstream/test_beyond_pmdk.py": SYSTEM,
     "upstream/test_reservation.py": RESERVATIONS,
     "safety/test_soak.py": SIGNALS,
     "project/test_versions.py": SYSTEM,
@@ -66,11 +66,12 @@ TESTS = {
         "test_mmap_flushes_pages_only": "an mmap flushes any range on Windows",
     },
     "upstream/test_source.py": {
-        "test_row_004_write_only_descriptor": "libpmem2 takes one on Windows: test_rows_windows.py",
-        "test_row_012_directory": "Windows opens no descriptor of a directory: row 10",
-        "test_row_014_the_descriptor_of_a_source": DESCRIPTORS,
-        "test_row_016_anonymous_memory_has_no_descriptor": DESCRIPTORS,
-        "test_row_032_numa_node_of_an_ordinary_file": "libpmem2 has no NUMA nodes on Windows",
+        "test_write_only_descriptor": "libpmem2 accepts one on Windows: upstream/test_windows.py",
+        "test_directory": "Windows opens no descriptor of a directory: upstream/test_windows.py",
+        "test_get_descriptor": DESCRIPTORS,
+        "test_anonymous_has_no_descriptor": DESCRIPTORS,
+        "test_size_of_unnamed_file": KINDS,
+        "test_numa_node_of_file": "libpmem2 has no NUMA nodes on Windows",
     },
     "api/test_config.py": {
         "test_closed_reservation": RESERVATIONS,
@@ -94,28 +95,28 @@ TESTS = {
         "test_why_a_map_has_its_granularity": TEXTS,
     },
     "upstream/test_granularity.py": {
-        "test_row_127_byte_where_there_is_byte": FORCED,
-        "test_row_128_byte_where_there_is_cache_line": FORCED,
-        "test_row_129_byte_of_an_ordinary_file": TEXTS,
-        "test_row_132_cache_line_of_an_ordinary_file": TEXTS,
-        "test_row_134_forced_granularity_is_detected": FORCED,
-        "test_row_137_cache_line_medium": FORCED,
-        "test_row_138_byte_medium": FORCED,
+        "test_byte_on_byte_medium": FORCED,
+        "test_byte_on_cache_line_medium": FORCED,
+        "test_byte_on_ordinary_file": TEXTS,
+        "test_cache_line_on_ordinary_file": TEXTS,
+        "test_forced_granularity": FORCED,
+        "test_cache_line_medium": FORCED,
+        "test_byte_medium": FORCED,
     },
     "upstream/test_config.py": {
-        "test_row_046_protections[write]": PROTECTIONS,
-        "test_row_046_protections[exec]": PROTECTIONS,
-        "test_row_046_protections[none]": PROTECTIONS,
+        "test_protections[write]": PROTECTIONS,
+        "test_protections[exec]": PROTECTIONS,
+        "test_protections[none]": PROTECTIONS,
     },
     "upstream/test_map.py": {
-        "test_row_073_address_for_huge_pages": HUGE_PAGES,
-        "test_row_080_copy_into_a_map_without_access": PROTECTIONS,
-        "test_row_082_copy_into_an_exec_map[page-private]": "libpmem2 maps PRIVATE memory for writing on Windows",
+        "test_huge_page_alignment": HUGE_PAGES,
+        "test_no_access": PROTECTIONS,
+        "test_copy_into_exec_map[page-private]": "libpmem2 maps PRIVATE memory writable on Windows",
     },
     "upstream/test_errors.py": {
-        "test_row_188_perror": PERROR,
-        "test_row_189_perror_formats": PERROR,
-        "test_row_191_closed_descriptor": PERROR,
+        "test_perror": PERROR,
+        "test_perror_formats": PERROR,
+        "test_perror_after_closed_descriptor": PERROR,
     },
     "safety/test_lifetimes.py": {
         "test_array_outlives_its_map_object": SYSTEM,
@@ -153,7 +154,7 @@ TESTS = {
         "test_map_that_is_no_data": PROTECTIONS,
         "test_what_was_written_without_read": PROTECTIONS,
         f"test_writing_what_may_only_be_read[{Protection.WRITE:d}]": PROTECTIONS,
-        "test_source_and_descriptor_are_not_needed_afterwards": "removes a file that is mapped: test_rows_windows.py",
+        "test_source_and_descriptor_are_not_needed_afterwards": "removes a mapped file: upstream/test_windows.py",
         "test_view_of_a_read_only_map_cannot_kill": SIGNALS,
         "test_unaligned_comes_first[1-0]": ORDER,
         "test_unaligned_comes_first[17-0]": ORDER,
@@ -183,8 +184,8 @@ TESTS = {
         "test_p31_what_is_no_dax_device": SYSTEM,
     },
     "upstream/test_copy.py": {
-        "test_row_165_movnt_align": RESERVATIONS,
-        "test_row_166_movnt_align_variants": RESERVATIONS,
+        "test_movnt_align": RESERVATIONS,
+        "test_movnt_align_variants": RESERVATIONS,
     },
     "safety/test_threads.py": {
         "test_closing_a_cache_line_map_that_others_use": FORCED,
@@ -250,7 +251,7 @@ FIXTURES = {
 }
 
 READ, WRITE, EXEC, NONE = Protection.READ, Protection.WRITE, Protection.EXEC, Protection.NONE
-# of fixtures that have them
+# reasons by fixture and parameter
 PARAMETERS: dict[str, dict[object, str]] = {
     "arena": dict.fromkeys((Granularity.BYTE, Granularity.CACHE_LINE), FORCED),
     "guarded": dict.fromkeys((NONE, WRITE, EXEC, WRITE | EXEC), PROTECTIONS),
@@ -258,9 +259,9 @@ PARAMETERS: dict[str, dict[object, str]] = {
 
 
 def why_not(item: pytest.Function) -> str | None:
-    """Return why a test does not run on Windows, None if it does; a name without parameters stands for all of them."""
-    named = TESTS.get("/".join(item.path.parts[-2:]), {})
-    reasons = [named.get(item.name), named.get(item.originalname), *map(FIXTURES.get, item.fixturenames)]
+    """Return why a test does not run on Windows, or None; an entry without parameters applies to all of them."""
+    in_module = TESTS.get("/".join(item.path.parts[-2:]), {})
+    reasons = [in_module.get(item.name), in_module.get(item.originalname), *map(FIXTURES.get, item.fixturenames)]
     if hasattr(item, "callspec"):
         known = PARAMETERS.keys() & item.callspec.params.keys()
         reasons += [PARAMETERS[name].get(item.callspec.params[name]) for name in known]
@@ -268,7 +269,7 @@ def why_not(item: pytest.Function) -> str | None:
 
 
 def skip(items: list[pytest.Item]) -> None:
-    """Mark the tests that do not run here."""
+    """Mark the tests that do not run on this system."""
     for item in items:
         if sys.platform == "win32" and isinstance(item, pytest.Function):
             if why := why_not(item):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A terminal for tests: what is printed on it, and what is typed."""
+"""A pseudo-terminal that records output and supplies input in tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Terminal:
     """A pseudo-terminal."""
 
     def __init__(self) -> None:
-        """Open it, and read what is printed on it."""
+        """Open the terminal and record its output in a thread."""
         self.master, slave = pty.openpty()
         self.stream: TextIO = os.fdopen(slave, "w", encoding="utf-8")
         self.printed = b""
@@ -27,15 +27,15 @@ class Terminal:
         self.reader.start()
 
     def read(self) -> None:
-        """Read until the other side is closed."""
+        """Record output until the other side is closed."""
         try:
             while piece := os.read(self.master, 4096):
                 self.printed += piece
-        except OSError:  # EIO: it is
+        except OSError:  # EIO: the other side is closed
             pass
 
     def close(self) -> str:
-        """Return what was printed, without the codes that move the cursor and choose colours."""
+        """Return the recorded output without escape sequences."""
         self.stream.close()
         self.reader.join()
         os.close(self.master)
@@ -44,7 +44,7 @@ class Terminal:
 
 @contextmanager
 def shown(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[str]]:
-    """Let `sys.stdout` or `sys.stderr` be a terminal; when the block has ended the list holds what was printed."""
+    """Replace `sys.stdout` or `sys.stderr` with a terminal; after the block the list holds its output."""
     terminal, printed = Terminal(), list[str]()
     with monkeypatch.context() as patch:
         patch.setenv("TERM", "xterm")
@@ -58,7 +58,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[str]]:
 
 @contextmanager
 def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> Iterator[None]:
-    """Let `sys.stdin` be a terminal on which *text* is typed."""
+    """Replace `sys.stdin` with a terminal that supplies *text*."""
     master, slave = pty.openpty()
     os.write(master, text.encode())
     with os.fdopen(slave, encoding="utf-8") as stream, monkeypatch.context() as patch:
@@ -68,6 +68,6 @@ def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> Iterator[None]:
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
-    """Let modules be such that cannot be imported."""
+    """Make imports of modules fail."""
     for module in modules:
         monkeypatch.setitem(sys.modules, module, None)

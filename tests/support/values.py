@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Values that everything which takes a number must refuse, and small helpers of several test files."""
+"""Invalid values for every numeric parameter, and small helpers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ import pytest
 import pmem2
 
 SIZE = 16 * 1024 * 1024
-PAGE = mmap.ALLOCATIONGRANULARITY  # maps are aligned to this: a page, and on Windows 16 pages
+PAGE = mmap.ALLOCATIONGRANULARITY  # the alignment of maps: a page, on Windows 16 pages
 CONTENT = bytes(range(256)) * (2 * PAGE // 256)
-# set by `nox -s nvdimm` where the temporary files are on persistent memory
+# `nox -s nvdimm` sets this when the temporary files are on persistent memory
 MEDIUM_GRANULARITY = os.environ.get("PMEM2_TEST_GRANULARITY")
 GRANULARITIES = [pmem2.Granularity[MEDIUM_GRANULARITY]] if MEDIUM_GRANULARITY else list(pmem2.Granularity)
-SEGFAULT = 0xC0000005 if sys.platform == "win32" else -signal.SIGSEGV  # how a child ends that touches what it may not
+# the exit status of a child that accesses protected memory
+SEGFAULT = 0xC0000005 if sys.platform == "win32" else -signal.SIGSEGV
 ON_PYPY = sys.implementation.name == "pypy"
 
 
 class Index:
-    """An integer that is no int."""
+    """An integer-like object that is not an int."""
 
     def __init__(self, value: int) -> None:
-        """Stand for *value*."""
+        """Store *value*."""
         self.value = value
 
     def __index__(self) -> int:
@@ -39,10 +40,10 @@ class Index:
 
 
 class OwnPath:
-    """A path that is no str."""
+    """A path-like object that is not a str."""
 
     def __init__(self, path: Path) -> None:
-        """Stand for *path*."""
+        """Store *path*."""
         self.path = path
 
     def __fspath__(self) -> str:
@@ -58,7 +59,7 @@ no_size = pytest.mark.parametrize("outside", NO_SIZES)
 
 
 def descriptors() -> list[str]:
-    """Return the descriptors that this process has open."""
+    """Return the open descriptors of this process."""
     if sys.platform == "win32":
         return [str(number) for number in range(256) if is_open(number)]
     return sorted(os.listdir("/proc/self/fd"))
@@ -75,7 +76,7 @@ def is_open(fd: int) -> bool:
 
 @contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
-    """Yield a descriptor."""
+    """Open *path*, yield the descriptor and close it."""
     fd = os.open(path, flags)
     try:
         yield fd
@@ -84,15 +85,15 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def make_fifo(path: Path) -> None:
-    """Make a FIFO that nobody has open."""
+    """Create a FIFO that no process has open."""
     os.mkfifo(path)
 
 
 def make_socket(path: Path) -> None:
-    """Make the file of a socket."""
+    """Create the file of a Unix socket."""
     with closing(socket.socket(socket.AF_UNIX)) as server:
         folder = os.getcwd()
-        os.chdir(path.parent)  # the path of a socket is at most 108 bytes long
+        os.chdir(path.parent)  # bind() accepts at most 108 bytes
         try:
             server.bind(path.name)
         finally:
@@ -100,5 +101,5 @@ def make_socket(path: Path) -> None:
 
 
 def make_device(path: Path) -> None:
-    """Make a name for the null device."""
+    """Create a link to the null device."""
     path.symlink_to(os.devnull)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a type checker tells a user of NumPy: checked, never run."""
+"""Types that a user of NumPy sees. A type checker checks this file; it never runs."""
 
 import sys
 
@@ -11,7 +11,7 @@ from pmem2 import Map
 
 
 def as_array(m: Map) -> None:
-    """The type of the items decides the type of the array, where it is one for a type checker."""
+    """The array has the item type of the dtype, if a type checker knows it."""
     assert_type(m.as_array(numpy.uint64), NDArray[numpy.uint64])
     assert_type(m.as_array(numpy.dtype(numpy.float32), 8), NDArray[numpy.float32])
     assert_type(m.as_array(numpy.int8, shape=(4, 8), offset=64), NDArray[numpy.int8])
@@ -20,10 +20,10 @@ def as_array(m: Map) -> None:
     m.as_array(numpy.uint64, shape=1.5)  # type: ignore[call-overload]
 
 
-if sys.version_info >= (3, 12):  # before, NumPy does not say that an array is a buffer
+if sys.version_info >= (3, 12):  # earlier NumPy types do not declare an array as a buffer
 
     def arrays_are_data(m: Map, data: NDArray[numpy.uint64]) -> None:
-        """An array is data to be copied, and packed ranges."""
+        """An array serves as data for copies and as packed ranges."""
         m.memcpy(0, data)
         m[0:8] = data
         m.persist_many(data)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # mypy: disallow-any-expr
-"""What the stubs of the compiled module tell those who write pmem2 itself: checked, never run."""
+"""Types in the stubs of the compiled module. A type checker checks this file; it never runs."""
 
 from _pmem2 import CharPointer, Out, Pointer, RawConfig, RawMap, RawSource, SizePointer, SourceHandle, ffi, lib
 from typing_extensions import assert_type
@@ -10,7 +10,7 @@ lib.PMEM2_E_NOSUPP = 0  # type: ignore[misc]
 
 
 def libpmem2(config: RawConfig, source: RawSource) -> None:
-    """A pointer of one struct is not one of another, and a pointer to a pointer is something else again."""
+    """Pointers to different structs have different types, and so does a pointer to a pointer."""
     out = ffi.new("struct pmem2_map **")
     assert_type(out, Out[RawMap])
     assert_type(lib.pmem2_map_new(out, config, source), int)
@@ -26,7 +26,7 @@ def libpmem2(config: RawConfig, source: RawSource) -> None:
 
 
 def guards(source: SourceHandle, raw: RawSource) -> None:
-    """The guards take their own structs."""
+    """The guards accept only their own structs."""
     size, message = ffi.new("size_t *"), ffi.new("char[]", 256)
     assert_type(size, SizePointer)
     assert_type(lib.guarded_source_size(source, size, message), int)
@@ -40,7 +40,7 @@ def guards(source: SourceHandle, raw: RawSource) -> None:
 
 
 def memory(map: RawMap) -> None:
-    """A destructor takes what it destroys; types have to be spelt as C spells them."""
+    """A destructor accepts only its own type, and type names follow C."""
     pointer = ffi.cast("char *", lib.pmem2_map_get_address(map))
     assert_type(ffi.gc(pointer, print), CharPointer)
     assert_type(ffi.buffer(pointer, 8)[:], bytes)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # mypy: disallow-any-expr
-"""What a type checker refuses: an unused `type: ignore` here is an error. Checked, never run."""
+"""Errors that a type checker must report: an unused `type: ignore` is an error. This file never runs."""
 
 import pmem2
 from pmem2 import BadBlockContext, Config, Map, Source, VMReservation
 
 
 def open_() -> None:
-    """A mode is one of five, a path is no descriptor, options have names."""
+    """`open` refuses unknown modes, descriptors and positional options."""
     pmem2.open("path", "w")  # type: ignore[arg-type]
     pmem2.open(3)  # type: ignore[arg-type]
     pmem2.open("path", "w+", 4096)  # type: ignore[call-arg]
@@ -15,7 +15,7 @@ def open_() -> None:
 
 
 def source(s: Source) -> None:
-    """A Source is made by its class methods, its properties are read-only, and what is read into is writable."""
+    """A Source is created by its class methods, and its properties are read-only."""
     Source("path")  # type: ignore[call-arg]
     Source.from_fd("path")  # type: ignore[arg-type]
     Source.from_path("path", False)  # type: ignore[call-arg]
@@ -27,7 +27,7 @@ def source(s: Source) -> None:
 
 
 def config(c: Config) -> None:
-    """A Config is made by keywords and frozen."""
+    """A Config accepts keywords only and is frozen."""
     Config(4096)  # type: ignore[call-arg]
     Config(size=4096)  # type: ignore[call-arg]
     Config(offset="4096")  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def config(c: Config) -> None:
 
 
 def map_(m: Map, s: Source) -> None:
-    """A Map takes what it says."""
+    """The methods of a Map refuse wrong types."""
     Map("path")  # type: ignore[arg-type]
     Map(s, 4096)  # type: ignore[arg-type]
     Map.from_existing(s, "text", 2)  # type: ignore[arg-type]
@@ -59,14 +59,14 @@ def map_(m: Map, s: Source) -> None:
 
 
 def reservation(r: VMReservation, s: Source) -> None:
-    """A reservation holds maps, not sources."""
+    """A reservation contains maps, not sources."""
     VMReservation()  # type: ignore[call-arg]
     r.next(s)  # type: ignore[arg-type]
     r.size = 4096  # type: ignore[misc]
 
 
 def bad_blocks(context: BadBlockContext) -> None:
-    """What is cleared is a BadBlock."""
+    """`clear` accepts only a BadBlock."""
     context.clear((0, 512))  # type: ignore[arg-type]
     for block in context:
         block.length = 0  # type: ignore[misc]

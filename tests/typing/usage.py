@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # mypy: disallow-any-expr
-"""What a type checker tells a user of pmem2: checked, never run."""
+"""Types that a user of pmem2 sees. A type checker checks this file; it never runs."""
 
 import mmap
 import os
@@ -33,7 +33,7 @@ assert_type(pmem2.__version__, str)
 
 
 def open_() -> None:
-    """A path of any kind, and a map to be used with `with`."""
+    """`open` accepts any path and returns a map for a `with` statement."""
     with pmem2.open("path") as m:
         assert_type(m, Map)
     assert_type(pmem2.open(b"path", "r"), Map)
@@ -44,7 +44,7 @@ def open_() -> None:
 
 
 def enums() -> None:
-    """Numbers of C, which keep their kind when they are combined."""
+    """Enum members keep their type when they are combined."""
     assert_type(Granularity.BYTE < Granularity.CACHE_LINE < Granularity.PAGE, bool)
     assert_type(Granularity.PAGE.value, int)
     assert_type(Granularity(0), Granularity)
@@ -57,7 +57,7 @@ def enums() -> None:
 
 
 def source(file: FileIO, buffer: bytearray) -> None:
-    """Sources, and what they tell."""
+    """The methods and properties of a Source."""
     with Source.from_path("path", writable=False) as s:
         assert_type(s, Source)
     assert_type(Source.from_fd(3), Source)
@@ -83,7 +83,7 @@ def source(file: FileIO, buffer: bytearray) -> None:
 
 
 def config(reservation: VMReservation) -> None:
-    """A value: whatever is an integer goes in, enums come out."""
+    """A Config accepts integers and returns enums."""
     c = Config(
         required_granularity=Granularity.BYTE,
         offset=4096,
@@ -108,7 +108,7 @@ def config(reservation: VMReservation) -> None:
 
 
 def properties(s: Source) -> None:
-    """Maps, and what they tell."""
+    """The constructors and properties of a Map."""
     with Map(s) as m:
         assert_type(m, Map)
     assert_type(Map(s, Config()), Map)
@@ -125,14 +125,14 @@ def properties(s: Source) -> None:
 
 
 def existing_memory(s: Source, memory: mmap.mmap) -> None:
-    """Any buffer is memory."""
+    """Any buffer can be existing memory."""
     assert_type(Map.from_existing(s, memory, Granularity.PAGE), Map)
     assert_type(Map.from_existing(s, memoryview(memory), 2), Map)
     assert_type(Map.from_existing(s, bytearray(4096), granularity=Granularity.PAGE), Map)
 
 
 def items(m: Map, index: SupportsIndex) -> None:
-    """An item is an int, a slice is bytes; both can be stored."""
+    """An item is an int and a slice is bytes; both can be stored."""
     assert_type(m[0], int)
     assert_type(m[index], int)
     assert_type(m[0:1], bytes)
@@ -148,7 +148,7 @@ def items(m: Map, index: SupportsIndex) -> None:
 
 
 def views(m: Map) -> None:
-    """A view is a memoryview; a map is a buffer itself where Python code can make one."""
+    """A view is a memoryview; the map itself is a buffer from Python 3.12."""
     assert_type(m.view(), memoryview)
     assert_type(m.view(8, length=8), memoryview)
     with m.view() as view:
@@ -163,7 +163,7 @@ def views(m: Map) -> None:
 
 
 def durability(m: Map) -> None:
-    """Ranges are numbers, pairs of them, or packed."""
+    """Ranges are numbers, pairs of numbers, or packed in a buffer."""
     m.persist()
     m.persist(0, 8)
     m.flush(offset=0, length=None)
@@ -187,7 +187,7 @@ def copies(m: Map, other: Map) -> None:
 
 
 def atomics(m: Map) -> None:
-    """Numbers in, numbers out."""
+    """Atomic operations accept and return integers."""
     assert_type(m.load_u64(0), int)
     m.store_u64(0, 1, persist=True)
     assert_type(m.compare_exchange_u64(0, 1, 2), tuple[bool, int])
@@ -198,7 +198,7 @@ def atomics(m: Map) -> None:
 
 
 def reservation(m: Map) -> None:
-    """A reservation gives back maps."""
+    """A reservation returns maps."""
     with VMReservation(4096) as r:
         assert_type(r, VMReservation)
     assert_type(VMReservation(4096, address=0x10000), VMReservation)
@@ -217,7 +217,7 @@ def reservation(m: Map) -> None:
 
 
 def bad_blocks(s: Source) -> None:
-    """A context is an iterator."""
+    """A bad-block context is an iterator of BadBlocks."""
     with s.bad_blocks() as context:
         assert_type(context, BadBlockContext)
         assert_type(next(context), BadBlock)
@@ -231,7 +231,7 @@ def bad_blocks(s: Source) -> None:
 
 
 def errors() -> None:
-    """A library code is an OSError that knows more."""
+    """A Pmem2Error is an OSError with a code and a function."""
     try:
         pmem2.open(os.devnull)
     except pmem2.InvalidFileTypeError as error:
@@ -240,7 +240,7 @@ def errors() -> None:
         assert_type(error.errno, Optional[int])
         assert_type(error.strerror, Optional[str])
         assert_type(error.function, str)
-    base: OSError = Pmem2Error(ErrorCode.UNKNOWN, "what was asked", "pmem2_map_new")
+    base: OSError = Pmem2Error(ErrorCode.UNKNOWN, "invalid argument", "pmem2_map_new")
     assert_type(isinstance(base, pmem2.errors.MapRangeError), bool)
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What one operation comes down to: run in a child with a counting msync and the debug build of libpmem2.
+"""Counts the msyncs, cache flushes and fences of one operation, in a child with the debug build of libpmem2.
 
-`python -c "from upstream import count_child; count_child.print_counts()" OPERATION FILE` and `... count_child.print_copies()" SIZE FILE` print as JSON
-what the façade and what libpmem2 itself called. The environment says which granularity is forced and where the log is
-(PMEM2_LOG_FILE), and preloads `msyncs()`.
+A test runs `print_counts` with the arguments OPERATION FILE, or `print_copies` with SIZE FILE. Both print JSON: the
+calls of the façade and those of libpmem2 itself. The environment forces the granularity, names the log of the debug
+build (PMEM2_LOG_FILE), and preloads a library with the function `msync_count`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Callable
 from support import libpmem2
 
 import pmem2
-from upstream.memcpy_child import EXCLUSIVE, VARIANT_FLAGS, Facade, Raw, copiers
+from upstream.memcpy_child import CONFLICTING, VARIANT_FLAGS, Facade, Library, copiers
 
 COUNTER = """
 #define _GNU_SOURCE
@@ -28,7 +28,7 @@ COUNTER = """
 #include <sys/syscall.h>
 #include <unistd.h>
 static int count;
-int msyncs(void) { return count; }
+int msync_count(void) { return count; }
 int msync(void *address, size_t length, int flags)
 {
     count++;
@@ -45,10 +45,10 @@ FACADE: dict[str, Callable[[pmem2.Map], object]] = {
     "flush": pmem2.Map.flush,
     "drain": pmem2.Map.drain,
     "deep_flush": pmem2.Map.deep_flush,
-    "nothing": lambda m: m.persist(0, 0),
+    "persist, empty range": lambda m: m.persist(0, 0),
     "persist_many, none": lambda m: m.persist_many([]),
     "persist_many, near": lambda m: m.persist_many([(0, 3), (8, 3)]),
-    "persist_many, touching": lambda m: m.persist_many([(0, 4096), (4096, 4096)]),
+    "persist_many, adjacent": lambda m: m.persist_many([(0, 4096), (4096, 4096)]),
     "persist_many, a few pages apart": lambda m: m.persist_many([(5 * 4096, 3), (0, 3)]),
     "persist_many, far": lambda m: m.persist_many([(0, 3), (FAR, 3)]),
     "flush_many, near": lambda m: m.flush_many([(0, 3), (8, 3)]),
@@ -62,7 +62,7 @@ FACADE: dict[str, Callable[[pmem2.Map], object]] = {
     "store_u64": lambda m: m.store_u64(0, 1, persist=True),
 }
 
-BARE: dict[str, Callable[[int], object]] = {
+LIBRARY: dict[str, Callable[[int], object]] = {
     "persist": lambda m: libpmem2.persist(m, 0, libpmem2.map_size(m)),
     "flush": lambda m: libpmem2.flush(m, 0, libpmem2.map_size(m)),
     "drain": libpmem2.drain,
@@ -73,49 +73,49 @@ BARE: dict[str, Callable[[int], object]] = {
 }
 
 
-def logged(act: Callable[[], object]) -> list[str]:
-    """Return the functions of libpmem2 that log a line while *act* runs."""
+def run_logged(act: Callable[[], object]) -> list[str]:
+    """Run *act* and return the functions of libpmem2 that logged a line."""
     log = Path(os.environ["PMEM2_LOG_FILE"])
     before = len(log.read_text(encoding="utf-8"))
     act()
     return re.findall(r"\[\w+\.c:\d+ (\w+)\]", log.read_text(encoding="utf-8")[before:])
 
 
-def counted(act: Callable[[], object]) -> tuple[int, int, int]:
-    """Return how many msyncs, cache flushes and fences *act* takes (those that a copy has inside are not logged)."""
-    msyncs = ctypes.CDLL(None).msyncs
-    before = int(msyncs())
-    names = logged(act)
+def run_counted(act: Callable[[], object]) -> tuple[int, int, int]:
+    """Run *act* and return its msyncs, cache flushes and fences; libpmem2 does not log those inside a copy."""
+    msync_count = ctypes.CDLL(None).msync_count
+    before = int(msync_count())
+    names = run_logged(act)
     flushes = sum(name.startswith(("flush_cl", "flush_dc")) for name in names)
-    return int(msyncs()) - before, flushes, names.count("memory_barrier")
+    return int(msync_count()) - before, flushes, names.count("memory_barrier")
 
 
 def print_counts() -> None:
-    """Print [msyncs, flushes, fences] of the façade, and of libpmem2 itself where it has that operation."""
+    """Print [msyncs, flushes, fences] of the façade, and of libpmem2 itself if it has that operation."""
     operation, path = sys.argv[1:]
     with pmem2.Source.from_path(path) as source, source.map() as map:
-        facade = counted(lambda: FACADE[operation](map))
-    bare = None
-    if operation in BARE:
+        facade_counts = run_counted(lambda: FACADE[operation](map))
+    library_counts = None
+    if operation in LIBRARY:
         with open(path, "r+b") as file, copiers(file.fileno()) as (library, _):
-            assert isinstance(library, Raw)
-            bare = counted(lambda: BARE[operation](library.map))
-    print(json.dumps([facade, bare]))
+            assert isinstance(library, Library)
+            library_counts = run_counted(lambda: LIBRARY[operation](library.map))
+    print(json.dumps([facade_counts, library_counts]))
 
 
 def print_copies() -> None:
-    """Print for each kind of copy, and for the façade's memcpy, which functions each of VARIANT_FLAGS runs."""
+    """Print the functions that each of VARIANT_FLAGS runs, for each kind of copy and for the façade's memcpy."""
     size, path = int(sys.argv[1]), sys.argv[2]
     names: dict[str, list[list[str]]] = {"memcpy": [], "memmove": [], "memset": [], "facade": []}
-    with open(path, "r+b") as file, copiers(file.fileno()) as (bare, facade):
-        assert isinstance(bare, Raw)
+    with open(path, "r+b") as file, copiers(file.fileno()) as (library, facade):
+        assert isinstance(library, Library)
         assert isinstance(facade, Facade)
-        target, source = bare.address, bare.address + 4096
+        target, source = library.address, library.address + 4096
         data = bytes(size)
         for flags in VARIANT_FLAGS:
-            names["memcpy"].append(logged(partial(bare.memcpy, target, source, size, flags)))
-            names["memmove"].append(logged(partial(bare.memmove, target, source, size, flags)))
-            names["memset"].append(logged(partial(bare.memset, target, 1, size, flags)))
-            if flags not in EXCLUSIVE:
-                names["facade"].append(logged(partial(facade.map.memcpy, 0, data, flags)))
+            names["memcpy"].append(run_logged(partial(library.memcpy, target, source, size, flags)))
+            names["memmove"].append(run_logged(partial(library.memmove, target, source, size, flags)))
+            names["memset"].append(run_logged(partial(library.memset, target, 1, size, flags)))
+            if flags not in CONFLICTING:
+                names["facade"].append(run_logged(partial(facade.map.memcpy, 0, data, flags)))
     print(json.dumps(names))

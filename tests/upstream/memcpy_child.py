@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PMDK's checks of memcpy, memmove and memset, each against memory of its own: of the façade and of libpmem2 itself.
+"""PMDK's checks of memcpy, memmove and memset, for the façade and for libpmem2 itself.
 
-They are here, and not among the tests, because most of what chooses libpmem2's copying code is in the environment when
-it is loaded: `python -c "from upstream import memcpy_child; memcpy_child.main()" CHECK FILE` runs one at every granularity in such a process.
+libpmem2 chooses its copy functions from the environment when it is loaded, so most checks run in a child process: a
+test calls `main` there with the arguments CHECK FILE, which runs one check at every granularity.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ NT, T = MemFlag.NONTEMPORAL, MemFlag.TEMPORAL
 EVERY_FLAG = MemFlag(lib.PMEM2_F_MEM_VALID_FLAGS)
 FLAGS = [MemFlag(0), MemFlag.NODRAIN, NT, T, NT | T, NT | MemFlag.NODRAIN, MemFlag.WC, MemFlag.WB, MemFlag.NOFLUSH]
 FLAGS.append(EVERY_FLAG)
-EXCLUSIVE = [NT | T, EVERY_FLAG]  # undefined by the man page, and refused by the façade
+CONFLICTING = [NT | T, EVERY_FLAG]  # undefined according to the man page, and refused by the façade
 VARIANT_FLAGS = [MemFlag(0), NT, T, NT | T, MemFlag.WC, MemFlag.WB, MemFlag.NOFLUSH, EVERY_FLAG]
 
 
-class Raw:
-    """libpmem2's own functions, which take any address."""
+class Library:
+    """libpmem2's own copy functions, which accept any address."""
 
     def __init__(self, map: int) -> None:
-        """Take the functions from *map*; they outlive it."""
+        """Get the functions of *map*; they stay valid after it is deleted."""
         pointer = ffi.cast("struct pmem2_map *", map)
         self.map = map
         self.flags = FLAGS
@@ -60,12 +60,12 @@ class Raw:
 
 
 class Facade:
-    """A Map, asked for addresses inside it."""
+    """The copy methods of a Map, called with addresses inside it."""
 
     def __init__(self, map: pmem2.Map) -> None:
         """Use *map*."""
         self.map = map
-        self.flags = [flags for flags in FLAGS if flags not in EXCLUSIVE]
+        self.flags = [flags for flags in FLAGS if flags not in CONFLICTING]
         self.address = map.address
 
     def memcpy(self, target: int, source: int, size: int, flags: int) -> None:
@@ -83,31 +83,31 @@ class Facade:
         self.map.memset(target - self.address, value, size, flags)
 
 
-Copier = Union[Raw, Facade]
+Copier = Union[Library, Facade]
 
 
-def noise_of(size: int) -> bytes:
-    """Return bytes without a pattern, the same ones every time."""
+def make_noise(size: int) -> bytes:
+    """Return pseudo-random bytes that depend on *size* only."""
     return random.Random(size).getrandbits(8 * size).to_bytes(size, "little")
 
 
 @contextmanager
 def copiers(fd: int) -> Iterator[list[Copier]]:
-    """Yield libpmem2 itself and the façade, each with a map of the file."""
+    """Yield libpmem2 itself and the façade, each with its own map of the file."""
     with ExitStack() as stack:
         raw_source, config = stack.enter_context(libpmem2.source(fd)), stack.enter_context(libpmem2.config())
         raw_map = stack.enter_context(libpmem2.map(config, raw_source))
         source = stack.enter_context(pmem2.Source.from_fd(fd))
-        yield [Raw(raw_map), Facade(stack.enter_context(source.map()))]
+        yield [Library(raw_map), Facade(stack.enter_context(source.map()))]
 
 
 def check_memcpy(copier: Copier, fd: int) -> None:
-    """Copy between the halves of the file: onto itself, nothing, half of the length; memory and file agree."""
+    """Copy between the halves of the file: onto itself, 0 bytes, half of the length; compare memory and file."""
     start, middle = copier.address, copier.address + SIZE // 2
     for base, other in ((start, middle), (middle, start)):
         for target_offset, source_offset, length in ((0, 0, PAGE), (7, 0, PAGE), (7, 9, PAGE), (0, 9, PAGE)):
             target, source = base + target_offset, other + source_offset
-            pattern = bytes(quarters(length))
+            pattern = two_quarters(length)
             blank = bytes(length)
             for flags in copier.flags:
                 libpmem2.store(target, blank)
@@ -122,13 +122,12 @@ def check_memcpy(copier: Copier, fd: int) -> None:
                 assert os.pread(fd, length, target - start) == expected, (target_offset, source_offset, flags)
 
 
-def quarters(length: int) -> Iterator[int]:
-    """Yield half of *length* bytes: a quarter of one kind, a quarter of another."""
-    yield from [0x5A] * (length // 4)
-    yield from [0x46] * (length // 4)
+def two_quarters(length: int) -> bytes:
+    """Return half of *length* bytes: a quarter with one value, a quarter with another."""
+    return b"\x5a" * (length // 4) + b"\x46" * (length // 4)
 
 
-# offset of the target, offset of the source, length, whether they overlap
+# target offset, source offset, length, overlap
 MOVES = [
     (0, 0, 4096, False),
     (0, 7, 4096, False),
@@ -148,11 +147,11 @@ REGION = 4 * PAGE
 
 
 def check_memmove(copier: Copier, fd: int) -> None:
-    """Move in both directions, and compare the whole region with what slices of a bytearray do."""
-    noise = noise_of(2 * REGION)
+    """Move in both directions and compare the whole region with the same moves in a bytearray."""
+    noise = make_noise(2 * REGION)
     for target_offset, source_offset, length, overlap in MOVES:
-        one, other = target_offset, source_offset + (0 if overlap else REGION // 2)
-        for target, source in ((one, other), (other, one)):
+        low, high = target_offset, source_offset + (0 if overlap else REGION // 2)
+        for target, source in ((low, high), (high, low)):
             for flags in copier.flags:
                 shadow = bytearray(noise[flags : flags + REGION])
                 libpmem2.store(copier.address, bytes(shadow))
@@ -167,7 +166,7 @@ def check_memmove(copier: Copier, fd: int) -> None:
 
 
 def check_memset(copier: Copier, fd: int) -> None:
-    """Set nothing, a quarter and the next quarter; memory and file agree."""
+    """Set 0 bytes, a quarter and the next quarter; compare memory and file."""
     for offset, length in ((0, 8), (13, PAGE)):
         target, quarter = copier.address + offset, length // 4
         for flags in copier.flags:
@@ -176,18 +175,18 @@ def check_memset(copier: Copier, fd: int) -> None:
             assert libpmem2.load(copier.address, offset + length) == bytes(offset + length), (offset, length, flags)
             copier.memset(target, 0x5A, quarter, flags)
             copier.memset(target + quarter, 0x46, quarter, flags)
-            pattern = bytes(quarters(length))
+            pattern = two_quarters(length)
             expected = bytes(offset) + pattern + bytes(length - len(pattern))
             assert libpmem2.load(copier.address, offset + length) == expected, (offset, length, flags)
             assert os.pread(fd, offset + length, 0) == expected, (offset, length, flags)
 
 
 def check_movnt(copier: Copier, fd: int) -> None:
-    """Copy, move and set every power of two up to a page, and leave the byte behind alone."""
-    noise = noise_of(2 * PAGE)
+    """Copy, move and set every power of two up to a page; check that the next byte is unchanged."""
+    noise = make_noise(2 * PAGE)
     target, source = copier.address, copier.address + 2 * PAGE
     memory = None
-    if isinstance(copier, Raw):  # libpmem2's functions work outside of maps, too
+    if isinstance(copier, Library):  # libpmem2's functions also work outside of maps
         memory = ffi.new("char[]", 5 * PAGE)
         target = -(-int(ffi.cast("uintptr_t", memory)) // PAGE) * PAGE
         source = target + 2 * PAGE
@@ -217,54 +216,55 @@ GUARDED = 2 * PAGE
 
 @contextmanager
 def guarded_memory(size: int) -> Iterator[int]:
-    """Yield the address of memory between two pages that must not be touched."""
+    """Yield the address of memory between two inaccessible pages."""
     with libpmem2.reservation(size + 2 * PAGE) as reservation:
         rc, source = libpmem2.source_from_anon(size)
         assert rc == 0
-        place = libpmem2.config(lib.PMEM2_GRANULARITY_BYTE, reservation=reservation, reservation_offset=PAGE)
-        with place as config, libpmem2.map(config, source) as map:
-            yield libpmem2.map_address(map)
+        byte = lib.PMEM2_GRANULARITY_BYTE
+        with libpmem2.config(byte, reservation=reservation, reservation_offset=PAGE) as config:
+            with libpmem2.map(config, source) as map:
+                yield libpmem2.map_address(map)
         assert libpmem2.source_delete(source) == (0, 0)
 
 
 def check_movnt_align(fd: int) -> None:
-    """Copy, move and set with functions of a deleted map, up against guard pages, at 64 alignments."""
+    """Copy, move and set next to guard pages with the functions of a deleted map, at 64 alignments."""
     with libpmem2.source(fd) as source, libpmem2.config() as config, libpmem2.map(config, source) as map:
-        copier = Raw(map)
-    data = noise_of(GUARDED)
+        library = Library(map)
+    data = make_noise(GUARDED)
     with guarded_memory(GUARDED) as target, guarded_memory(GUARDED) as other, guarded_memory(GUARDED + PAGE) as both:
         libpmem2.store(other, data)
         for flags in FLAGS:
             for skip in range(64):
                 for begin, end in ((0, GUARDED - skip), (skip, GUARDED), (skip, GUARDED - skip)):
-                    check_one_alignment(copier, target, other, both, data, begin, end, flags)
-            for function in (copier.memcpy, copier.memmove):
-                function(target + GUARDED, other + GUARDED, 0, flags)
-            copier.memset(target + GUARDED, 1, 0, flags)
+                    check_one_alignment(library, target, other, both, data, begin, end, flags)
+            for copy in (library.memcpy, library.memmove):
+                copy(target + GUARDED, other + GUARDED, 0, flags)
+            library.memset(target + GUARDED, 1, 0, flags)
 
 
 def check_one_alignment(
-    copier: Raw, target: int, other: int, both: int, data: bytes, begin: int, end: int, flags: int
+    library: Library, target: int, other: int, both: int, data: bytes, begin: int, end: int, flags: int
 ) -> None:
     """Copy, move forward, move backward and set from *begin* to *end*."""
     size = end - begin
     blank = bytes(GUARDED)
     libpmem2.store(target, blank)
-    copier.memcpy(target + begin, other + begin, size, flags)
+    library.memcpy(target + begin, other + begin, size, flags)
     assert libpmem2.load(target, GUARDED) == blank[:begin] + data[begin:end] + blank[end:], (begin, end, flags)
     for target_page, source_page in ((PAGE, 0), (0, PAGE)):
         shadow = bytearray(GUARDED + PAGE)
         shadow[source_page + begin : source_page + end] = data[begin:end]
         libpmem2.store(both, bytes(shadow))
-        copier.memmove(both + target_page + begin, both + source_page + begin, size, flags)
+        library.memmove(both + target_page + begin, both + source_page + begin, size, flags)
         shadow[target_page + begin : target_page + end] = data[begin:end]
         assert libpmem2.load(both, GUARDED + PAGE) == shadow, (begin, end, flags)
-    copier.memset(target + begin, 0xA5, size, flags)
+    library.memset(target + begin, 0xA5, size, flags)
     assert libpmem2.load(target, GUARDED) == blank[:begin] + b"\xa5" * size + blank[end:], (begin, end, flags)
 
 
 def main() -> None:
-    """Run a check at every granularity, forced."""
+    """Run a check at every forced granularity."""
     name, path = sys.argv[1:]
     fd = os.open(path, os.O_RDWR)
     for granularity in Granularity:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PMDK's tests of bad blocks, as far as a healthy medium goes: row 201."""
+"""PMDK's tests of bad blocks on a healthy medium: pmem2_badblock_mocks; tests/hardware has those on a damaged one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pmem2
 from pmem2 import ErrorCode
 
 
+@pytest.mark.upstream("pmem2_badblock_mocks/TEST0")
 @pytest.mark.medium
-def test_row_201_no_device_behind_a_file(source: pmem2.Source) -> None:
-    """A file without a device of persistent memory behind it has a context without bad blocks, and it stays at that."""
+def test_iterate_ordinary_file(source: pmem2.Source) -> None:
+    """A context of an ordinary file has no bad blocks and stays exhausted."""
     with source.bad_blocks() as context:
         assert list(context) == []
         assert list(context) == []
@@ -22,16 +23,19 @@ def test_row_201_no_device_behind_a_file(source: pmem2.Source) -> None:
     assert context.closed
 
 
+@pytest.mark.upstream("pmem2_badblock_mocks/TEST0")
+@pytest.mark.libpmem2
 @pytest.mark.medium
-def test_row_201_no_device_of_the_library(raw_source: int) -> None:
-    """libpmem2 makes a context for such a file, and says at once that there are no more bad blocks."""
+def test_library_iterates_ordinary_file(raw_source: int) -> None:
+    """libpmem2 makes a context for an ordinary file and reports no bad blocks."""
     with libpmem2.badblocks(raw_source) as context:
         assert libpmem2.badblock_next(context) == ErrorCode.NO_BAD_BLOCK_FOUND
 
 
+@pytest.mark.upstream("pmem2_badblock_mocks/TEST0")
 @pytest.mark.parametrize("size", [0, 1, 5000])
-def test_row_201_any_size(tmp_path: Path, size: int) -> None:
-    """Neither the size of a file nor whether it is open for writing makes a difference."""
+def test_iterate_files_of_any_size(tmp_path: Path, size: int) -> None:
+    """The size of a file and its access mode do not matter."""
     path = tmp_path / "data"
     path.write_bytes(b"x" * size)
     for writable in (False, True):

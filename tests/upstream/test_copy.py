@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PMDK's tests of memcpy, memmove and memset: rows 155 to 171."""
+"""PMDK's tests of memcpy, memmove and memset, and of libpmem2's choice between their implementations."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Protocol, cast
 import pytest
 from support.children import RunChild
 
-import pmem2
-from pmem2 import Granularity, MemFlag
+from pmem2 import Granularity
 from upstream import memcpy_child
 
 Environment = dict[str, str]
@@ -27,13 +26,13 @@ MOVDIR64B = {"PMEM_MOVDIR64B": "1"}
 VARIANTS = [AVX, SSE2, NO_MOVNT, LIBC]
 
 
-def name_of(environment: Environment) -> str:
-    """Return an environment as the name of a test case."""
+def environment_id(environment: Environment) -> str:
+    """Return the test id of an environment."""
     return " ".join(f"{name}={value}" for name, value in environment.items())
 
 
-class CheckIn(Protocol):
-    """Run a check of `memcpy_child` in a child whose libpmem2 is loaded in an environment."""
+class CheckInChild(Protocol):
+    """Run a check of `memcpy_child` in a child process whose environment configures libpmem2."""
 
     def __call__(self, environment: Environment, check: str) -> None:
         """Run *check* on libpmem2 itself and on the façade, at every granularity."""
@@ -49,22 +48,12 @@ def large_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def here() -> str:
-    """The PYTHONPATH of a child that imports from this folder."""
-    return os.pathsep.join((str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")))
-
-
-@pytest.fixture
-def check_in(run_child: RunChild, large_file: Path, here: str) -> CheckIn:
+def check_in_child(run_child: RunChild, large_file: Path) -> CheckInChild:
     """Run checks in children."""
 
     def run(environment: Environment, check: str) -> None:
         child = run_child(
-            "from upstream import memcpy_child; memcpy_child.main()",
-            check,
-            str(large_file),
-            PYTHONPATH=here,
-            **environment,
+            "from upstream import memcpy_child; memcpy_child.main()", check, str(large_file), **environment
         )
         assert (child.returncode, child.stdout) == (0, "checked\n"), child.stderr
 
@@ -73,140 +62,145 @@ def check_in(run_child: RunChild, large_file: Path, here: str) -> CheckIn:
 
 @pytest.fixture
 def open_file(large_file: Path) -> Iterator[int]:
-    """A descriptor of that file."""
+    """A read-write descriptor of `large_file`."""
     fd = os.open(large_file, os.O_RDWR)
     yield fd
     os.close(fd)
 
 
-def check_here(fd: int, granularity: Granularity, check: str) -> None:
+def check_in_process(fd: int, granularity: Granularity, check: str) -> None:
     """Run *check* on libpmem2 itself and on the façade."""
-    with memcpy_child.copiers(fd) as (bare, facade):
+    with memcpy_child.copiers(fd) as (library, facade):
         assert isinstance(facade, memcpy_child.Facade)
         assert facade.map.granularity is granularity
-        memcpy_child.CHECKS[check](bare, fd)
+        memcpy_child.CHECKS[check](library, fd)
         memcpy_child.CHECKS[check](facade, fd)
 
 
+@pytest.mark.upstream("pmem2_memcpy/TEST0")
 @pytest.mark.medium
-def test_row_155_memcpy(open_file: int, granularity: Granularity) -> None:
+def test_memcpy(open_file: int, granularity: Granularity) -> None:
     """A memcpy copies exactly, with every flag, to memory and to the file."""
-    check_here(open_file, granularity, "memcpy")
+    check_in_process(open_file, granularity, "memcpy")
 
 
-@pytest.mark.parametrize("flags", memcpy_child.EXCLUSIVE, ids=repr)
-def test_row_155_exclusive_flags_are_refused(map: pmem2.Map, granularity: Granularity, flags: MemFlag) -> None:
-    """Flags that exclude each other, which libpmem2 lets through, are a ValueError of every copy."""
-    with pytest.raises(ValueError, match="exclude each other"):
-        map.memcpy(0, b"data", flags)
-    with pytest.raises(ValueError, match="exclude each other"):
-        map.memmove(0, b"data", flags)
-    with pytest.raises(ValueError, match="exclude each other"):
-        map.memset(0, 1, 4, flags)
-    assert map[0:4] == bytes(4)
+@pytest.mark.upstream("pmem2_memcpy/TEST0")
+@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=environment_id)
+def test_memcpy_write_combining(check_in_child: CheckInChild, environment: Environment) -> None:
+    """A memcpy copies exactly with and without the write-combining workaround."""
+    check_in_child(environment, "memcpy")
 
 
-@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=name_of)
-def test_row_155_memcpy_write_combining(check_in: CheckIn, environment: Environment) -> None:
-    """A memcpy copies exactly with and without the workaround for write combining."""
-    check_in(environment, "memcpy")
-
-
-def test_row_156_memcpy_without_movnt(check_in: CheckIn) -> None:
+@pytest.mark.upstream("pmem2_memcpy/TEST1")
+def test_memcpy_without_movnt(check_in_child: CheckInChild) -> None:
     """A memcpy copies exactly without SIMD instructions."""
-    check_in(NO_MOVNT, "memcpy")
+    check_in_child(NO_MOVNT, "memcpy")
 
 
-def test_row_157_memcpy_of_libc(check_in: CheckIn) -> None:
-    """A memcpy copies exactly by libc's memmove."""
-    check_in(LIBC, "memcpy")
+@pytest.mark.upstream("pmem2_memcpy/TEST2")
+def test_memcpy_by_libc(check_in_child: CheckInChild) -> None:
+    """A memcpy copies exactly with libc's memmove."""
+    check_in_child(LIBC, "memcpy")
 
 
-@pytest.mark.parametrize("environment", [AVX, SSE2, MOVDIR64B], ids=name_of)
-def test_row_158_memcpy_instructions(check_in: CheckIn, environment: Environment) -> None:
+@pytest.mark.upstream("pmem2_memcpy/TEST3", "pmem2_memcpy/TEST4", "pmem2_memcpy/TEST5")
+@pytest.mark.parametrize("environment", [AVX, SSE2, MOVDIR64B], ids=environment_id)
+def test_memcpy_instruction_sets(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memcpy copies exactly with each instruction set."""
-    check_in(environment, "memcpy")
+    check_in_child(environment, "memcpy")
 
 
+@pytest.mark.upstream("pmem2_memmove/TEST0")
 @pytest.mark.medium
-def test_row_159_memmove(open_file: int, granularity: Granularity) -> None:
-    """A memmove of overlapping memory is as if copied through a buffer, in both directions, with every flag."""
-    check_here(open_file, granularity, "memmove")
+def test_memmove(open_file: int, granularity: Granularity) -> None:
+    """A memmove between overlapping ranges copies as if through a buffer, in both directions, with every flag."""
+    check_in_process(open_file, granularity, "memmove")
 
 
-@pytest.mark.parametrize("environment", VARIANTS, ids=name_of)
-def test_row_160_memmove_variants(check_in: CheckIn, environment: Environment) -> None:
-    """A memmove is exact with each of libpmem2's ways to copy."""
-    check_in(environment, "memmove")
+@pytest.mark.upstream("pmem2_memmove/TEST1", "pmem2_memmove/TEST2", "pmem2_memmove/TEST3", "pmem2_memmove/TEST4")
+@pytest.mark.parametrize("environment", VARIANTS, ids=environment_id)
+def test_memmove_variants(check_in_child: CheckInChild, environment: Environment) -> None:
+    """A memmove copies exactly with each of libpmem2's implementations."""
+    check_in_child(environment, "memmove")
 
 
+@pytest.mark.upstream("pmem2_memset/TEST0")
 @pytest.mark.medium
-def test_row_161_memset(open_file: int, granularity: Granularity) -> None:
+def test_memset(open_file: int, granularity: Granularity) -> None:
     """A memset fills exactly its range, in memory and in the file, with every flag."""
-    check_here(open_file, granularity, "memset")
+    check_in_process(open_file, granularity, "memset")
 
 
-@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=name_of)
-def test_row_161_memset_write_combining(check_in: CheckIn, environment: Environment) -> None:
-    """A memset fills exactly with and without the workaround for write combining."""
-    check_in(environment, "memset")
+@pytest.mark.upstream("pmem2_memset/TEST0")
+@pytest.mark.parametrize("environment", WRITE_COMBINING, ids=environment_id)
+def test_memset_write_combining(check_in_child: CheckInChild, environment: Environment) -> None:
+    """A memset fills exactly its range with and without the write-combining workaround."""
+    check_in_child(environment, "memset")
 
 
-@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=name_of)
-def test_row_162_memset_variants(check_in: CheckIn, environment: Environment) -> None:
-    """A memset fills exactly with each of libpmem2's ways to do it."""
-    check_in(environment, "memset")
+@pytest.mark.upstream(
+    "pmem2_memset/TEST1", "pmem2_memset/TEST2", "pmem2_memset/TEST3", "pmem2_memset/TEST4", "pmem2_memset/TEST5"
+)
+@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=environment_id)
+def test_memset_variants(check_in_child: CheckInChild, environment: Environment) -> None:
+    """A memset fills exactly its range with each of libpmem2's implementations."""
+    check_in_child(environment, "memset")
 
 
-@pytest.mark.parametrize("environment", [{}, *VARIANTS, MOVDIR64B], ids=name_of)
-def test_row_164_movnt(check_in: CheckIn, environment: Environment) -> None:
-    """Copies of every power of two, on the heap too, are exact and leave the byte behind alone."""
-    check_in(environment, "movnt")
+@pytest.mark.upstream(
+    "pmem2_movnt/TEST0",
+    "pmem2_movnt/TEST1",
+    "pmem2_movnt/TEST2",
+    "pmem2_movnt/TEST3",
+    "pmem2_movnt/TEST4",
+    "pmem2_movnt/TEST5",
+)
+@pytest.mark.parametrize("environment", [{}, *VARIANTS, MOVDIR64B], ids=environment_id)
+def test_movnt(check_in_child: CheckInChild, environment: Environment) -> None:
+    """Copies of every power of two, also on the heap, are exact and leave the following byte alone."""
+    check_in_child(environment, "movnt")
 
 
+@pytest.mark.upstream("pmem2_movnt_align/TEST0")
+@pytest.mark.libpmem2
 @pytest.mark.parametrize("threshold", [None, "0", "99999"])
-def test_row_165_movnt_align(check_in: CheckIn, threshold: str | None) -> None:
-    """Functions of a deleted map copy at any alignment without touching the pages before and behind."""
-    check_in({} if threshold is None else {"PMEM_MOVNT_THRESHOLD": threshold}, "movnt_align")
+def test_movnt_align(check_in_child: CheckInChild, threshold: str | None) -> None:
+    """Functions of a deleted map copy at any alignment without touching the neighbouring pages."""
+    check_in_child({} if threshold is None else {"PMEM_MOVNT_THRESHOLD": threshold}, "movnt_align")
 
 
-@pytest.mark.medium
-def test_row_165_closed_map(source: pmem2.Source, granularity: Granularity) -> None:
-    """The façade's copies are methods of the map: a ValueError once it is closed."""
-    with source.map() as map:
-        copies_of_map = (map.memcpy, map.memmove)
-    for copy in copies_of_map:
-        with pytest.raises(ValueError, match="closed"):
-            copy(0, b"data")
-    with pytest.raises(ValueError, match="closed"):
-        map.memset(0, 1, 4)
+@pytest.mark.upstream(
+    "pmem2_movnt_align/TEST1",
+    "pmem2_movnt_align/TEST2",
+    "pmem2_movnt_align/TEST3",
+    "pmem2_movnt_align/TEST4",
+    "pmem2_movnt_align/TEST10",
+)
+@pytest.mark.libpmem2
+@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=environment_id)
+def test_movnt_align_variants(check_in_child: CheckInChild, environment: Environment) -> None:
+    """Each of libpmem2's implementations stays within its range at any alignment."""
+    check_in_child(environment, "movnt_align")
 
 
-@pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=name_of)
-def test_row_166_movnt_align_variants(check_in: CheckIn, environment: Environment) -> None:
-    """Each of libpmem2's ways to copy keeps to its range at any alignment."""
-    check_in(environment, "movnt_align")
-
-
-class Logged(Protocol):
-    """Tell the functions of libpmem2's debug build that did a copy."""
+class LogCopies(Protocol):
+    """Copy with the debug build of libpmem2 and read its log."""
 
     def __call__(self, environment: Environment, size: int) -> dict[str, list[list[str]]]:
-        """Return for each kind of copy and each flag what ran at the forced granularity."""
+        """Return the functions that ran for each kind of copy and each flag."""
 
 
 @pytest.fixture
-def logged(
-    run_child: RunChild, large_file: Path, here: str, debug_library: Path, granularity: Granularity, tmp_path: Path
-) -> Logged:
-    """Read the log of a child with the debug build."""
+def log_copies(
+    run_child: RunChild, large_file: Path, debug_library: Path, granularity: Granularity, tmp_path: Path
+) -> LogCopies:
+    """Copy in a child at the forced granularity."""
 
     def run(environment: Environment, size: int) -> dict[str, list[list[str]]]:
         child = run_child(
             "from upstream import count_child; count_child.print_copies()",
             str(size),
             str(large_file),
-            PYTHONPATH=here,
             LD_LIBRARY_PATH=str(debug_library),
             PMEM2_LOG_LEVEL="15",
             PMEM2_LOG_FILE=str(tmp_path / "log"),
@@ -220,24 +214,26 @@ def logged(
     return run
 
 
-def store_of(names: list[str]) -> tuple[str, str]:
-    """Return how a copy stored: temporal or not, and the instruction set; exactly one function must have done it."""
+def kind_of_store(names: list[str]) -> tuple[str, str]:
+    """Return "t" or "nt" (temporal, non-temporal) and the instruction set of the one function that stored."""
     (name,) = (name for name in names if name.startswith(("memmove_mov", "memset_mov")))
     kind, instructions = name.split("_")[1:3]
     return {"mov": "t", "movnt": "nt"}[kind], instructions
 
 
+@pytest.mark.upstream("pmem2_mem_ext/TEST0")
+@pytest.mark.libpmem2
 @pytest.mark.parametrize(("environment", "suffix"), [(NO_MOVNT, "generic"), (LIBC, "libc")], ids=["generic", "libc"])
-def test_row_168_without_simd(logged: Logged, environment: Environment, suffix: str) -> None:
-    """Without SIMD a copy is one call of the generic code, or of libc's, whatever the flags."""
-    names = logged(environment, 1024)
+def test_copy_without_simd(log_copies: LogCopies, environment: Environment, suffix: str) -> None:
+    """Without SIMD a copy is one call of the generic code or of libc, with any flags."""
+    names = log_copies(environment, 1024)
     for kind, name in (("memcpy", "memmove"), ("memmove", "memmove"), ("memset", "memset")):
         for called in names[kind]:
-            assert [one for one in called if "_nodrain_" in one] == [f"{name}_nodrain_{suffix}"]
+            assert [each for each in called if "_nodrain_" in each] == [f"{name}_nodrain_{suffix}"]
 
 
 INSTRUCTIONS = [({"PMEM_AVX512F": "0", "PMEM_AVX": "0"}, "sse2"), ({"PMEM_AVX512F": "0"}, "avx"), ({}, "avx512f")]
-# for no flag, NT, T, NT|T, WC, WB, NOFLUSH, all of them
+# one entry for each of memcpy_child.VARIANT_FLAGS
 TEMPORAL = {
     (Granularity.PAGE, 128): "t nt t nt nt t t t",
     (Granularity.PAGE, 1024): "nt nt t nt nt t t t",
@@ -248,36 +244,40 @@ TEMPORAL = {
 }
 
 
-def check_variants(logged: Logged, granularity: Granularity, size: int, environment: Environment, name: str) -> None:
-    """Check which code each flag chooses, with one instruction set, for all kinds of copies."""
+def check_variants(
+    log_copies: LogCopies, granularity: Granularity, size: int, environment: Environment, name: str
+) -> None:
+    """Check the implementation that each flag selects, with one instruction set, for all kinds of copies."""
     if name not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
         pytest.skip(f"the processor has no {name}")
     expected = [(kind, name) for kind in TEMPORAL[granularity, size].split()]
-    names = logged(environment, size)
+    names = log_copies(environment, size)
     for kind in ("memcpy", "memmove", "memset"):
-        assert [store_of(called) for called in names[kind]] == expected
-    if granularity is not Granularity.PAGE:  # there the façade has its own write-back
+        assert [kind_of_store(called) for called in names[kind]] == expected
+    if granularity is not Granularity.PAGE:  # on PAGE the façade writes back by itself
         allowed = [
-            index for index, flags in enumerate(memcpy_child.VARIANT_FLAGS) if flags not in memcpy_child.EXCLUSIVE
+            index for index, flags in enumerate(memcpy_child.VARIANT_FLAGS) if flags not in memcpy_child.CONFLICTING
         ]
-        assert [store_of(called) for called in names["facade"]] == [expected[index] for index in allowed]
+        assert [kind_of_store(called) for called in names["facade"]] == [expected[index] for index in allowed]
 
 
+@pytest.mark.upstream("pmem2_mem_ext/TEST1", "pmem2_mem_ext/TEST3")
 @pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
 @pytest.mark.parametrize("granularity", [Granularity.PAGE, Granularity.CACHE_LINE], indirect=True, ids=str)
 @pytest.mark.parametrize("size", [128, 1024])
-def test_row_169_temporal_stores(
-    logged: Logged, granularity: Granularity, size: int, environment: Environment, name: str
+def test_temporal_stores(
+    log_copies: LogCopies, granularity: Granularity, size: int, environment: Environment, name: str
 ) -> None:
-    """On PAGE and CACHE_LINE the flags, else the size, choose between temporal and non-temporal stores."""
-    check_variants(logged, granularity, size, environment, name)
+    """On PAGE and CACHE_LINE the flags, then the size, choose between temporal and non-temporal stores."""
+    check_variants(log_copies, granularity, size, environment, name)
 
 
+@pytest.mark.upstream("pmem2_mem_ext/TEST2", "pmem2_mem_ext/TEST4")
 @pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
 @pytest.mark.parametrize("granularity", [Granularity.BYTE], indirect=True, ids=str)
 @pytest.mark.parametrize("size", [128, 1024])
-def test_row_170_temporal_stores_on_byte(
-    logged: Logged, granularity: Granularity, size: int, environment: Environment, name: str
+def test_temporal_stores_on_byte(
+    log_copies: LogCopies, granularity: Granularity, size: int, environment: Environment, name: str
 ) -> None:
-    """On BYTE stores are temporal unless NONTEMPORAL."""
-    check_variants(logged, granularity, size, environment, name)
+    """On BYTE stores are temporal unless the flag NONTEMPORAL is set."""
+    check_variants(log_copies, granularity, size, environment, name)

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PMDK's tests of persist, flush, drain and deep flush: rows 139 to 151."""
+"""PMDK's tests of persist, flush, drain and deep flush: pmem2_persist, pmem2_deep_flush and pmem2_integration."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, cast
@@ -14,6 +12,7 @@ from typing import Protocol, cast
 import pytest
 from support import libpmem2
 from support.children import RunChild
+from support.compiled import preloadable
 from support.values import SIZE
 
 import pmem2
@@ -26,29 +25,14 @@ BYTE, CACHE_LINE, PAGE = Granularity
 
 
 class Count(Protocol):
-    """Count what an operation comes down to."""
+    """Count the system calls and instructions of an operation."""
 
     def __call__(self, operation: str) -> tuple[Counts, Counts | None]:
-        """Return msyncs, cache flushes and fences of the façade's *operation*, and of libpmem2's own."""
-
-
-@pytest.fixture(scope="module")
-def counting_msync(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library to preload, with an msync that counts."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler to make a counting msync with")
-    folder = tmp_path_factory.mktemp("msync")
-    (folder / "msync.c").write_text(count_child.COUNTER, encoding="ascii")
-    library = folder / "msync.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "msync.c")], check=True)
-    return library
+        """Return the msyncs, cache flushes and fences of the façade's *operation*, and those of libpmem2's own."""
 
 
 @pytest.fixture
-def count(
-    granularity: Granularity, counting_msync: Path, debug_library: Path, run_child: RunChild, tmp_path: Path
-) -> Count:
+def count(granularity: Granularity, debug_library: Path, run_child: RunChild, tmp_path: Path) -> Count:
     """Count in a child, on a file of 20 MiB and 5 KiB with a forced granularity."""
     path = tmp_path / "counted"
     path.touch()
@@ -59,89 +43,96 @@ def count(
             "from upstream import count_child; count_child.print_counts()",
             operation,
             str(path),
-            LD_PRELOAD=str(counting_msync),
+            LD_PRELOAD=str(preloadable(count_child.COUNTER)),
             LD_LIBRARY_PATH=str(debug_library),
             PMEM2_LOG_LEVEL="15",
             PMEM2_LOG_FILE=str(tmp_path / "log"),
-            PYTHONPATH=os.pathsep.join((str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""))),
         )
         assert child.returncode == 0, child.stderr
-        facade, bare = cast("tuple[list[int], list[int] | None]", json.loads(child.stdout))
-        return cast("Counts", tuple(facade)), None if bare is None else cast("Counts", tuple(bare))
+        facade, library = cast("tuple[list[int], list[int] | None]", json.loads(child.stdout))
+        return cast("Counts", tuple(facade)), None if library is None else cast("Counts", tuple(library))
 
     return run
 
 
 @pytest.fixture
 def raw_map(raw_source: int, granularity: Granularity) -> Iterator[int]:
-    """A map of 16 MiB of that granularity, made by libpmem2 itself."""
+    """A libpmem2 map of 16 MiB with that granularity."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as pointer:
         assert libpmem2.map_granularity(pointer) == granularity
         yield pointer
 
 
-def test_row_139_persist_counts(count: Count, granularity: Granularity) -> None:
-    """Persisting is one msync on PAGE, one flush and one fence on CACHE_LINE, one fence on BYTE."""
+@pytest.mark.upstream("pmem2_persist/TEST0")
+def test_persist_counts(count: Count, granularity: Granularity) -> None:
+    """A persist is one msync on PAGE, one flush and one fence on CACHE_LINE, one fence on BYTE."""
     expected = {PAGE: (1, 0, 0), CACHE_LINE: (0, 1, 1), BYTE: (0, 0, 1)}[granularity]
     assert count("persist") == (expected, expected)
 
 
-def test_row_139_persist_of_nothing_writes_nothing_back(count: Count) -> None:
-    """An empty range needs no msync."""
-    (msyncs, _, _), _ = count("nothing")
+@pytest.mark.upstream("pmem2_persist/TEST0")
+def test_persist_empty_range(count: Count) -> None:
+    """Persisting an empty range calls no msync."""
+    (msyncs, _, _), _ = count("persist, empty range")
     assert msyncs == 0
 
 
+@pytest.mark.upstream("pmem2_persist/TEST0")
 @pytest.mark.parametrize(
-    ("which", "pages", "lines"),
-    [("none", 0, 0), ("near", 1, 1), ("touching", 1, 2), ("a few pages apart", 1, 2), ("far", 2, 2)],
-    ids=lambda value: str(value),
+    ("ranges", "pages", "lines"),
+    [("none", 0, 0), ("near", 1, 1), ("adjacent", 1, 2), ("a few pages apart", 1, 2), ("far", 2, 2)],
+    ids=str,
 )
-def test_row_139_persist_many_counts(
-    count: Count, granularity: Granularity, which: str, pages: int, lines: int
-) -> None:
-    """A line is flushed once, pages near each other are written back at once, and all ranges have one drain."""
+def test_persist_many_counts(count: Count, granularity: Granularity, ranges: str, pages: int, lines: int) -> None:
+    """`persist_many` flushes a line once, syncs nearby pages together and drains once."""
     expected = {PAGE: (pages, 0, 0), CACHE_LINE: (0, lines, 1), BYTE: (0, 0, 1)}[granularity]
-    assert count(f"persist_many, {which}")[0] == expected
+    assert count(f"persist_many, {ranges}")[0] == expected
 
 
-def test_row_139_memcpy_counts(count: Count, granularity: Granularity) -> None:
-    """A copy is durable at return: an msync on PAGE, a fence on the others."""
-    facade, bare = count("memcpy")
-    assert bare is not None
+@pytest.mark.upstream("pmem2_persist/TEST0")
+def test_memcpy_counts(count: Count, granularity: Granularity) -> None:
+    """A copy is durable at return: one msync on PAGE, one fence on the others."""
+    facade, library = count("memcpy")
+    assert library is not None
     expected = (1, 0) if granularity is PAGE else (0, 1)
-    assert facade[::2] == bare[::2] == expected
+    assert facade[::2] == library[::2] == expected
 
 
-def test_row_139_memcpy_nodrain_counts(count: Count, granularity: Granularity) -> None:
-    """NODRAIN leaves the fence out, and is ignored on PAGE."""
-    facade, bare = count("memcpy, NODRAIN")
-    assert bare is not None
-    assert facade[::2] == bare[::2] == (int(granularity is PAGE), 0)
+@pytest.mark.upstream("pmem2_persist/TEST0")
+def test_memcpy_nodrain_counts(count: Count, granularity: Granularity) -> None:
+    """NODRAIN omits the fence and has no effect on PAGE."""
+    facade, library = count("memcpy, NODRAIN")
+    assert library is not None
+    assert facade[::2] == library[::2] == (int(granularity is PAGE), 0)
 
 
-def test_row_139_memcpy_noflush_counts(count: Count) -> None:
-    """NOFLUSH leaves everything out but the copy."""
+@pytest.mark.upstream("pmem2_persist/TEST0")
+def test_memcpy_noflush_counts(count: Count) -> None:
+    """NOFLUSH omits msync, flush and fence."""
     assert count("memcpy, NOFLUSH") == ((0, 0, 0), (0, 0, 0))
 
 
+@pytest.mark.upstream("pmem2_persist/TEST0")
 @pytest.mark.parametrize("operation", ["memset", "store_u64"])
-def test_row_139_other_stores_count(count: Count, granularity: Granularity, operation: str) -> None:
-    """A memset, and an atomic that persists, are one msync or one fence too."""
+def test_memset_and_atomic_counts(count: Count, granularity: Granularity, operation: str) -> None:
+    """A memset and a persisting atomic store are also one msync or one fence."""
     (msyncs, _, fences), _ = count(operation)
     assert (msyncs, fences) == ((1, 0) if granularity is PAGE else (0, 1))
 
 
-@pytest.mark.parametrize(("which", "units"), [("near", 1), ("far", 2)])
-def test_row_139_memcpy_many_counts(count: Count, granularity: Granularity, which: str, units: int) -> None:
-    """Many pieces have one drain; short ones in one line are one flush, and pieces in one page one msync."""
+@pytest.mark.upstream("pmem2_persist/TEST0")
+@pytest.mark.parametrize(("ranges", "units"), [("near", 1), ("far", 2)])
+def test_memcpy_many_counts(count: Count, granularity: Granularity, ranges: str, units: int) -> None:
+    """`memcpy_many` drains once; short pieces share one flush per line and one msync per page."""
     expected = {PAGE: (units, 0, 0), CACHE_LINE: (0, units, 1), BYTE: (0, 0, 1)}[granularity]
-    assert count(f"memcpy_many, {which}")[0] == expected
+    assert count(f"memcpy_many, {ranges}")[0] == expected
 
 
+@pytest.mark.upstream("pmem2_persist/TEST0")
+@pytest.mark.libpmem2
 @pytest.mark.medium
-def test_row_139_functions_belong_to_the_granularity(raw_map: int, raw_source: int) -> None:
-    """Two maps of one granularity have the same functions; on PAGE, and only there, persist and flush are one."""
+def test_functions_depend_on_granularity(raw_map: int, raw_source: int) -> None:
+    """Maps of one granularity share their functions; persist equals flush on PAGE only."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as other:
         assert libpmem2.functions(other) == libpmem2.functions(raw_map)
     persist, flush, _, memmove, memcpy, _ = libpmem2.functions(raw_map)
@@ -149,46 +140,54 @@ def test_row_139_functions_belong_to_the_granularity(raw_map: int, raw_source: i
     assert (persist == flush) == (libpmem2.map_granularity(raw_map) == PAGE)
 
 
-def test_row_140_flush_counts(count: Count, granularity: Granularity) -> None:
-    """Flushing is one msync on PAGE, one flush without a fence on CACHE_LINE, nothing on BYTE."""
+@pytest.mark.upstream("pmem2_persist/TEST1")
+def test_flush_counts(count: Count, granularity: Granularity) -> None:
+    """A flush is one msync on PAGE, one flush without a fence on CACHE_LINE, nothing on BYTE."""
     expected = {PAGE: (1, 0, 0), CACHE_LINE: (0, 1, 0), BYTE: (0, 0, 0)}[granularity]
     assert count("flush") == (expected, expected)
 
 
-@pytest.mark.parametrize(("which", "units"), [("near", 1), ("far", 2)])
-def test_row_140_flush_many_counts(count: Count, granularity: Granularity, which: str, units: int) -> None:
-    """Flushing many ranges flushes each line or page once and drains nothing."""
+@pytest.mark.upstream("pmem2_persist/TEST1")
+@pytest.mark.parametrize(("ranges", "units"), [("near", 1), ("far", 2)])
+def test_flush_many_counts(count: Count, granularity: Granularity, ranges: str, units: int) -> None:
+    """`flush_many` flushes each line or page once and drains nothing."""
     expected = {PAGE: (units, 0, 0), CACHE_LINE: (0, units, 0), BYTE: (0, 0, 0)}[granularity]
-    assert count(f"flush_many, {which}")[0] == expected
+    assert count(f"flush_many, {ranges}")[0] == expected
 
 
-def test_row_141_drain_counts(count: Count, granularity: Granularity) -> None:
-    """Draining is nothing on PAGE, one fence on the others."""
+@pytest.mark.upstream("pmem2_persist/TEST2")
+def test_drain_counts(count: Count, granularity: Granularity) -> None:
+    """A drain is nothing on PAGE, one fence on the others."""
     expected = {PAGE: (0, 0, 0), CACHE_LINE: (0, 0, 1), BYTE: (0, 0, 1)}[granularity]
     assert count("drain") == (expected, expected)
 
 
-def test_row_146_deep_flush_counts(count: Count, granularity: Granularity) -> None:
-    """A deep flush of a file is one msync, but libpmem2's own does nothing on PAGE, where ours persists."""
+@pytest.mark.upstream("pmem2_deep_flush/TEST0")
+def test_deep_flush_counts(count: Count, granularity: Granularity) -> None:
+    """A deep flush of a file is one msync; on PAGE libpmem2 does nothing and the façade persists."""
     assert count("deep_flush") == ((1, 0, 0), (0, 0, 0) if granularity is PAGE else (1, 0, 0))
 
 
+@pytest.mark.upstream("pmem2_deep_flush/TEST2", "pmem2_integration/TEST27")
 @pytest.mark.medium
 @pytest.mark.parametrize(
-    ("offset", "length"), [(SIZE, 1), (SIZE // 2, SIZE), (0, SIZE + 1)], ids=["at the end", "from the middle", "more"]
+    ("offset", "length"),
+    [(SIZE, 1), (SIZE // 2, SIZE), (0, SIZE + 1)],
+    ids=["at the end", "from the middle", "whole map and one byte"],
 )
-def test_row_148_deep_flush_outside(
+def test_deep_flush_outside_map(
     map: pmem2.Map, granularity: Granularity, raw_map: int, offset: int, length: int
 ) -> None:
-    """A range that leaves the map is refused: a ValueError, and DEEP_FLUSH_RANGE of libpmem2."""
+    """The façade refuses a range outside the map with ValueError, libpmem2 with DEEP_FLUSH_RANGE."""
     with pytest.raises(ValueError, match="outside"):
         map.deep_flush(offset, length)
     assert libpmem2.deep_flush(raw_map, offset, length) == ErrorCode.DEEP_FLUSH_RANGE
 
 
+@pytest.mark.upstream("pmem2_integration/TEST23")
 @pytest.mark.medium
-def test_row_149_deep_flush_valid(granularity: Granularity, source: pmem2.Source, raw_map: int, file: Path) -> None:
-    """What was set and persisted can be deep-flushed, the empty range at the end too."""
+def test_deep_flush_valid_range(granularity: Granularity, source: pmem2.Source, raw_map: int, file: Path) -> None:
+    """Persisted data can be deep-flushed, and so can the empty range at the end."""
     with source.map() as map:
         assert map.granularity is granularity
         map.memset(0, 0, map.size)
@@ -201,16 +200,38 @@ def test_row_149_deep_flush_valid(granularity: Granularity, source: pmem2.Source
     assert libpmem2.deep_flush(raw_map, SIZE, 0) == 0
 
 
+@pytest.mark.upstream("pmem2_integration/TEST26")
+def test_deep_flush_slice(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
+    """A part of a map can be deep-flushed."""
+    map.memset(0, 0, SIZE // 4)
+    map.deep_flush(SIZE // 4, SIZE // 4)
+    assert libpmem2.deep_flush(raw_map, SIZE // 4, SIZE // 4) == 0
+
+
+@pytest.mark.upstream("pmem2_integration/TEST38")
 @pytest.mark.medium
-def test_row_150_deep_flush_behind(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
+def test_persist_unaligned_range(map: pmem2.Map, granularity: Granularity, raw_map: int, file: Path) -> None:
+    """A range that begins inside a page can be persisted and deep-flushed."""
+    map[:] = b"\7" * SIZE
+    map.persist(256, SIZE - 256)
+    map.deep_flush(256, SIZE - 256)
+    libpmem2.persist(raw_map, 256, SIZE - 256)
+    assert libpmem2.deep_flush(raw_map, 256, SIZE - 256) == 0
+    assert file.read_bytes()[256:] == b"\7" * (SIZE - 256)
+
+
+@pytest.mark.upstream("pmem2_integration/TEST24")
+@pytest.mark.medium
+def test_deep_flush_behind_map(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
     """A range behind the map is refused."""
     with pytest.raises(ValueError, match="outside"):
         map.deep_flush(map.size + 1, 64)
     assert libpmem2.deep_flush(raw_map, SIZE + 1, 64) == ErrorCode.DEEP_FLUSH_RANGE
 
 
+@pytest.mark.upstream("pmem2_integration/TEST25")
 @pytest.mark.medium
-def test_row_151_deep_flush_before(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
+def test_deep_flush_before_map(map: pmem2.Map, granularity: Granularity, raw_map: int) -> None:
     """A range before the map is refused."""
     with pytest.raises(ValueError, match="negative"):
         map.deep_flush(-map.size, 64)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Granularities: rows 127 to 138 of PMDK's own suite.
+"""PMDK's tests of granularity: pmem2_granularity, pmem2_granularity_detection and pmem2_integration.
 
-A medium finer than PAGE is what the environment forces; that it is not there is what an ordinary file says.
+The environment forces the granularities finer than PAGE; an ordinary file shows the errors of a PAGE medium.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORCE = "PMEM2_FORCE_GRANULARITY"
 
 @pytest.fixture
 def ordinary(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is forced, and the file is not on DAX."""
+    """Force no granularity; skip if the file is on DAX."""
     monkeypatch.delenv(FORCE, raising=False)
     with pmem2.Source.from_path(file) as source, source.map() as map:
         if map.granularity is not PAGE:
@@ -28,7 +28,7 @@ def ordinary(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def raw_outcome(source: int, required: pmem2.Granularity) -> pmem2.Granularity | str:
-    """Return the granularity that libpmem2 maps with, or its words where it does not support the required one."""
+    """Return the granularity of libpmem2's map, or its error message if it does not support the required one."""
     with libpmem2.config(required) as config:
         rc, pointer = libpmem2.map_new(config, source)
     if rc == lib.PMEM2_E_GRANULARITY_NOT_SUPPORTED:
@@ -41,7 +41,7 @@ def raw_outcome(source: int, required: pmem2.Granularity) -> pmem2.Granularity |
 
 
 def outcome(source: pmem2.Source, required: pmem2.Granularity) -> pmem2.Granularity | str:
-    """Return the granularity of the Map, or what the exception says where the required one is not supported."""
+    """Return the granularity of the Map, or the exception's message if it does not support the required one."""
     try:
         with source.map(pmem2.Config(required_granularity=required)) as map:
             return map.granularity
@@ -49,64 +49,73 @@ def outcome(source: pmem2.Source, required: pmem2.Granularity) -> pmem2.Granular
         return str(error.strerror)
 
 
-def test_row_127_byte_where_there_is_byte(
-    source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where stores are durable at once, BYTE is mapped as BYTE."""
+@pytest.mark.upstream("pmem2_granularity/TEST0")
+def test_byte_on_byte_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BYTE medium satisfies BYTE."""
     monkeypatch.setenv(FORCE, "byte")
     assert raw_outcome(raw_source, BYTE) is BYTE
     assert outcome(source, BYTE) is BYTE
 
 
-def test_row_128_byte_where_there_is_cache_line(
-    source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where cache lines must be flushed BYTE is refused: in C for want of eADR, here with what there is instead."""
+@pytest.mark.upstream("pmem2_granularity/TEST2")
+def test_byte_on_cache_line_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CACHE_LINE medium refuses BYTE: libpmem2 names the missing eADR, the façade the available granularity."""
     monkeypatch.setenv(FORCE, "cache_line")
     assert "platform doesn't support eADR" in str(raw_outcome(raw_source, BYTE))
-    text = outcome(source, BYTE)
-    assert isinstance(text, str)
-    assert "BYTE" in text
-    assert "CACHE_LINE" in text
+    message = outcome(source, BYTE)
+    assert isinstance(message, str)
+    assert "BYTE" in message
+    assert "CACHE_LINE" in message
 
 
-def check_refused_on_an_ordinary_file(source: pmem2.Source, raw_source: int, required: pmem2.Granularity) -> None:
-    """Check that an ordinary file is refused for want of DAX, and that one is told of PAGE."""
-    words = raw_outcome(raw_source, required)
-    assert isinstance(words, str)
-    assert "fd doesn't point to DAX-enabled file or kernel doesn't support MAP_SYNC flag (Linux >= 4.15)" in words
-    text = outcome(source, required)
-    assert isinstance(text, str)
-    assert required.name in text
-    assert "PAGE" in text
-    assert "DAX" in text
+def check_ordinary_file_refused(source: pmem2.Source, raw_source: int, required: pmem2.Granularity) -> None:
+    """Check that libpmem2 refuses an ordinary file for lack of DAX, and that the façade's message suggests PAGE."""
+    raw_message = raw_outcome(raw_source, required)
+    assert isinstance(raw_message, str)
+    assert "fd doesn't point to DAX-enabled file or kernel doesn't support MAP_SYNC flag (Linux >= 4.15)" in raw_message
+    message = outcome(source, required)
+    assert isinstance(message, str)
+    assert required.name in message
+    assert "PAGE" in message
+    assert "DAX" in message
 
 
+@pytest.mark.upstream("pmem2_granularity/TEST4")
 @pytest.mark.usefixtures("ordinary")
-def test_row_129_byte_of_an_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
-    """An ordinary file does not give BYTE."""
-    check_refused_on_an_ordinary_file(source, raw_source, BYTE)
+def test_byte_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
+    """An ordinary file refuses BYTE."""
+    check_ordinary_file_refused(source, raw_source, BYTE)
 
 
+@pytest.mark.upstream("pmem2_granularity/TEST9")
 @pytest.mark.usefixtures("ordinary")
-def test_row_132_cache_line_of_an_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
-    """An ordinary file does not give CACHE_LINE."""
-    check_refused_on_an_ordinary_file(source, raw_source, CACHE_LINE)
+def test_cache_line_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
+    """An ordinary file refuses CACHE_LINE."""
+    check_ordinary_file_refused(source, raw_source, CACHE_LINE)
 
 
-def test_row_133_page_gives_the_best(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
-    """Who requires only PAGE gets the finest that there is."""
+@pytest.mark.upstream("pmem2_granularity/TEST11", "pmem2_granularity/TEST12", "pmem2_granularity/TEST13")
+def test_page_gives_best_available(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
+    """A requirement of PAGE gives the finest available granularity."""
     assert raw_outcome(raw_source, PAGE) is granularity
     assert outcome(source, PAGE) is granularity
 
 
+@pytest.mark.upstream("pmem2_granularity/TEST13")
 @pytest.mark.usefixtures("ordinary")
-def test_row_133_page_of_an_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
-    """The finest that an ordinary file gives is PAGE."""
+def test_page_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
+    """The finest granularity of an ordinary file is PAGE."""
     assert raw_outcome(raw_source, PAGE) is PAGE
     assert outcome(source, PAGE) is PAGE
 
 
+@pytest.mark.upstream(
+    "pmem2_granularity_detection/TEST0",
+    "pmem2_granularity_detection/TEST1",
+    "pmem2_granularity_detection/TEST2",
+    "pmem2_granularity_detection/TEST3",
+    "pmem2_granularity_detection/TEST4",
+)
 @pytest.mark.parametrize(
     ("forced", "detected"),
     [
@@ -118,42 +127,50 @@ def test_row_133_page_of_an_ordinary_file(source: pmem2.Source, raw_source: int)
         ("byte", BYTE),
     ],
 )
-def test_row_134_forced_granularity_is_detected(
+def test_forced_granularity(
     source: pmem2.Source,
     raw_source: int,
     monkeypatch: pytest.MonkeyPatch,
     forced: str,
     detected: pmem2.Granularity,
 ) -> None:
-    """The granularity that the environment names, in small letters or large ones, is the one that a map has."""
+    """A map has the granularity that the environment forces, in any letter case."""
     monkeypatch.setenv(FORCE, forced)
     assert raw_outcome(raw_source, PAGE) is detected
     assert outcome(source, PAGE) is detected
 
 
 def check_medium(source: pmem2.Source, raw_source: int, available: pmem2.Granularity) -> None:
-    """Check that each granularity is given unless it is finer than what is available."""
+    """Check that the façade and libpmem2 satisfy every requirement except one finer than the medium."""
     for required in pmem2.Granularity:
-        for given in (raw_outcome(raw_source, required), outcome(source, required)):
+        for result in (raw_outcome(raw_source, required), outcome(source, required)):
             if available <= required:
-                assert given is available
+                assert result is available
             else:
-                assert isinstance(given, str)
+                assert isinstance(result, str)
 
 
+@pytest.mark.upstream("pmem2_integration/TEST5", "pmem2_integration/TEST6", "pmem2_integration/TEST7")
+@pytest.mark.upstream("pmem2_granularity/TEST3", "pmem2_granularity/TEST8")  # on Windows
 @pytest.mark.usefixtures("ordinary")
-def test_row_136_page_medium(source: pmem2.Source, raw_source: int) -> None:
-    """A medium of PAGE granularity gives PAGE only."""
+def test_page_medium(source: pmem2.Source, raw_source: int) -> None:
+    """A PAGE medium satisfies PAGE only."""
     check_medium(source, raw_source, PAGE)
 
 
-def test_row_137_cache_line_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A medium of CACHE_LINE granularity satisfies PAGE and CACHE_LINE, but not BYTE."""
+@pytest.mark.upstream(
+    "pmem2_granularity/TEST7", "pmem2_integration/TEST8", "pmem2_integration/TEST9", "pmem2_integration/TEST10"
+)
+def test_cache_line_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CACHE_LINE medium satisfies PAGE and CACHE_LINE, but not BYTE."""
     monkeypatch.setenv(FORCE, "CACHE_LINE")
     check_medium(source, raw_source, CACHE_LINE)
 
 
-def test_row_138_byte_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A medium of BYTE granularity satisfies every requirement."""
+@pytest.mark.upstream(
+    "pmem2_granularity/TEST6", "pmem2_integration/TEST11", "pmem2_integration/TEST12", "pmem2_integration/TEST13"
+)
+def test_byte_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BYTE medium satisfies every requirement."""
     monkeypatch.setenv(FORCE, "BYTE")
     check_medium(source, raw_source, BYTE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Maps: rows 48 to 92 of PMDK's own suite."""
+"""PMDK's tests of maps: pmem2_map, pmem2_map_prot and pmem2_map_from_existing."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import mmap
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from _pmem2 import lib
 from support import libpmem2
 from support.children import RunChild
-from support.values import SEGFAULT, SIZE
+from support.values import PAGE, SEGFAULT, SIZE, opened
 
 import pmem2
 
-PAGE = mmap.ALLOCATIONGRANULARITY
 HALF = SIZE // 2
 KIB = 1024
 HUGE_PAGE = 2 * 1024 * KIB
@@ -29,30 +28,20 @@ READ, WRITE, EXEC, NONE = (
     pmem2.Protection.EXEC,
     pmem2.Protection.NONE,
 )
-TEXT = b"Some text, to be stored through a map."
-MINE = b"What was stored first."
-YOURS = b"What was stored second"
+TEXT = b"Some text to store through a map."
+FIRST = b"Text through the first map."
+SECOND = b"And then through the second"
 
 TWO_PLUS_TWO = bytes.fromhex("b802000000 83c002 c3")  # mov $2, %eax; add $2, %eax; ret
 
 forced = pytest.mark.usefixtures("granularity")
-x86_64 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="is about x86-64")
+x86_64 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs x86-64")
 both_sharings = pytest.mark.parametrize("sharing", list(pmem2.Sharing), ids=lambda s: s.name.lower())
-
-
-@contextmanager
-def opened(path: Path, mode: int) -> Iterator[int]:
-    """Yield a descriptor."""
-    fd = os.open(path, mode)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 @pytest.fixture
 def read_only_fd(file: Path) -> Iterator[int]:
-    """A descriptor of the file, open for reading."""
+    """A read-only descriptor of the file."""
     with opened(file, os.O_RDONLY) as fd:
         yield fd
 
@@ -66,13 +55,13 @@ def read_only_source(read_only_fd: int) -> Iterator[pmem2.Source]:
 
 @pytest.fixture
 def raw_read_only_source(read_only_fd: int) -> Iterator[int]:
-    """A source of that descriptor, made by libpmem2 itself."""
+    """A libpmem2 source of that descriptor."""
     with libpmem2.source(read_only_fd) as pointer:
         yield pointer
 
 
-def refusal(fd: int, *, offset: int = 0, length: int = 0) -> tuple[int, int]:
-    """Return how libpmem2 refuses to map a descriptor."""
+def raw_map_error(fd: int, *, offset: int = 0, length: int = 0) -> tuple[int, int]:
+    """Return the code and the pointer of a map that libpmem2 refuses to make."""
     with libpmem2.source(fd) as source, libpmem2.config(offset=offset, length=length) as config:
         return libpmem2.map_new(config, source)
 
@@ -80,9 +69,10 @@ def refusal(fd: int, *, offset: int = 0, length: int = 0) -> tuple[int, int]:
 # ---- mapping
 
 
+@pytest.mark.upstream("pmem2_map/TEST0")
 @pytest.mark.medium
-def test_row_048_mapped(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
-    """A file that is open for reading and writing is mapped, whatever the granularity."""
+def test_map_writable_file(source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity) -> None:
+    """A file that is open for reading and writing can be mapped at every granularity."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as pointer:
         assert libpmem2.map_granularity(pointer) == granularity
     with source.map() as map:
@@ -90,10 +80,11 @@ def test_row_048_mapped(source: pmem2.Source, raw_source: int, granularity: pmem
         assert map.protection == READ | WRITE
 
 
+@pytest.mark.upstream("pmem2_map/TEST2")
 @pytest.mark.medium
 @forced
-def test_row_050_read_only_descriptor(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
-    """Writing through a read-only descriptor is refused where it is asked for; a Config asks for what is allowed."""
+def test_map_read_only_file(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
+    """A read-only descriptor refuses a writable map; the default Config maps it READ."""
     with libpmem2.config() as config:
         assert libpmem2.map_new(config, raw_read_only_source) == (lib.PMEM2_E_NO_ACCESS, 0)
     with pytest.raises(pmem2.NoAccessError):
@@ -102,39 +93,50 @@ def test_row_050_read_only_descriptor(raw_read_only_source: int, read_only_sourc
         assert map.protection == READ
 
 
+@pytest.mark.upstream("pmem2_map/TEST4")
 @pytest.mark.medium
 @forced
 @pytest.mark.parametrize(
     ("length", "offset", "size"),
     [
-        pytest.param(None, 0, SIZE, id="everything"),
-        pytest.param(SIZE, 0, SIZE, id="the size"),
+        pytest.param(None, 0, SIZE, id="whole file"),
+        pytest.param(SIZE, 0, SIZE, id="file size"),
         pytest.param(HALF, 0, HALF, id="half"),
         pytest.param(HALF, PAGE, HALF, id="half with an offset"),
     ],
 )
-def test_row_052_valid_ranges(
-    source: pmem2.Source, raw_source: int, length: int | None, offset: int, size: int
-) -> None:
-    """A map has the length asked for, or reaches to the end."""
+def test_valid_ranges(source: pmem2.Source, raw_source: int, length: int | None, offset: int, size: int) -> None:
+    """A map has the requested length, or extends to the end of the source."""
     with libpmem2.config(length=length or 0, offset=offset) as config, libpmem2.map(config, raw_source) as pointer:
         assert libpmem2.map_size(pointer) == size
     with source.map(pmem2.Config(length=length, offset=offset)) as map:
         assert map.size == len(map) == size
 
 
+@pytest.mark.upstream("pmem2_map/TEST6")
+@forced
+@pytest.mark.parametrize(("offset", "length"), [(HALF + PAGE, HALF), (2 * SIZE, 0)], ids=["length", "offset"])
+def test_range_past_end(source: pmem2.Source, fd: int, offset: int, length: int) -> None:
+    """A range that exceeds the file is refused."""
+    assert raw_map_error(fd, offset=offset, length=length) == (lib.PMEM2_E_MAP_RANGE, 0)
+    with pytest.raises(pmem2.MapRangeError):
+        source.map(pmem2.Config(offset=offset, length=length or None))
+
+
+@pytest.mark.upstream("pmem2_map/TEST8")
 @pytest.mark.medium
 @forced
-def test_row_056_unaligned_offset(source: pmem2.Source, fd: int) -> None:
+def test_unaligned_offset(source: pmem2.Source, fd: int) -> None:
     """An offset inside a page is refused."""
-    assert refusal(fd, length=HALF, offset=KIB) == (lib.PMEM2_E_OFFSET_UNALIGNED, 0)
+    assert raw_map_error(fd, length=HALF, offset=KIB) == (lib.PMEM2_E_OFFSET_UNALIGNED, 0)
     with pytest.raises(pmem2.OffsetUnalignedError):
         source.map(pmem2.Config(length=HALF, offset=KIB))
 
 
+@pytest.mark.upstream("pmem2_map/TEST10")
 @forced
-def test_row_058_closed_descriptor(file: Path) -> None:
-    """libpmem2 needs the caller's descriptor to map; a Source does not, but does not map once it is closed."""
+def test_closed_descriptor(file: Path) -> None:
+    """libpmem2 needs the caller's descriptor to map; a Source needs only itself to be open."""
     fd = os.open(file, os.O_RDWR)
     with libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source, libpmem2.config() as config:
         os.close(fd)
@@ -145,10 +147,11 @@ def test_row_058_closed_descriptor(file: Path) -> None:
         source.map()
 
 
+@pytest.mark.upstream("pmem2_map/TEST11")
 @pytest.mark.medium
 @forced
-def test_row_059_unmapped(source: pmem2.Source, raw_source: int) -> None:
-    """A deleted or closed map is gone from memory, and closing it again does nothing."""
+def test_unmap(source: pmem2.Source, raw_source: int) -> None:
+    """A deleted or closed map is no longer in memory, and closing it again does nothing."""
     with libpmem2.config() as config:
         rc, pointer = libpmem2.map_new(config, raw_source)
     assert rc == 0
@@ -166,8 +169,9 @@ def test_row_059_unmapped(source: pmem2.Source, raw_source: int) -> None:
     map.close()
 
 
-def test_row_064_getters(source: pmem2.Source, fd: int, raw_source: int) -> None:
-    """Address, size and granularity are what the map was made with."""
+@pytest.mark.upstream("pmem2_map/TEST18", "pmem2_map/TEST19", "pmem2_map/TEST20")
+def test_getters(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Address, size and granularity are those that the map was created with."""
     with libpmem2.existing(raw_source, 0x12345, 16384, lib.PMEM2_GRANULARITY_BYTE) as pointer:
         assert libpmem2.map_address(pointer) == 0x12345
         assert libpmem2.map_size(pointer) == 16384
@@ -181,75 +185,112 @@ def test_row_064_getters(source: pmem2.Source, fd: int, raw_source: int) -> None
         assert map.granularity is byte
 
 
+@pytest.mark.upstream("pmem2_map/TEST21")
 @pytest.mark.medium
 @forced
-def test_row_065_unaligned_length(tmp_path: Path) -> None:
-    """A length that ends inside a page is refused, even where the file ends; without one the map ends there too."""
+def test_unaligned_length(tmp_path: Path) -> None:
+    """A length that ends inside a page is refused, even at the end of the file; a map without one ends there."""
     path = tmp_path / "3 KiB"
     path.write_bytes(bytes(3 * KIB))
     with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
-        assert refusal(fd, length=3 * KIB) == (lib.PMEM2_E_LENGTH_UNALIGNED, 0)
+        assert raw_map_error(fd, length=3 * KIB) == (lib.PMEM2_E_LENGTH_UNALIGNED, 0)
         with pytest.raises(pmem2.LengthUnalignedError):
             source.map(pmem2.Config(length=3 * KIB))
         with source.map() as map:
             assert map.size == 3 * KIB
 
 
+@pytest.mark.upstream("pmem2_map/TEST22")
+@forced
+def test_length_exceeds_unaligned_file(tmp_path: Path) -> None:
+    """A length that is aligned up past the end of an unaligned file is refused."""
+    path = tmp_path / "3 KiB"
+    path.write_bytes(bytes(3 * KIB))
+    with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
+        assert raw_map_error(fd, length=PAGE) == (lib.PMEM2_E_MAP_RANGE, 0)
+        with pytest.raises(pmem2.MapRangeError):
+            source.map(pmem2.Config(length=PAGE))
+
+
+@pytest.mark.upstream("pmem2_map/TEST23")
 @pytest.mark.medium
 @forced
-def test_row_067_empty_file(tmp_path: Path) -> None:
-    """An empty file has nothing to map."""
+def test_empty_file(tmp_path: Path) -> None:
+    """An empty file cannot be mapped."""
     path = tmp_path / "empty"
     path.touch()
     with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
-        assert refusal(fd) == (lib.PMEM2_E_SOURCE_EMPTY, 0)
+        assert raw_map_error(fd) == (lib.PMEM2_E_SOURCE_EMPTY, 0)
         with pytest.raises(pmem2.SourceEmptyError):
             source.map()
 
 
+@pytest.mark.upstream("pmem2_map/TEST24")
 @pytest.mark.medium
 @forced
-def test_row_068_shared(source: pmem2.Source, raw_source: int) -> None:
-    """What is stored through one shared map is read through another."""
+def test_shared(source: pmem2.Source, raw_source: int) -> None:
+    """A store through one shared map is visible through another."""
     with (
         libpmem2.config() as config,
-        libpmem2.map(config, raw_source) as one,
-        libpmem2.map(config, raw_source) as other,
+        libpmem2.map(config, raw_source) as raw_first,
+        libpmem2.map(config, raw_source) as raw_second,
     ):
-        libpmem2.memcpy(one, MINE)
-        libpmem2.memcpy(other, YOURS)
-        assert libpmem2.read(one, len(YOURS)) == YOURS
-    with source.map() as mine, source.map() as yours:
-        assert mine.address != yours.address
-        mine.memcpy(0, MINE)
-        assert yours[: len(MINE)] == MINE
-        yours.memcpy(0, YOURS)
-        assert mine[: len(YOURS)] == YOURS
+        libpmem2.memcpy(raw_first, FIRST)
+        libpmem2.memcpy(raw_second, SECOND)
+        assert libpmem2.read(raw_first, len(SECOND)) == SECOND
+    with source.map() as first, source.map() as second:
+        assert first.address != second.address
+        first.memcpy(0, FIRST)
+        assert second[: len(FIRST)] == FIRST
+        second.memcpy(0, SECOND)
+        assert first[: len(SECOND)] == SECOND
 
 
+@pytest.mark.upstream("pmem2_map/TEST25")
 @pytest.mark.medium
 @forced
-def test_row_069_private(source: pmem2.Source, raw_source: int) -> None:
-    """What is stored through a private map stays there."""
-    with libpmem2.config() as config, libpmem2.map(config, raw_source) as one:
+def test_private(source: pmem2.Source, raw_source: int) -> None:
+    """A store through a private map is visible only there."""
+    with libpmem2.config() as config, libpmem2.map(config, raw_source) as raw_shared:
         assert libpmem2.set_sharing(config, lib.PMEM2_PRIVATE) == 0
-        with libpmem2.map(config, raw_source) as other:
-            libpmem2.memcpy(one, MINE)
-            libpmem2.memcpy(other, YOURS)
-            assert libpmem2.read(one, len(MINE)) == MINE
-            assert libpmem2.read(other, len(YOURS)) == YOURS
-    with source.map() as mine, source.map(pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as yours:
-        mine.memcpy(0, MINE)
-        yours.memcpy(0, YOURS)
-        assert mine[: len(MINE)] == MINE
-        assert yours[: len(YOURS)] == YOURS
-        assert source.pread_mcsafe(len(MINE)) == MINE
+        with libpmem2.map(config, raw_source) as raw_private:
+            libpmem2.memcpy(raw_shared, FIRST)
+            libpmem2.memcpy(raw_private, SECOND)
+            assert libpmem2.read(raw_shared, len(FIRST)) == FIRST
+            assert libpmem2.read(raw_private, len(SECOND)) == SECOND
+    with source.map() as shared, source.map(pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as private:
+        shared.memcpy(0, FIRST)
+        private.memcpy(0, SECOND)
+        assert shared[: len(FIRST)] == FIRST
+        assert private[: len(SECOND)] == SECOND
+        assert source.pread_mcsafe(len(FIRST)) == FIRST
 
 
+@pytest.mark.upstream("pmem2_map/TEST26")
+@forced
+def test_private_reopened_file(file: Path) -> None:
+    """A store through a private map of a reopened file is visible only there."""
+    with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source, libpmem2.config() as config:
+        rc, raw_shared = libpmem2.map_new(config, raw_source)
+        assert rc == 0
+        libpmem2.memcpy(raw_shared, FIRST)
+    with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source:
+        with libpmem2.config(sharing=lib.PMEM2_PRIVATE) as config, libpmem2.map(config, raw_source) as raw_private:
+            libpmem2.memcpy(raw_private, SECOND)
+            assert libpmem2.read(raw_shared, len(FIRST)) == FIRST
+    assert libpmem2.map_delete(raw_shared) == (0, 0)
+    with pmem2.open(file) as shared, pmem2.open(file, "c") as private:
+        shared.memcpy(0, FIRST)
+        private.memcpy(0, SECOND)
+        assert shared[: len(FIRST)] == FIRST
+        assert private[: len(SECOND)] == SECOND
+
+
+@pytest.mark.upstream("pmem2_map/TEST27")
 @pytest.mark.medium
 @forced
-def test_row_071_private_and_read_only(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
-    """A private map of a read-only descriptor can be written, and is always of BYTE granularity."""
+def test_private_read_only_file(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
+    """A private map of a read-only descriptor is writable and always has BYTE granularity."""
     with libpmem2.config(sharing=lib.PMEM2_PRIVATE) as config, libpmem2.map(config, raw_read_only_source) as pointer:
         libpmem2.memcpy(pointer, TEXT)
         assert libpmem2.read(pointer, len(TEXT)) == TEXT
@@ -261,21 +302,23 @@ def test_row_071_private_and_read_only(raw_read_only_source: int, read_only_sour
     assert read_only_source.pread_mcsafe(len(TEXT)) == bytes(len(TEXT))
 
 
+@pytest.mark.upstream("pmem2_map/TEST29")
 @pytest.mark.medium
 @forced
 @x86_64
-def test_row_073_address_for_huge_pages(source: pmem2.Source, raw_source: int) -> None:
-    """A map begins where a huge page can begin."""
+def test_huge_page_alignment(source: pmem2.Source, raw_source: int) -> None:
+    """A large map begins at a multiple of the huge page size."""
     with libpmem2.config(length=SIZE) as config, libpmem2.map(config, raw_source) as pointer:
         assert libpmem2.map_address(pointer) % HUGE_PAGE == 0
     with source.map(pmem2.Config(length=SIZE)) as map:
         assert map.address % HUGE_PAGE == 0
 
 
+@pytest.mark.upstream("pmem2_map/TEST30")
 @pytest.mark.medium
 @forced
-def test_row_074_address_of_a_small_map(tmp_path: Path) -> None:
-    """A small map begins where a page begins."""
+def test_small_map_alignment(tmp_path: Path) -> None:
+    """A small map begins at a multiple of the page size."""
     path = tmp_path / "16 KiB"
     path.write_bytes(bytes(16 * KIB))
     with opened(path, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
@@ -288,10 +331,11 @@ def test_row_074_address_of_a_small_map(tmp_path: Path) -> None:
 # ---- protection
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST0")
 @pytest.mark.medium
 @forced
-def test_row_075_read_write(source: pmem2.Source, raw_source: int) -> None:
-    """A map for reading and writing can be written and read."""
+def test_read_write_map(source: pmem2.Source, raw_source: int) -> None:
+    """A READ|WRITE map can be written and read."""
     with libpmem2.config(protection=READ | WRITE) as config, libpmem2.map(config, raw_source) as pointer:
         libpmem2.memcpy(pointer, TEXT)
         assert libpmem2.read(pointer, len(TEXT)) == TEXT
@@ -301,11 +345,10 @@ def test_row_075_read_write(source: pmem2.Source, raw_source: int) -> None:
         assert map[: len(TEXT)] == TEXT
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST1")
 @forced
-def test_row_076_read_write_of_a_read_only_descriptor(
-    raw_read_only_source: int, read_only_source: pmem2.Source
-) -> None:
-    """A read-only descriptor is not mapped for writing."""
+def test_read_write_refused(raw_read_only_source: int, read_only_source: pmem2.Source) -> None:
+    """A read-only descriptor cannot be mapped READ|WRITE."""
     with libpmem2.config(protection=READ | WRITE) as config:
         assert libpmem2.map_new(config, raw_read_only_source) == (lib.PMEM2_E_NO_ACCESS, 0)
     with pytest.raises(pmem2.NoAccessError):
@@ -327,7 +370,7 @@ with libpmem2.source(os.open(path, mode)) as source, libpmem2.config(protection=
 def check_not_writable(
     run_child: RunChild, file: Path, mode: int, protection: pmem2.Protection, sharing: pmem2.Sharing
 ) -> None:
-    """Check that a copy into a map without WRITE kills a process through libpmem2, and raises through the façade."""
+    """Check that a copy into a map without WRITE kills the process in libpmem2 and raises in the façade."""
     numbers = [str(int(number)) for number in (mode, protection, sharing)]
     child = run_child(STORE, str(file), *numbers)
     assert (child.returncode, child.stdout) == (SEGFAULT, "mapped\n"), child.stderr
@@ -345,24 +388,25 @@ def check_not_writable(
     assert file.read_bytes()[: len(TEXT)] == bytes(len(TEXT))
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST4")
 @pytest.mark.medium
 @forced
-def test_row_078_copy_into_a_read_map(run_child: RunChild, file: Path) -> None:
-    """A map for reading of a writable descriptor cannot be written."""
+def test_copy_into_read_map(run_child: RunChild, file: Path) -> None:
+    """A READ map of a writable descriptor cannot be written."""
     check_not_writable(run_child, file, os.O_RDWR, READ, pmem2.Sharing.SHARED)
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST5")
 @forced
-def test_row_079_copy_into_a_read_map_of_a_read_only_descriptor(run_child: RunChild, file: Path) -> None:
-    """A map for reading of a read-only descriptor cannot be written."""
+def test_copy_into_read_only_file(run_child: RunChild, file: Path) -> None:
+    """A READ map of a read-only descriptor cannot be written."""
     check_not_writable(run_child, file, os.O_RDONLY, READ, pmem2.Sharing.SHARED)
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST6")
 @forced
-def test_row_080_copy_into_a_map_without_access(
-    run_child: RunChild, file: Path, read_only_source: pmem2.Source
-) -> None:
-    """A map for nothing can be neither written nor read nor persisted."""
+def test_no_access(run_child: RunChild, file: Path, read_only_source: pmem2.Source) -> None:
+    """A map with the protection NONE can be neither written, read nor persisted."""
     check_not_writable(run_child, file, os.O_RDONLY, NONE, pmem2.Sharing.SHARED)
     with read_only_source.map(pmem2.Config(protection=NONE)) as map:
         with pytest.raises(TypeError):
@@ -373,11 +417,12 @@ def test_row_080_copy_into_a_map_without_access(
             map.persist()
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST7")
 @pytest.mark.medium
 @forced
 @x86_64
-def test_row_081_code_is_executed(exec_file: Path) -> None:
-    """Code that was stored in a file is executed in a map for reading and executing."""
+def test_execute_stored_code(exec_file: Path) -> None:
+    """Code stored in a file runs in a READ|EXEC map."""
     with opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
         with libpmem2.config() as config, libpmem2.map(config, pointer) as mapped:
             libpmem2.memcpy(mapped, TWO_PLUS_TWO)
@@ -390,27 +435,50 @@ def test_row_081_code_is_executed(exec_file: Path) -> None:
             assert libpmem2.call(map.address) == 4
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST8", "pmem2_map_prot/TEST9")
 @forced
 @both_sharings
-def test_row_082_copy_into_an_exec_map(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
-    """A map for reading and executing cannot be written, be it shared or private."""
+def test_copy_into_exec_map(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
+    """A READ|EXEC map cannot be written, whether shared or private."""
     check_not_writable(run_child, exec_file, os.O_RDWR, READ | EXEC, sharing)
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST10", "pmem2_map_prot/TEST11")
 @forced
 @x86_64
 @both_sharings
-def test_row_083_code_is_stored_and_executed(exec_file: Path, sharing: pmem2.Sharing) -> None:
-    """A map for everything executes what was stored through it, be it shared or private."""
-    everything = READ | WRITE | EXEC
+def test_store_and_execute(exec_file: Path, sharing: pmem2.Sharing) -> None:
+    """A READ|WRITE|EXEC map runs the code stored through it, whether shared or private."""
+    protection = READ | WRITE | EXEC
     with opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
-        with libpmem2.config(protection=everything, sharing=sharing) as config, libpmem2.map(config, pointer) as mapped:
+        with libpmem2.config(protection=protection, sharing=sharing) as config, libpmem2.map(config, pointer) as mapped:
             libpmem2.memcpy(mapped, TWO_PLUS_TWO)
             assert libpmem2.call(libpmem2.map_address(mapped)) == 4
-        with source.map(pmem2.Config(protection=everything, sharing=sharing)) as map:
+        with source.map(pmem2.Config(protection=protection, sharing=sharing)) as map:
             map.memset(0, 0, len(TWO_PLUS_TWO))
             map.memcpy(0, TWO_PLUS_TWO)
             assert libpmem2.call(map.address) == 4
+
+
+@pytest.mark.upstream("pmem2_map_prot/TEST14")
+@forced
+@x86_64
+def test_execute_private_code(exec_file: Path) -> None:
+    """A private READ|WRITE|EXEC map of a read-only file runs its code and leaves the file unchanged."""
+    exec_file.write_bytes(TEXT + bytes(PAGE - len(TEXT)))
+    protection, private = READ | WRITE | EXEC, pmem2.Sharing.PRIVATE
+    with opened(exec_file, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+        with libpmem2.config(protection=protection, sharing=private) as config:
+            with libpmem2.map(config, pointer) as mapped:
+                libpmem2.memcpy(mapped, TWO_PLUS_TWO)
+                assert libpmem2.call(libpmem2.map_address(mapped)) == 4
+            with libpmem2.map(config, pointer) as mapped:
+                assert libpmem2.read(mapped, len(TEXT)) == TEXT
+        with source.map(pmem2.Config(protection=protection, sharing=private)) as map:
+            map.memcpy(0, TWO_PLUS_TWO)
+            assert libpmem2.call(map.address) == 4
+        with source.map(pmem2.Config(protection=protection, sharing=private)) as map:
+            assert map[: len(TEXT)] == TEXT
 
 
 EXECUTE = """
@@ -425,11 +493,12 @@ with pmem2.Source.from_path(sys.argv[1]) as source:
 """
 
 
+@pytest.mark.upstream("pmem2_map_prot/TEST12", "pmem2_map_prot/TEST13")
 @forced
 @x86_64
 @both_sharings
-def test_row_084_code_is_not_executed(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
-    """A map for reading and writing does not execute what is stored in it, be it shared or private."""
+def test_execute_without_exec(run_child: RunChild, exec_file: Path, sharing: pmem2.Sharing) -> None:
+    """A READ|WRITE map does not run the code stored in it, whether shared or private."""
     child = run_child(EXECUTE, str(exec_file), str(int(sharing)), TWO_PLUS_TWO.hex())
     assert (child.returncode, child.stdout) == (SEGFAULT, "stored\n"), child.stderr
 
@@ -437,8 +506,9 @@ def test_row_084_code_is_not_executed(run_child: RunChild, exec_file: Path, shar
 # ---- existing memory
 
 
-def test_row_088_the_same_memory_twice(source: pmem2.Source, fd: int, raw_source: int) -> None:
-    """Existing memory is made a map of once; a second one is refused until the first is gone."""
+@pytest.mark.upstream("pmem2_map_from_existing/TEST0")
+def test_from_existing_twice(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Existing memory takes one map at a time; a second map is refused until the first is closed."""
     with libpmem2.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
         again = libpmem2.map_from_existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE)
         assert again == (lib.PMEM2_E_MAP_EXISTS, 0)
@@ -450,8 +520,9 @@ def test_row_088_the_same_memory_twice(source: pmem2.Source, fd: int, raw_source
             assert map.size == SIZE
 
 
-def test_row_089_memory_that_overlaps_below(source: pmem2.Source, fd: int, raw_source: int) -> None:
-    """Memory whose end overlaps the beginning of a map is refused."""
+@pytest.mark.upstream("pmem2_map_from_existing/TEST1")
+def test_from_existing_overlap_below(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Existing memory whose end overlaps the beginning of a map is refused."""
     with libpmem2.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
         below = libpmem2.map_from_existing(raw_source, 0xFFF0, 0xFF, lib.PMEM2_GRANULARITY_PAGE)
         assert below == (lib.PMEM2_E_MAP_EXISTS, 0)
@@ -463,3 +534,15 @@ def test_row_089_memory_that_overlaps_below(source: pmem2.Source, fd: int, raw_s
             pmem2.Map.from_existing(source, both, page)
         beside = stack.enter_context(pmem2.Map.from_existing(source, first, page))
         assert beside.size == PAGE
+
+
+@pytest.mark.upstream("pmem2_map_from_existing/TEST2")
+def test_from_existing_overlap_above(source: pmem2.Source, fd: int, raw_source: int) -> None:
+    """Existing memory that begins inside a map is refused."""
+    with libpmem2.existing(raw_source, 0xFFFF, 0xFF, lib.PMEM2_GRANULARITY_PAGE):
+        above = libpmem2.map_from_existing(raw_source, 0xFFFF + 1, 0xFFFF, lib.PMEM2_GRANULARITY_PAGE)
+        assert above == (lib.PMEM2_E_MAP_EXISTS, 0)
+    page = pmem2.Granularity.PAGE
+    with mmap.mmap(fd, SIZE) as memory, memoryview(memory) as view, view[:PAGE] as low, view[1:] as high:
+        with pmem2.Map.from_existing(source, low, page), pytest.raises(pmem2.MapExistsError):
+            pmem2.Map.from_existing(source, high, page)

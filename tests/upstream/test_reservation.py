@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reservations: rows 93 to 123 of PMDK's own suite."""
+"""PMDK's tests of reservations: pmem2_vm_reservation."""
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,12 @@ import pytest
 from _pmem2 import lib
 from support import libpmem2
 from support.children import RunChild
-from support.values import SIZE
+from support.values import PAGE, SIZE
 
 import pmem2
 
-PAGE = mmap.ALLOCATIONGRANULARITY
 HALF = SIZE // 2
+BYTE, CACHE_LINE, PAGE_GRANULARITY = pmem2.Granularity
 THREADS = 8
 ROUNDS = 100
 
@@ -28,14 +27,14 @@ pytestmark = pytest.mark.usefixtures("granularity")
 
 @contextmanager
 def raw_map_at(source: int, reservation: int, offset: int, length: int = 0) -> Iterator[int]:
-    """Yield a map in a reservation, made by libpmem2 itself."""
-    place = libpmem2.config(reservation=reservation, reservation_offset=offset, length=length)
-    with place as config, libpmem2.map(config, source) as pointer:
-        yield pointer
+    """Yield a libpmem2 map in a reservation."""
+    with libpmem2.config(reservation=reservation, reservation_offset=offset, length=length) as config:
+        with libpmem2.map(config, source) as pointer:
+            yield pointer
 
 
-def raw_refusal(source: int, reservation: int, offset: int, length: int = 0) -> tuple[int, int]:
-    """Return how libpmem2 refuses to map into a reservation."""
+def raw_map_error(source: int, reservation: int, offset: int, length: int = 0) -> tuple[int, int]:
+    """Return the code and the pointer of a map that libpmem2 refuses to make in a reservation."""
     with libpmem2.config(reservation=reservation, reservation_offset=offset, length=length) as config:
         return libpmem2.map_new(config, source)
 
@@ -45,25 +44,29 @@ def map_at(source: pmem2.Source, reservation: pmem2.VMReservation, offset: int, 
     return source.map(pmem2.Config(reservation=reservation, reservation_offset=offset, length=length))
 
 
-def test_row_093_unaligned_address() -> None:
+@pytest.mark.upstream("pmem2_vm_reservation/TEST0")
+def test_unaligned_address() -> None:
     """An address inside a page is refused."""
     assert libpmem2.reservation_new(PAGE - 1, SIZE) == (lib.PMEM2_E_ADDRESS_UNALIGNED, 0)
     with pytest.raises(pmem2.AddressUnalignedError):
         pmem2.VMReservation(SIZE, PAGE - 1)
 
 
-def test_row_094_unaligned_size() -> None:
+@pytest.mark.upstream("pmem2_vm_reservation/TEST2")
+def test_unaligned_size() -> None:
     """A size that ends inside a page is refused."""
     assert libpmem2.reservation_new(0, SIZE - 1) == (lib.PMEM2_E_LENGTH_UNALIGNED, 0)
     with pytest.raises(pmem2.LengthUnalignedError):
         pmem2.VMReservation(SIZE - 1)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST4")
+@pytest.mark.libpmem2
 @pytest.mark.medium
-def test_row_095_reservation_where_asked(raw_source: int) -> None:
-    """A reservation is where it was asked for, and a map in it too."""
-    with libpmem2.config() as config, libpmem2.map(config, raw_source) as gone:
-        address = libpmem2.map_address(gone)
+def test_library_fixed_address(raw_source: int) -> None:
+    """libpmem2 reserves the requested address, and a map at offset 0 has the same one."""
+    with libpmem2.config() as config, libpmem2.map(config, raw_source) as closed:
+        address = libpmem2.map_address(closed)
     with libpmem2.reservation(HALF, address) as reservation:
         assert libpmem2.reservation_address(reservation) == address
         assert libpmem2.reservation_size(reservation) == HALF
@@ -72,22 +75,25 @@ def test_row_095_reservation_where_asked(raw_source: int) -> None:
             assert libpmem2.map_size(pointer) == HALF
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST4")
 @pytest.mark.medium
-def test_row_095_vmreservation_where_asked(source: pmem2.Source) -> None:
-    """A VMReservation is where it was asked for, and a Map in it too."""
-    with source.map() as gone:
-        address = gone.address
-    with pmem2.VMReservation(HALF, address) as reservation:
-        assert reservation.address == address
-        assert reservation.size == HALF
-        with map_at(source, reservation, 0, HALF) as map:
-            assert map.address == address
-            assert map.size == HALF
-    assert reservation.closed
+def test_fixed_address(source: pmem2.Source) -> None:
+    """A VMReservation has the requested address, again after `close`, and so has a Map at offset 0."""
+    with source.map() as closed:
+        address = closed.address
+    for _ in range(3):
+        with pmem2.VMReservation(HALF, address) as reservation:
+            assert reservation.address == address
+            assert reservation.size == HALF
+            with map_at(source, reservation, 0, HALF) as map:
+                assert map.address == address
+                assert map.size == HALF
+        assert reservation.closed
 
 
-def test_row_096_the_same_address_twice() -> None:
-    """What is reserved cannot be reserved once more."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST6")
+def test_reserve_address_twice() -> None:
+    """A reserved range cannot be reserved again."""
     with libpmem2.reservation(SIZE) as first:
         again = libpmem2.reservation_new(libpmem2.reservation_address(first), SIZE)
         assert again == (lib.PMEM2_E_MAPPING_EXISTS, 0)
@@ -95,8 +101,8 @@ def test_row_096_the_same_address_twice() -> None:
         pmem2.VMReservation(SIZE, reservation.address)
 
 
-def check_taken(source: pmem2.Source, raw_source: int, distance: int) -> None:
-    """Check that nothing can be reserved at that *distance* from the address of a map."""
+def check_reserving_refused(source: pmem2.Source, raw_source: int, distance: int) -> None:
+    """Check that a reservation at *distance* from the address of a map is refused."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as pointer:
         refused = libpmem2.reservation_new(libpmem2.map_address(pointer) + distance, SIZE)
         assert refused == (lib.PMEM2_E_MAPPING_EXISTS, 0)
@@ -104,24 +110,28 @@ def check_taken(source: pmem2.Source, raw_source: int, distance: int) -> None:
         pmem2.VMReservation(SIZE, map.address + distance)
 
 
-def test_row_097_reservation_over_a_map(source: pmem2.Source, raw_source: int) -> None:
-    """Where a map is nothing can be reserved."""
-    check_taken(source, raw_source, 0)
+@pytest.mark.upstream("pmem2_vm_reservation/TEST8")
+def test_reservation_over_map(source: pmem2.Source, raw_source: int) -> None:
+    """The addresses of a map cannot be reserved."""
+    check_reserving_refused(source, raw_source, 0)
 
 
-def test_row_098_reservation_that_overlaps_a_map_below(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation cannot reach into a map that begins in it."""
-    check_taken(source, raw_source, -HALF)
+@pytest.mark.upstream("pmem2_vm_reservation/TEST10")
+def test_reservation_overlaps_map_below(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation that ends inside a map is refused."""
+    check_reserving_refused(source, raw_source, -HALF)
 
 
-def test_row_099_reservation_that_overlaps_a_map_above(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation cannot begin inside a map."""
-    check_taken(source, raw_source, HALF)
+@pytest.mark.upstream("pmem2_vm_reservation/TEST12")
+def test_reservation_overlaps_map_above(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation that begins inside a map is refused."""
+    check_reserving_refused(source, raw_source, HALF)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST16")
 @pytest.mark.medium
-def test_row_101_map_at_the_beginning(source: pmem2.Source, raw_source: int) -> None:
-    """A map at offset 0 is where the reservation is, and both can be deleted."""
+def test_map_file(source: pmem2.Source, raw_source: int) -> None:
+    """A map at offset 0 has the address of its reservation, and both can be deleted."""
     with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0) as mapped:
         assert libpmem2.map_address(mapped) == libpmem2.reservation_address(pointer)
     with pmem2.VMReservation(SIZE) as reservation, map_at(source, reservation, 0) as map:
@@ -130,9 +140,22 @@ def test_row_101_map_at_the_beginning(source: pmem2.Source, raw_source: int) -> 
         assert source.pread_mcsafe(8) == b"reserved"
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST18")
+def test_map_part_of_file(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation smaller than the file takes a map of its second half."""
+    with libpmem2.reservation(HALF) as pointer:
+        with libpmem2.config(offset=HALF, reservation=pointer) as config, libpmem2.map(config, raw_source) as mapped:
+            assert libpmem2.map_address(mapped) == libpmem2.reservation_address(pointer)
+            assert libpmem2.map_size(mapped) == HALF
+    with pmem2.VMReservation(HALF) as reservation:
+        with source.map(pmem2.Config(offset=HALF, reservation=reservation)) as map:
+            assert (map.address, map.size) == (reservation.address, HALF)
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST20")
 @pytest.mark.medium
-def test_row_103_deleting_what_is_not_empty(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation is not deleted while a map is in it."""
+def test_delete_with_map_inside(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation with a map in it cannot be deleted."""
     with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0):
         assert libpmem2.reservation_delete(pointer) == (lib.PMEM2_E_VM_RESERVATION_NOT_EMPTY, pointer)
     with pmem2.VMReservation(SIZE) as reservation:
@@ -144,10 +167,32 @@ def test_row_103_deleting_what_is_not_empty(source: pmem2.Source, raw_source: in
         assert reservation.closed
 
 
-def test_row_105_too_little_space(source: pmem2.Source, raw_source: int) -> None:
-    """A map that is larger than the reservation is refused."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST21")
+def test_map_again_after_unmap(source: pmem2.Source, raw_source: int) -> None:
+    """The places of closed maps in a reservation can be mapped again at the same addresses."""
+    offsets = range(0, 10 * SIZE, SIZE)
+    with libpmem2.reservation(10 * SIZE) as pointer, ExitStack() as stack:
+        start = libpmem2.reservation_address(pointer)
+        for offset in offsets[1::2]:
+            stack.enter_context(raw_map_at(raw_source, pointer, offset))
+        for _ in range(2):
+            with ExitStack() as even:
+                pointers = [even.enter_context(raw_map_at(raw_source, pointer, offset)) for offset in offsets[::2]]
+                assert [libpmem2.map_address(each) - start for each in pointers] == list(offsets[::2])
+    with pmem2.VMReservation(10 * SIZE) as reservation, ExitStack() as stack:
+        for offset in offsets[1::2]:
+            stack.enter_context(map_at(source, reservation, offset))
+        for _ in range(2):
+            with ExitStack() as even:
+                maps = [even.enter_context(map_at(source, reservation, offset)) for offset in offsets[::2]]
+                assert [map.address - reservation.address for map in maps] == list(offsets[::2])
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST23")
+def test_insufficient_space(source: pmem2.Source, raw_source: int) -> None:
+    """A map larger than the reservation is refused."""
     with libpmem2.reservation(HALF) as pointer:
-        assert raw_refusal(raw_source, pointer, 0) == (lib.PMEM2_E_LENGTH_OUT_OF_RANGE, 0)
+        assert raw_map_error(raw_source, pointer, 0) == (lib.PMEM2_E_LENGTH_OUT_OF_RANGE, 0)
     with pmem2.VMReservation(HALF) as reservation:
         with pytest.raises(pmem2.LengthOutOfRangeError):
             map_at(source, reservation, 0)
@@ -155,10 +200,10 @@ def test_row_105_too_little_space(source: pmem2.Source, raw_source: int) -> None
             assert map.size == HALF
 
 
-def check_occupied(source: pmem2.Source, raw_source: int, size: int, first: int, second: int) -> None:
-    """Check that a map at *first* in a reservation leaves no room for another at *second*."""
+def check_second_map_refused(source: pmem2.Source, raw_source: int, size: int, first: int, second: int) -> None:
+    """Check that a map at offset *first* in a reservation prevents another at offset *second*."""
     with libpmem2.reservation(size) as pointer, raw_map_at(raw_source, pointer, first):
-        assert raw_refusal(raw_source, pointer, second) == (lib.PMEM2_E_MAPPING_EXISTS, 0)
+        assert raw_map_error(raw_source, pointer, second) == (lib.PMEM2_E_MAPPING_EXISTS, 0)
     with pmem2.VMReservation(size) as reservation, map_at(source, reservation, first) as map:
         with pytest.raises(pmem2.MappingExistsError):
             map_at(source, reservation, second)
@@ -166,30 +211,55 @@ def check_occupied(source: pmem2.Source, raw_source: int, size: int, first: int,
         map.memset(0, 1, map.size)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST24")
 @pytest.mark.medium
-def test_row_106_map_over_a_map(source: pmem2.Source, raw_source: int) -> None:
-    """Where a map is in a reservation there cannot be another."""
-    check_occupied(source, raw_source, SIZE, 0, 0)
+def test_full_overlap(source: pmem2.Source, raw_source: int) -> None:
+    """An occupied place in a reservation refuses a second map."""
+    check_second_map_refused(source, raw_source, SIZE, 0, 0)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST26")
 @pytest.mark.medium
-def test_row_107_map_that_overlaps_one_above_it(source: pmem2.Source, raw_source: int) -> None:
-    """A map in a reservation cannot reach into one that begins in it."""
-    check_occupied(source, raw_source, SIZE + HALF, HALF, 0)
+def test_partial_overlap_below(source: pmem2.Source, raw_source: int) -> None:
+    """A map that would end inside another one is refused."""
+    check_second_map_refused(source, raw_source, SIZE + HALF, HALF, 0)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST28")
 @pytest.mark.medium
-def test_row_108_map_that_overlaps_one_below_it(source: pmem2.Source, raw_source: int) -> None:
-    """A map in a reservation cannot begin inside another."""
-    check_occupied(source, raw_source, SIZE + HALF, 0, HALF)
+def test_partial_overlap_above(source: pmem2.Source, raw_source: int) -> None:
+    """A map that would begin inside another one is refused."""
+    check_second_map_refused(source, raw_source, SIZE + HALF, 0, HALF)
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST30")
+@pytest.mark.parametrize("granularity", [PAGE_GRANULARITY, CACHE_LINE], indirect=True, ids=str)
+def test_refused_granularity_keeps_place_free(
+    source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity
+) -> None:
+    """A map that is refused for its granularity leaves its place in the reservation free."""
+    with libpmem2.reservation(SIZE) as pointer:
+        with libpmem2.config(BYTE, offset=HALF, reservation=pointer, reservation_offset=SIZE // 4) as config:
+            assert libpmem2.map_new(config, raw_source) == (lib.PMEM2_E_GRANULARITY_NOT_SUPPORTED, 0)
+        with raw_map_at(raw_source, pointer, 0) as mapped:
+            assert libpmem2.map_address(mapped) == libpmem2.reservation_address(pointer)
+    with pmem2.VMReservation(SIZE) as reservation:
+        with pytest.raises(pmem2.GranularityNotSupportedError):
+            source.map(
+                pmem2.Config(
+                    required_granularity=BYTE, offset=HALF, reservation=reservation, reservation_offset=SIZE // 4
+                )
+            )
+        with map_at(source, reservation, 0) as map:
+            assert map.address == reservation.address
 
 
 @pytest.fixture
 def memory_fd() -> Iterator[int]:
-    """A descriptor of a file in memory, as large as the other.
+    """A descriptor of a memory file with the size of `file`.
 
-    On ext4 pmem2_map_new leaves a hole in the addresses between its attempt with MAP_SYNC and the one without, and
-    then maps over whatever another thread has put there; the kernel refuses MAP_SYNC sooner for a file in memory.
+    On ext4 pmem2_map_new tries MAP_SYNC first. Before its second attempt the addresses are free for a moment, so it can
+    map over the map of another thread. For a memory file the kernel refuses MAP_SYNC before it unmaps anything.
     """
     fd = os.memfd_create("testfile")
     os.ftruncate(fd, SIZE)
@@ -197,25 +267,27 @@ def memory_fd() -> Iterator[int]:
     os.close(fd)
 
 
-def test_row_110_threads(memory_fd: int) -> None:
-    """Threads map and unmap side by side in one reservation, each exactly in its own place."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST31")
+@pytest.mark.libpmem2
+def test_library_threads(memory_fd: int) -> None:
+    """Threads map and unmap side by side in one reservation, each at its own address."""
 
-    def work(number: int) -> set[int]:
+    def map_repeatedly(number: int) -> set[int]:
         with (
-            libpmem2.source(memory_fd) as own,
+            libpmem2.source(memory_fd) as source,
             libpmem2.config(reservation=pointer, reservation_offset=number * SIZE) as config,
         ):
             addresses = set()
             for _ in range(ROUNDS):
-                with libpmem2.map(config, own) as mapped:
+                with libpmem2.map(config, source) as mapped:
                     addresses.add(libpmem2.map_address(mapped))
             return addresses
 
     with libpmem2.reservation(THREADS * SIZE) as pointer:
         with ThreadPoolExecutor(THREADS) as pool:
-            places = list(pool.map(work, range(THREADS)))
-        beginning = libpmem2.reservation_address(pointer)
-        assert places == [{beginning + number * SIZE} for number in range(THREADS)]
+            addresses = list(pool.map(map_repeatedly, range(THREADS)))
+        start = libpmem2.reservation_address(pointer)
+        assert addresses == [{start + number * SIZE} for number in range(THREADS)]
 
 
 THREADS_AND_MAPS = """
@@ -223,73 +295,77 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 import pmem2
 path, threads, rounds, size = sys.argv[1], *map(int, sys.argv[2:])
-def work(number):
+def map_repeatedly(number):
     config = pmem2.Config(reservation=reservation, reservation_offset=number * size)
     addresses = set()
-    with open(path, "r+b") as file, pmem2.Source.from_fd(file) as own:
+    with open(path, "r+b") as file, pmem2.Source.from_fd(file) as source:
         for _ in range(rounds):
-            with own.map(config) as mapped:
+            with source.map(config) as mapped:
                 addresses.add(mapped.address)
     return addresses
 with pmem2.VMReservation(threads * size) as reservation:
     with ThreadPoolExecutor(threads) as pool:
-        places = list(pool.map(work, range(threads)))
-    assert places == [{reservation.address + number * size} for number in range(threads)], places
+        addresses = list(pool.map(map_repeatedly, range(threads)))
+    assert addresses == [{reservation.address + number * size} for number in range(threads)], addresses
     assert list(reservation) == []
 print("done")
 """
 
 
-def test_row_110_threads_and_maps(run_child: RunChild, file: Path) -> None:
-    """Threads make and close Maps side by side in one VMReservation, each exactly in its own place."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST31")
+def test_threads(run_child: RunChild, file: Path) -> None:
+    """Threads create and close Maps side by side in one VMReservation, each at its own address."""
     child = run_child(THREADS_AND_MAPS, str(file), str(THREADS), str(ROUNDS), str(SIZE))
     assert (child.returncode, child.stdout) == (0, "done\n"), child.stderr
 
 
-def test_row_111_extending_an_empty_one() -> None:
-    """A reservation grows at its end and stays where it is, or says that there is something behind it."""
-    with libpmem2.reservation(SIZE) as pointer:
+@pytest.mark.upstream("pmem2_vm_reservation/TEST33")
+def test_extend_empty() -> None:
+    """A reservation grows at its end into free addresses, and stays as it is when they are taken."""
+    with libpmem2.reservation(2 * SIZE) as pointer:
         before = libpmem2.reservation_address(pointer)
-        rc = libpmem2.extend(pointer, SIZE)
-        sizes = {0: 2 * SIZE, lib.PMEM2_E_MAPPING_EXISTS: SIZE}
-        assert libpmem2.reservation_size(pointer) == sizes[rc]
-        assert libpmem2.reservation_address(pointer) == before
-    with pmem2.VMReservation(SIZE) as reservation:
+        assert libpmem2.shrink(pointer, SIZE, SIZE) == 0  # frees the addresses behind it
+        assert libpmem2.extend(pointer, SIZE) == 0
+        assert (libpmem2.reservation_address(pointer), libpmem2.reservation_size(pointer)) == (before, 2 * SIZE)
+        assert libpmem2.shrink(pointer, SIZE, SIZE) == 0
+        with libpmem2.reservation(SIZE, before + SIZE):
+            assert libpmem2.extend(pointer, SIZE) == lib.PMEM2_E_MAPPING_EXISTS
+        assert (libpmem2.reservation_address(pointer), libpmem2.reservation_size(pointer)) == (before, SIZE)
+    with pmem2.VMReservation(2 * SIZE) as reservation:
         before = reservation.address
-        extended = try_to_extend(reservation)
-        assert reservation.size == (2 * SIZE if extended else SIZE)
-        assert reservation.address == before
-
-
-def try_to_extend(reservation: pmem2.VMReservation) -> bool:
-    """Extend a reservation by the size of the file, unless something is mapped behind it."""
-    try:
+        reservation.shrink(SIZE, SIZE)
         reservation.extend(SIZE)
-    except pmem2.MappingExistsError:
-        return False
-    return True
+        assert (reservation.address, reservation.size) == (before, 2 * SIZE)
+        reservation.shrink(SIZE, SIZE)
+        with pmem2.VMReservation(SIZE, before + SIZE), pytest.raises(pmem2.MappingExistsError):
+            reservation.extend(SIZE)
+        assert (reservation.address, reservation.size) == (before, SIZE)
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST34")
 @pytest.mark.medium
-def test_row_112_extending_one_with_a_map(source: pmem2.Source, raw_source: int) -> None:
-    """What was added to a reservation takes another map; what was not does not."""
-    with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0):
-        if libpmem2.extend(pointer, SIZE) == 0:
+def test_extend_with_map(source: pmem2.Source, raw_source: int) -> None:
+    """The extension of a reservation takes another map."""
+    with libpmem2.reservation(2 * SIZE) as pointer:
+        assert libpmem2.shrink(pointer, SIZE, SIZE) == 0  # frees the addresses behind it
+        with raw_map_at(raw_source, pointer, 0):
+            assert raw_map_error(raw_source, pointer, SIZE) == (lib.PMEM2_E_LENGTH_OUT_OF_RANGE, 0)
+            assert libpmem2.extend(pointer, SIZE) == 0
             with raw_map_at(raw_source, pointer, SIZE) as second:
                 assert libpmem2.map_address(second) == libpmem2.reservation_address(pointer) + SIZE
-        else:
-            assert raw_refusal(raw_source, pointer, SIZE)[0] == lib.PMEM2_E_LENGTH_OUT_OF_RANGE
-    with pmem2.VMReservation(SIZE) as reservation, map_at(source, reservation, 0):
-        if try_to_extend(reservation):
-            with map_at(source, reservation, SIZE) as another:
-                assert another.address == reservation.address + SIZE
-        else:
+    with pmem2.VMReservation(2 * SIZE) as reservation:
+        reservation.shrink(SIZE, SIZE)
+        with map_at(source, reservation, 0):
             with pytest.raises(pmem2.LengthOutOfRangeError):
                 map_at(source, reservation, SIZE)
+            reservation.extend(SIZE)
+            with map_at(source, reservation, SIZE) as map:
+                assert map.address == reservation.address + SIZE
 
 
-def test_row_113_unaligned_extension() -> None:
-    """A reservation does not grow by a part of a page."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST35")
+def test_unaligned_extension() -> None:
+    """A reservation refuses to grow by part of a page."""
     with libpmem2.reservation(SIZE) as pointer:
         assert libpmem2.extend(pointer, SIZE - 1) == lib.PMEM2_E_LENGTH_UNALIGNED
         assert libpmem2.reservation_size(pointer) == SIZE
@@ -299,8 +375,9 @@ def test_row_113_unaligned_extension() -> None:
         assert reservation.size == SIZE
 
 
-def test_row_114_shrinking_an_empty_one(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation shrinks from both ends, and takes a map in what is left."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST36")
+def test_shrink_empty(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation shrinks from both ends, and the rest takes a map."""
     with libpmem2.reservation(3 * SIZE) as pointer:
         before = libpmem2.reservation_address(pointer)
         assert libpmem2.shrink(pointer, 0, SIZE) == 0
@@ -319,9 +396,10 @@ def test_row_114_shrinking_an_empty_one(source: pmem2.Source, raw_source: int) -
             assert map.address == before + SIZE
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST37")
 @pytest.mark.medium
-def test_row_115_shrinking_around_a_map(source: pmem2.Source, raw_source: int) -> None:
-    """A reservation shrinks from both ends around a map, which stays what it was."""
+def test_shrink_around_map(source: pmem2.Source, raw_source: int) -> None:
+    """A reservation shrinks from both ends around a map, which stays usable."""
     with libpmem2.reservation(3 * SIZE) as pointer, raw_map_at(raw_source, pointer, SIZE) as mapped:
         assert libpmem2.shrink(pointer, 0, SIZE) == 0
         assert libpmem2.reservation_size(pointer) == 2 * SIZE
@@ -342,8 +420,24 @@ def test_row_115_shrinking_around_a_map(source: pmem2.Source, raw_source: int) -
         assert source.pread_mcsafe(11) == b"still there"
 
 
-def test_row_117_shrinking_by_what_is_not_there() -> None:
-    """A reservation does not shrink by a range that does not lie inside it, or by nothing."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST38")
+def test_unaligned_shrink() -> None:
+    """Shrinking at an unaligned offset or by an unaligned size is refused."""
+    with libpmem2.reservation(2 * SIZE) as pointer:
+        assert libpmem2.shrink(pointer, SIZE - 1, SIZE) == lib.PMEM2_E_OFFSET_UNALIGNED
+        assert libpmem2.shrink(pointer, SIZE, SIZE - 1) == lib.PMEM2_E_LENGTH_UNALIGNED
+        assert libpmem2.reservation_size(pointer) == 2 * SIZE
+    with pmem2.VMReservation(2 * SIZE) as reservation:
+        with pytest.raises(pmem2.OffsetUnalignedError):
+            reservation.shrink(SIZE - 1, SIZE)
+        with pytest.raises(pmem2.LengthUnalignedError):
+            reservation.shrink(SIZE, SIZE - 1)
+        assert reservation.size == 2 * SIZE
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST39")
+def test_shrink_out_of_range() -> None:
+    """Shrinking by an empty range or by one outside the reservation is refused."""
     with libpmem2.reservation(2 * SIZE) as pointer:
         assert libpmem2.shrink(pointer, 3 * SIZE, SIZE) == lib.PMEM2_E_OFFSET_OUT_OF_RANGE
         assert libpmem2.shrink(pointer, 0, 3 * SIZE) == lib.PMEM2_E_LENGTH_OUT_OF_RANGE
@@ -361,8 +455,9 @@ def test_row_117_shrinking_by_what_is_not_there() -> None:
         assert reservation.size == 2 * SIZE
 
 
-def test_row_118_shrinking_in_the_middle_or_by_everything() -> None:
-    """A reservation does not shrink in its middle, nor by all that it has."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST40")
+def test_unsupported_shrink() -> None:
+    """Shrinking in the middle, or by the whole reservation, is refused."""
     with libpmem2.reservation(3 * SIZE) as pointer:
         assert libpmem2.shrink(pointer, SIZE, SIZE) == lib.PMEM2_E_NOSUPP
         assert libpmem2.shrink(pointer, 0, 3 * SIZE) == lib.PMEM2_E_NOSUPP
@@ -375,20 +470,35 @@ def test_row_118_shrinking_in_the_middle_or_by_everything() -> None:
         assert reservation.size == 3 * SIZE
 
 
-def test_row_120_finding_the_only_map(source: pmem2.Source, raw_source: int) -> None:
-    """Every range in a reservation full of one map finds that map."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST41")
+def test_shrink_occupied_range(source: pmem2.Source, raw_source: int) -> None:
+    """Shrinking by a range that contains a map is refused."""
+    with libpmem2.reservation(2 * SIZE) as pointer, raw_map_at(raw_source, pointer, SIZE):
+        assert libpmem2.shrink(pointer, SIZE, SIZE) == lib.PMEM2_E_VM_RESERVATION_NOT_EMPTY
+        assert libpmem2.reservation_size(pointer) == 2 * SIZE
+    with pmem2.VMReservation(2 * SIZE) as reservation, map_at(source, reservation, SIZE):
+        with pytest.raises(pmem2.VmReservationNotEmptyError):
+            reservation.shrink(SIZE, SIZE)
+        assert reservation.size == 2 * SIZE
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST42", "pmem2_vm_reservation/TEST47")
+def test_find_only_map(source: pmem2.Source, raw_source: int) -> None:
+    """Every range in a full reservation finds its only map, which is both first and last."""
     ranges = ((0, HALF), (HALF, HALF), (0, SIZE))
     with libpmem2.reservation(SIZE) as pointer, raw_map_at(raw_source, pointer, 0) as mapped:
-        assert [libpmem2.find(pointer, *place) for place in ranges] == [(0, mapped)] * 3
+        assert [libpmem2.find(pointer, *each) for each in ranges] == [(0, mapped)] * 3
+        assert libpmem2.find_first(pointer) == libpmem2.find_last(pointer) == (0, mapped)
     with pmem2.VMReservation(SIZE) as reservation, map_at(source, reservation, 0) as map:
-        for place in ranges:
-            assert reservation.find(*place) is map
+        for offset, length in ranges:
+            assert reservation.find(offset, length) is map
         assert reservation.first() is reservation.last() is map
 
 
+@pytest.mark.upstream("pmem2_vm_reservation/TEST43")
 @pytest.mark.medium
-def test_row_121_finding_one_of_two_maps(source: pmem2.Source, raw_source: int) -> None:
-    """A range finds the first map that it overlaps."""
+def test_find_first_overlapping_map(source: pmem2.Source, raw_source: int) -> None:
+    """A range finds the first map that overlaps it."""
     with libpmem2.reservation(2 * SIZE) as pointer, ExitStack() as stack:
         low, high = (stack.enter_context(raw_map_at(raw_source, pointer, offset)) for offset in (0, SIZE))
         assert libpmem2.find(pointer, 0, SIZE) == (0, low)
@@ -403,22 +513,21 @@ def test_row_121_finding_one_of_two_maps(source: pmem2.Source, raw_source: int) 
 
 @pytest.fixture
 def raw_maps(raw_source: int) -> Iterator[tuple[int, list[int]]]:
-    """A reservation with five maps that do not touch, made by libpmem2 itself."""
+    """A libpmem2 reservation with five maps and gaps between them."""
     with libpmem2.reservation(10 * SIZE) as pointer, ExitStack() as stack:
         yield pointer, [stack.enter_context(raw_map_at(raw_source, pointer, 2 * i * SIZE)) for i in range(5)]
 
 
 @pytest.fixture
 def maps(source: pmem2.Source) -> Iterator[tuple[pmem2.VMReservation, list[pmem2.Map]]]:
-    """A VMReservation with five Maps that do not touch."""
+    """A VMReservation with five Maps and gaps between them."""
     with pmem2.VMReservation(10 * SIZE) as reservation, ExitStack() as stack:
         yield reservation, [stack.enter_context(map_at(source, reservation, 2 * i * SIZE)) for i in range(5)]
 
 
-def test_row_122_the_map_before(
-    raw_maps: tuple[int, list[int]], maps: tuple[pmem2.VMReservation, list[pmem2.Map]]
-) -> None:
-    """From the last map on, each leads to the one before it, and the first to none."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST44")
+def test_find_previous_map(raw_maps: tuple[int, list[int]], maps: tuple[pmem2.VMReservation, list[pmem2.Map]]) -> None:
+    """Each map finds the previous one, and the first map finds none."""
     pointer, pointers = raw_maps
     before = [libpmem2.find_prev(pointer, mapped) for mapped in pointers]
     assert before == [(lib.PMEM2_E_MAPPING_NOT_FOUND, 0), *((0, mapped) for mapped in pointers[:-1])]
@@ -430,10 +539,9 @@ def test_row_122_the_map_before(
         reservation.prev(made[0])
 
 
-def test_row_123_the_map_after(
-    raw_maps: tuple[int, list[int]], maps: tuple[pmem2.VMReservation, list[pmem2.Map]]
-) -> None:
-    """From the first map on, each leads to the one after it, and the last to none."""
+@pytest.mark.upstream("pmem2_vm_reservation/TEST45")
+def test_find_next_map(raw_maps: tuple[int, list[int]], maps: tuple[pmem2.VMReservation, list[pmem2.Map]]) -> None:
+    """Each map finds the next one, and the last map finds none."""
     pointer, pointers = raw_maps
     after = [libpmem2.find_next(pointer, mapped) for mapped in pointers]
     assert after == [*((0, mapped) for mapped in pointers[1:]), (lib.PMEM2_E_MAPPING_NOT_FOUND, 0)]
@@ -444,3 +552,33 @@ def test_row_123_the_map_after(
     with pytest.raises(pmem2.MappingNotFoundError):
         reservation.next(made[4])
     assert list(reservation) == made
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST46")
+def test_only_map_has_no_neighbours(source: pmem2.Source, raw_source: int) -> None:
+    """The only map in the middle of a reservation has neither a previous nor a next map."""
+    with libpmem2.reservation(3 * SIZE) as pointer, raw_map_at(raw_source, pointer, SIZE) as mapped:
+        assert libpmem2.find_prev(pointer, mapped) == (lib.PMEM2_E_MAPPING_NOT_FOUND, 0)
+        assert libpmem2.find_next(pointer, mapped) == (lib.PMEM2_E_MAPPING_NOT_FOUND, 0)
+    with pmem2.VMReservation(3 * SIZE) as reservation, map_at(source, reservation, SIZE) as map:
+        with pytest.raises(pmem2.MappingNotFoundError):
+            reservation.prev(map)
+        with pytest.raises(pmem2.MappingNotFoundError):
+            reservation.next(map)
+
+
+@pytest.mark.upstream("pmem2_vm_reservation/TEST48")
+def test_find_first_and_last(source: pmem2.Source, raw_source: int) -> None:
+    """As maps are closed from both ends, the next ones become the first and the last."""
+    with libpmem2.reservation(4 * SIZE) as pointer, ExitStack() as stack:
+        pointers = [stack.enter_context(raw_map_at(raw_source, pointer, i * SIZE)) for i in (1, 2)]
+        with raw_map_at(raw_source, pointer, 0) as first, raw_map_at(raw_source, pointer, 3 * SIZE) as last:
+            assert (libpmem2.find_first(pointer), libpmem2.find_last(pointer)) == ((0, first), (0, last))
+        assert (libpmem2.find_first(pointer), libpmem2.find_last(pointer)) == ((0, pointers[0]), (0, pointers[1]))
+    with pmem2.VMReservation(4 * SIZE) as reservation:
+        maps = [map_at(source, reservation, i * SIZE) for i in range(4)]
+        while maps:
+            assert reservation.first() is maps[0]
+            assert reservation.last() is maps[-1]
+            maps.pop(0).close()
+            maps.pop().close()
