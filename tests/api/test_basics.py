@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.medium
-def test_what_was_persisted_is_in_the_file(tmp_path: Path, granularity: pmem2.Granularity) -> None:
-    """What was stored and persisted is found again through another map and by reading the file."""
+def test_persisted_data_is_in_file(tmp_path: Path, granularity: pmem2.Granularity) -> None:
+    """Persisted data is readable through another map and from the file."""
     path = tmp_path / "data"
     with pmem2.open(path, "w+", size=4096) as m:
         m.memcpy(0, b"hello")
@@ -29,8 +29,8 @@ def test_what_was_persisted_is_in_the_file(tmp_path: Path, granularity: pmem2.Gr
     assert path.read_bytes()[:13] == b"hello\0\0\0world"
 
 
-def test_importing_does_nothing_that_can_wait(run_child: RunChild) -> None:
-    """What only some users need is imported when they need it."""
+def test_import_is_lazy(run_child: RunChild) -> None:
+    """Importing pmem2 does not import modules that only some users need."""
     child = run_child("""
         import json, sys
         import attrs, _cffi_backend

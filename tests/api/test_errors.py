@@ -41,8 +41,8 @@ def library_failure(code: int, text: bytes = b"") -> pmem2.Pmem2Error:
 
 
 @every_code
-def test_a_subclass_for_every_code(code: ErrorCode) -> None:
-    """A code has a direct subclass of Pmem2Error, in pmem2.errors and in pmem2, named by the code in CapWords."""
+def test_subclass_for_every_code(code: ErrorCode) -> None:
+    """Every code has a direct subclass of Pmem2Error in pmem2.errors and pmem2, named after the code in CapWords."""
     name = cap_words(code)
     kind: object = getattr(pmem2.errors, name)
     assert getattr(pmem2, name) is kind
@@ -51,19 +51,19 @@ def test_a_subclass_for_every_code(code: ErrorCode) -> None:
     assert type(library_failure(code)) is kind
 
 
-def test_no_other_subclass() -> None:
+def test_no_additional_subclass() -> None:
     """Every subclass of Pmem2Error belongs to a code."""
     assert {kind.__name__ for kind in pmem2.Pmem2Error.__subclasses__()} == {cap_words(code) for code in ErrorCode}
 
 
-def test_a_pmem2_error_is_an_os_error() -> None:
+def test_pmem2_error_is_os_error() -> None:
     """Pmem2Error is an OSError."""
     assert pmem2.Pmem2Error.__bases__ == (OSError,)
 
 
 @every_code
 def test_attributes(code: ErrorCode) -> None:
-    """An error carries its code, libpmem2's errno for it, a sentence, and the C function."""
+    """An error has its code, libpmem2's errno for it, a sentence and the C function."""
     error = library_failure(code, b"libpmem2's own text")
     assert error.code is code
     assert error.errno == (errno.ENOTSUP if code is ErrorCode.NOSUPP else errno.EINVAL)
@@ -73,8 +73,8 @@ def test_attributes(code: ErrorCode) -> None:
     assert error.function == "pmem2_map_new"
 
 
-def test_a_code_unknown_to_this_build() -> None:
-    """A code that has no name raises Pmem2Error itself, with the bare number and EINVAL."""
+def test_unknown_code() -> None:
+    """An unknown code raises Pmem2Error itself with the number as its code and errno EINVAL."""
     error = library_failure(UNASSIGNED)
     assert type(error) is pmem2.Pmem2Error
     assert error.code == UNASSIGNED
@@ -84,8 +84,8 @@ def test_a_code_unknown_to_this_build() -> None:
 
 @every_code
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickled(code: ErrorCode, protocol: int) -> None:
-    """An error survives pickling with all it carries."""
+def test_pickle(code: ErrorCode, protocol: int) -> None:
+    """A pickled error keeps its class and attributes."""
     error = library_failure(code, b"text")
     found: object = pickle.loads(pickle.dumps(error, protocol))
     assert isinstance(found, pmem2.Pmem2Error)
@@ -94,8 +94,8 @@ def test_pickled(code: ErrorCode, protocol: int) -> None:
     assert (found.errno, found.strerror, found.function) == (error.errno, error.strerror, error.function)
 
 
-def test_pickled_with_an_unknown_code() -> None:
-    """An error of an unknown code survives pickling and copying too."""
+def test_pickle_of_unknown_code() -> None:
+    """A pickled or copied error of an unknown code keeps its attributes."""
     error = make_pmem2_error(UNASSIGNED, "pmem2_map_new", "cannot", "found")
     found: object = pickle.loads(pickle.dumps(error))
     for other in (found, copy.copy(error)):
@@ -104,8 +104,8 @@ def test_pickled_with_an_unknown_code() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EACCES, errno.EEXIST, errno.EINTR, errno.EBADF, errno.EINVAL])
-def test_a_raw_errno(number: int) -> None:
-    """A raw -errno is the built-in subclass of OSError for it, and no Pmem2Error."""
+def test_raw_errno(number: int) -> None:
+    """A raw -errno raises the built-in OSError subclass for it, not a Pmem2Error."""
     error = error_from_rc(-number, "pmem2_map_new", "cannot map it")
     assert isinstance(error, OSError)
     assert type(error) is type(OSError(number, ""))
@@ -113,8 +113,8 @@ def test_a_raw_errno(number: int) -> None:
     assert error.strerror == f"cannot map it: {os.strerror(number)}"
 
 
-def test_no_memory() -> None:
-    """More anonymous memory than there are addresses is OSError(ENOMEM)."""
+def test_too_much_anonymous_memory() -> None:
+    """Mapping more memory than the address space holds raises OSError(ENOMEM)."""
     with pmem2.Source.from_anon(2**62) as source:
         with pytest.raises(OSError, match="cannot map everything at 0") as caught:
             source.map()
@@ -351,8 +351,8 @@ FAILING: dict[str, Failing] = {
 
 
 @pytest.mark.parametrize("case", FAILING.values(), ids=list(FAILING))
-def test_what_a_user_reads(case: Failing, file: Path) -> None:
-    """A text says what was asked, what was found, and what to do; the error has the code and the C function."""
+def test_error_texts(case: Failing, file: Path) -> None:
+    """The text says what was requested, what was found and what to do, and the error has its code and function."""
     with pytest.raises(pmem2.Pmem2Error) as caught:
         case.act(file)
     error = caught.value
@@ -370,8 +370,8 @@ def test_what_a_user_reads(case: Failing, file: Path) -> None:
     assert case.advice in found.split("; ", 1)[1]
 
 
-def test_no_text_of_an_earlier_failure(file: Path) -> None:
-    """A failure for which libpmem2 writes no text does not get the text of an earlier one."""
+def test_no_stale_text(file: Path) -> None:
+    """An error for which libpmem2 writes no text does not show the text of an earlier one."""
     with pmem2.Source.from_path(file) as source, pytest.raises(pmem2.OffsetUnalignedError) as before:
         source.map(pmem2.Config(offset=1))
     with pytest.raises(pmem2.InvalidFileHandleError) as after:
@@ -391,10 +391,10 @@ FORCED = [
 
 
 @pytest.mark.parametrize(("required", "given"), FORCED)
-def test_granularity_that_the_environment_forbids(
+def test_forced_granularity_too_coarse(
     source: pmem2.Source, monkeypatch: pytest.MonkeyPatch, required: Granularity, given: Granularity
 ) -> None:
-    """A forced granularity that is too coarse is told as such: required, given, forced by what, unset it."""
+    """The error for a forced granularity names the required and the given one and PMEM2_FORCE_GRANULARITY."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", given.name)
     with pytest.raises(pmem2.GranularityNotSupportedError) as caught:
         source.map(pmem2.Config(required_granularity=required))
@@ -409,10 +409,8 @@ def test_granularity_that_the_environment_forbids(
 
 
 @pytest.mark.parametrize("required", [Granularity.BYTE, Granularity.CACHE_LINE])
-def test_granularity_that_a_file_does_not_give(
-    source: pmem2.Source, monkeypatch: pytest.MonkeyPatch, required: Granularity
-) -> None:
-    """An ordinary file is told as such: required, given, why, and both ways out."""
+def test_file_without_dax(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch, required: Granularity) -> None:
+    """The error for an ordinary file names the required and the given granularity, the reason and two remedies."""
     monkeypatch.delenv("PMEM2_FORCE_GRANULARITY", raising=False)
     with source.map() as map:
         if map.granularity is not Granularity.PAGE:
@@ -428,8 +426,8 @@ def test_granularity_that_a_file_does_not_give(
     assert "unset" not in text
 
 
-def test_granularity_that_dax_without_eadr_does_not_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DAX whose platform does not flush the caches is told as such, with what to require instead."""
+def test_dax_without_eadr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error for DAX without eADR says to require CACHE_LINE."""
     monkeypatch.delenv("PMEM2_FORCE_GRANULARITY", raising=False)
     text = str(granularity_error("cannot map it", Granularity.BYTE, Granularity.CACHE_LINE))
     assert "BYTE granularity is required" in text
@@ -438,8 +436,8 @@ def test_granularity_that_dax_without_eadr_does_not_give(monkeypatch: pytest.Mon
     assert "require Granularity.CACHE_LINE" in text
 
 
-def test_why_a_map_has_its_granularity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each granularity has its own reason, unless the environment forces it."""
+def test_granularity_explanations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each granularity has its own explanation, unless PMEM2_FORCE_GRANULARITY forces it."""
     monkeypatch.delenv("PMEM2_FORCE_GRANULARITY", raising=False)
     assert len({explain_granularity(granularity) for granularity in Granularity}) == 3
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "cacheline")
@@ -447,8 +445,8 @@ def test_why_a_map_has_its_granularity(monkeypatch: pytest.MonkeyPatch) -> None:
     assert explain_granularity(Granularity.BYTE) != "PMEM2_FORCE_GRANULARITY forces it"
 
 
-def test_a_granularity_that_libpmem2_ignores(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt PMEM2_FORCE_GRANULARITY, which libpmem2 silently ignores, is warned of where the map is made."""
+def test_misspelt_forced_granularity(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt PMEM2_FORCE_GRANULARITY, which libpmem2 ignores silently, warns at the caller's line."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE LINE")
     with pytest.warns(RuntimeWarning, match="CACHE LINE") as caught, pmem2.Map(source):
         pass

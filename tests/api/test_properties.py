@@ -64,20 +64,20 @@ def expect(ok: bool, act: Callable[[], object]) -> None:
     if ok:
         act()
     else:
-        with pytest.raises(ValueError):  # noqa: PT011 # whoever says it
+        with pytest.raises(ValueError):  # noqa: PT011 # Python or pmem2 raises it
             act()
 
 
 @given(seed=seeds, key=slices)
-def test_slices_read(arena: Map, seed: int, key: slice) -> None:
-    """Any slice is that of a bytearray."""
+def test_read_slices(arena: Map, seed: int, key: slice) -> None:
+    """Any slice of a map equals that of a bytearray."""
     model = filled(arena, seed)
     assert arena[key] == model[key]
 
 
 @given(seed=seeds, key=slices, value=data)
-def test_slices_stored(arena: Map, seed: int, key: slice, value: bytes) -> None:
-    """Any slice takes data of its own length, as a bytearray of fixed size does, and no other."""
+def test_store_slices(arena: Map, seed: int, key: slice, value: bytes) -> None:
+    """Assignment to any slice accepts data of the same length, as for a bytearray, and no other data."""
     model = filled(arena, seed)
     length = len(model[key])
     if len(value) != length:
@@ -93,7 +93,7 @@ def test_slices_stored(arena: Map, seed: int, key: slice, value: bytes) -> None:
 
 @given(seed=seeds, index=st.integers(-SIZE - 2, SIZE + 1), value=st.integers(-2, 257))
 def test_items(arena: Map, seed: int, index: int, value: int) -> None:
-    """Any item is that of a bytearray, to read and to store, and so is what is refused."""
+    """Reading and storing any item gives the result or the exception of a bytearray."""
     model = filled(arena, seed)
     outcomes: list[list[object]] = [[], []]
     memories: list[Map | bytearray] = [arena, model]
@@ -112,7 +112,7 @@ def test_items(arena: Map, seed: int, index: int, value: int) -> None:
 @example(offset=SIZE + 1, length=2**64 - 1)
 @example(offset=1, length=2**64 - 1)
 def test_durable_ranges(arena: Map, offset: int, length: int) -> None:
-    """A range is made durable if it lies inside the map, else it is a ValueError, whichever call it is."""
+    """Every durability call accepts a range exactly if it lies inside the map."""
     ok = fits(offset, length)
     expect(ok, lambda: arena.persist(offset, length))
     expect(ok, lambda: arena.flush(offset, length))
@@ -127,7 +127,7 @@ def test_durable_ranges(arena: Map, offset: int, length: int) -> None:
 
 @given(pairs=st.lists(st.tuples(anywhere, anywhere), max_size=20))
 def test_many_durable_ranges(arena: Map, pairs: list[tuple[int, int]]) -> None:
-    """Many ranges are made durable if all of them lie inside, in every form."""
+    """persist_many and flush_many accept ranges in every form exactly if all of them lie inside the map."""
     ok = all(fits(offset, length) for offset, length in pairs)
     packed = array("Q", [number for pair in pairs for number in pair])
     expect(ok, lambda: arena.persist_many(pairs))
@@ -137,8 +137,8 @@ def test_many_durable_ranges(arena: Map, pairs: list[tuple[int, int]]) -> None:
 
 
 @given(seed=seeds, pairs=st.lists(st.tuples(inside, inside), max_size=10))
-def test_durability_changes_nothing(arena: Map, seed: int, pairs: list[tuple[int, int]]) -> None:
-    """Making ranges durable leaves the bytes as they are."""
+def test_durability_keeps_bytes(arena: Map, seed: int, pairs: list[tuple[int, int]]) -> None:
+    """Durability calls leave the bytes unchanged."""
     model = filled(arena, seed)
     ranges = [(min(pair), max(pair) - min(pair)) for pair in pairs]
     arena.persist_many(ranges)
@@ -152,7 +152,7 @@ def test_durability_changes_nothing(arena: Map, seed: int, pairs: list[tuple[int
 
 @given(seed=seeds, offset=numbers, value=data, bits=st.integers(-1, 64))
 def test_copies(arena: Map, seed: int, offset: int, value: bytes, bits: int) -> None:
-    """A copy stores what fits, if its flags go together, and otherwise stores nothing."""
+    """A copy stores its data if the range fits and the flags are valid, and otherwise stores nothing."""
     pairs = ((2, 4), (8, 16), (2, 32), (8, 32))
     good = 0 <= bits < 64 and not any(bits & one and bits & other for one, other in pairs)
     copies: list[Callable[[int, bytes, int], None]] = [arena.memcpy, arena.memmove]
@@ -167,8 +167,8 @@ def test_copies(arena: Map, seed: int, offset: int, value: bytes, bits: int) -> 
 
 
 @given(seed=seeds, offset=numbers, value=st.integers(-3, 258), length=numbers)
-def test_sets(arena: Map, seed: int, offset: int, value: int, length: int) -> None:
-    """memset fills a range inside with a byte, and refuses everything else."""
+def test_memset(arena: Map, seed: int, offset: int, value: int, length: int) -> None:
+    """memset fills a valid range with a valid byte, and otherwise raises ValueError."""
     model = filled(arena, seed)
     ok = fits(offset, length) and 0 <= value <= 255
     expect(ok, lambda: arena.memset(offset, value, length))
@@ -179,7 +179,7 @@ def test_sets(arena: Map, seed: int, offset: int, value: int, length: int) -> No
 
 @given(seed=seeds, source=inside, target=inside, length=inside)
 def test_overlapping_moves(arena: Map, seed: int, source: int, target: int, length: int) -> None:
-    """memmove from a view of the map itself is what a bytearray does with a copy."""
+    """memmove from a view of the same map equals a bytearray assignment from a copy."""
     length = min(length, SIZE - source, SIZE - target)
     model = filled(arena, seed)
     with arena.view(source, length) as view:
@@ -190,7 +190,7 @@ def test_overlapping_moves(arena: Map, seed: int, source: int, target: int, leng
 
 @given(seed=seeds, pieces=st.lists(st.tuples(anywhere, st.binary(max_size=100)), max_size=10))
 def test_many_copies(arena: Map, seed: int, pieces: list[tuple[int, bytes]]) -> None:
-    """Either all pieces are copied, one after the other, or one of them does not fit, and none is."""
+    """memcpy_many copies all pieces in order, or none if one does not fit."""
     model = filled(arena, seed)
     ok = all(fits(offset, len(piece)) for offset, piece in pieces)
     expect(ok, lambda: arena.memcpy_many(pieces))
@@ -202,7 +202,7 @@ def test_many_copies(arena: Map, seed: int, pieces: list[tuple[int, bytes]]) -> 
 
 @given(seed=seeds, offset=numbers, value=words, delta=st.integers(-(2**63), 2**64 - 1), persist=st.booleans())
 def test_words(arena: Map, seed: int, offset: int, value: int, delta: int, persist: bool) -> None:
-    """8-byte words, where they are aligned and inside, behave as integers modulo 2**64."""
+    """Atomics on aligned words inside the map behave as integers modulo 2**64."""
     model = filled(arena, seed)
     ok = fits(offset, 8) and offset % 8 == 0
     before = int.from_bytes(model[offset : offset + 8], sys.byteorder) if ok else 0

@@ -69,13 +69,13 @@ def source(tmp_path: Path) -> Iterator[pmem2.Source]:
         yield source
 
 
-def test_a_copy_would_be_seen(data: Buffer) -> None:
-    """What the other tests rely on: one copy of the data is seen as such."""
+def test_copies_are_detected(data: Buffer) -> None:
+    """The measurement detects a single copy of the data, which the other tests rely on."""
     assert growth(lambda: bytes(memoryview(data)[1:])) > LIMIT
 
 
-def test_nothing_is_copied_into_a_map(source: pmem2.Source, data: Buffer) -> None:
-    """Copies into a map read the data where it is."""
+def test_copy_into_map(source: pmem2.Source, data: Buffer) -> None:
+    """Copies into a map read the data in place."""
     with pmem2.Map(source) as map:
         map.memset(0, 1, SIZE)  # its pages count as memory of the process, too
 
@@ -88,8 +88,8 @@ def test_nothing_is_copied_into_a_map(source: pmem2.Source, data: Buffer) -> Non
         assert growth(work) < LIMIT
 
 
-def test_nothing_is_copied_through_the_source(source: pmem2.Source, data: Buffer) -> None:
-    """Neither is what goes through the source."""
+def test_transfer_through_source(source: pmem2.Source, data: Buffer) -> None:
+    """Transfers of a source use the caller's buffer in place."""
     into = bytearray(SIZE)
 
     def work() -> None:
@@ -100,8 +100,8 @@ def test_nothing_is_copied_through_the_source(source: pmem2.Source, data: Buffer
     assert into == memoryview(data)
 
 
-def test_views_copy_nothing(source: pmem2.Source) -> None:
-    """A view of a map, and a copy of one map to another, need no memory."""
+def test_views_of_map(source: pmem2.Source) -> None:
+    """Making a view of a map and copying one map to another allocate no buffer."""
     with pmem2.Map(source) as map, pmem2.Map(source, pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as other:
         map.memset(0, 1, SIZE)
         other.memset(0, 1, SIZE)

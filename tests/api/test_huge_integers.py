@@ -36,8 +36,8 @@ REFUSALS: dict[str, tuple[type[Exception], Callable[[pmem2.Map, pmem2.Source, in
 
 @pytest.mark.parametrize("huge", [HUGE, -HUGE], ids=["huge", "negative"])
 @pytest.mark.parametrize("what", REFUSALS)
-def test_number_of_thousands_of_digits(map: pmem2.Map, source: pmem2.Source, what: str, huge: int) -> None:
-    """It is refused by the same exception as any other, whose text is ours."""
+def test_error_of_huge_integer(map: pmem2.Map, source: pmem2.Source, what: str, huge: int) -> None:
+    """A huge integer raises the same exception as any other number out of range, with pmem2's own text."""
     if what == "array":
         pytest.importorskip("numpy")
     error, call = REFUSALS[what]
@@ -46,16 +46,9 @@ def test_number_of_thousands_of_digits(map: pmem2.Map, source: pmem2.Source, wha
     assert "digits" not in str(caught.value)  # Python's own words
 
 
-def test_offset_of_thousands_of_digits() -> None:
-    """That of a config has an error of libpmem2, unless it is negative."""
+def test_config_offset_of_thousands_digits() -> None:
+    """A huge Config offset raises libpmem2's error, and a negative one raises ValueError."""
     with pytest.raises(pmem2.OffsetOutOfRangeError, match=r"0x[0-9a-f]{4000,} is beyond any file"):
         pmem2.Config(offset=HUGE)
     with pytest.raises(ValueError, match="must not be negative"):
         pmem2.Config(offset=-HUGE)
-
-
-@pytest.mark.parametrize("length", [0, 1, 2**40, 2**62, 2**64 - 1])
-def test_nothing_is_read_of_anonymous_memory(length: int) -> None:
-    """However much of it there is: no memory is needed to say so."""
-    with pmem2.Source.from_anon(2**64 - 1) as source, pytest.raises(pmem2.SourceTypeNotSupportedError):
-        source.pread_mcsafe(length)
