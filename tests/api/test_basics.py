@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The main job, once through."""
+"""The main use case, and the cost of an import."""
 
 from __future__ import annotations
 

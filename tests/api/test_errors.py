@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Errors: what class they are, what they carry, and that their text says what to do."""
+"""Errors: classes, attributes, and texts that say what to do."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from pmem2._error_map import error_from_rc, make_pmem2_error
 from pmem2._granularity import explain_granularity, granularity_error
 
 every_code = pytest.mark.parametrize("code", list(ErrorCode), ids=lambda code: code.name)
-UNASSIGNED = -100002
+UNASSIGNED_CODE = -100002
 
 
-def cap_words(code: ErrorCode) -> str:
-    """Return the name of the exception of a code: PMEM2_E_IO_FAIL has IoFailError."""
+def class_name(code: ErrorCode) -> str:
+    """Return the name of the exception class of a code: IoFailError for PMEM2_E_IO_FAIL."""
     return "".join(word.capitalize() for word in code.name.split("_")) + "Error"
 
 
-def library_failure(code: int, text: bytes = b"") -> pmem2.Pmem2Error:
-    """Return the exception for one of libpmem2's codes, as the façade makes it."""
+def error_for_code(code: int, text: bytes = b"") -> pmem2.Pmem2Error:
+    """Return the exception that pmem2 makes for a code of libpmem2 and libpmem2's text."""
     error = error_from_rc(code, "pmem2_map_new", "cannot map it", ffi.new("char[]", text))
     assert isinstance(error, pmem2.Pmem2Error)
     return error
@@ -43,17 +43,17 @@ def library_failure(code: int, text: bytes = b"") -> pmem2.Pmem2Error:
 @every_code
 def test_subclass_for_every_code(code: ErrorCode) -> None:
     """Every code has a direct subclass of Pmem2Error in pmem2.errors and pmem2, named after the code in CapWords."""
-    name = cap_words(code)
+    name = class_name(code)
     kind: object = getattr(pmem2.errors, name)
     assert getattr(pmem2, name) is kind
     assert isinstance(kind, type)
     assert kind.__bases__ == (pmem2.Pmem2Error,)
-    assert type(library_failure(code)) is kind
+    assert type(error_for_code(code)) is kind
 
 
 def test_no_additional_subclass() -> None:
     """Every subclass of Pmem2Error belongs to a code."""
-    assert {kind.__name__ for kind in pmem2.Pmem2Error.__subclasses__()} == {cap_words(code) for code in ErrorCode}
+    assert {kind.__name__ for kind in pmem2.Pmem2Error.__subclasses__()} == {class_name(code) for code in ErrorCode}
 
 
 def test_pmem2_error_is_os_error() -> None:
@@ -64,7 +64,7 @@ def test_pmem2_error_is_os_error() -> None:
 @every_code
 def test_attributes(code: ErrorCode) -> None:
     """An error has its code, libpmem2's errno for it, a sentence and the C function."""
-    error = library_failure(code, b"libpmem2's own text")
+    error = error_for_code(code, b"libpmem2's own text")
     assert error.code is code
     assert error.errno == (errno.ENOTSUP if code is ErrorCode.NOSUPP else errno.EINVAL)
     assert error.strerror is not None
@@ -75,9 +75,9 @@ def test_attributes(code: ErrorCode) -> None:
 
 def test_unknown_code() -> None:
     """An unknown code raises Pmem2Error itself with the number as its code and errno EINVAL."""
-    error = library_failure(UNASSIGNED)
+    error = error_for_code(UNASSIGNED_CODE)
     assert type(error) is pmem2.Pmem2Error
-    assert error.code == UNASSIGNED
+    assert error.code == UNASSIGNED_CODE
     assert type(error.code) is int
     assert error.errno == errno.EINVAL
 
@@ -86,21 +86,21 @@ def test_unknown_code() -> None:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle(code: ErrorCode, protocol: int) -> None:
     """A pickled error keeps its class and attributes."""
-    error = library_failure(code, b"text")
-    found: object = pickle.loads(pickle.dumps(error, protocol))
-    assert isinstance(found, pmem2.Pmem2Error)
-    assert type(found) is type(error)
-    assert found.code is code
-    assert (found.errno, found.strerror, found.function) == (error.errno, error.strerror, error.function)
+    error = error_for_code(code, b"text")
+    loaded: object = pickle.loads(pickle.dumps(error, protocol))
+    assert isinstance(loaded, pmem2.Pmem2Error)
+    assert type(loaded) is type(error)
+    assert loaded.code is code
+    assert (loaded.errno, loaded.strerror, loaded.function) == (error.errno, error.strerror, error.function)
 
 
 def test_pickle_of_unknown_code() -> None:
     """A pickled or copied error of an unknown code keeps its attributes."""
-    error = make_pmem2_error(UNASSIGNED, "pmem2_map_new", "cannot", "found")
-    found: object = pickle.loads(pickle.dumps(error))
-    for other in (found, copy.copy(error)):
+    error = make_pmem2_error(UNASSIGNED_CODE, "pmem2_map_new", "cannot", "found")
+    loaded: object = pickle.loads(pickle.dumps(error))
+    for other in (loaded, copy.copy(error)):
         assert isinstance(other, pmem2.Pmem2Error)
-        assert (other.code, other.strerror, other.function) == (UNASSIGNED, "cannot: found", "pmem2_map_new")
+        assert (other.code, other.strerror, other.function) == (UNASSIGNED_CODE, "cannot: found", "pmem2_map_new")
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EACCES, errno.EEXIST, errno.EINTR, errno.EBADF, errno.EINVAL])
@@ -125,68 +125,68 @@ def test_too_much_anonymous_memory() -> None:
 # ---- texts
 
 
-class Failing(NamedTuple):
-    """What a user may do wrong, and what the error must carry."""
+class Mistake(NamedTuple):
+    """A mistake of a caller, and the attributes and words that its error must contain."""
 
     act: Callable[[Path], object]
     code: ErrorCode
     function: str
-    asked: str
+    requested: str
     found: str
     advice: str
 
 
 def map_with(config: Callable[[], pmem2.Config], path: Path) -> None:
-    """Map a file, in vain."""
+    """Map a file with a config that cannot work."""
     with pmem2.Source.from_path(path) as source:
         source.map(config())
 
 
-def empty(path: Path) -> None:
+def map_empty_file(path: Path) -> None:
     """Map an empty file."""
     os.truncate(path, 0)
     map_with(pmem2.Config, path)
 
 
-def not_allowed(path: Path) -> None:
-    """Map for writing what is open for reading."""
+def map_read_only_for_writing(path: Path) -> None:
+    """Map a read-only source for writing."""
     with pmem2.Source.from_path(path, writable=False) as source:
         source.map(pmem2.Config(protection=pmem2.Protection.WRITE))
 
 
-def anonymous(act: Callable[[pmem2.Source], object]) -> None:
-    """Ask anonymous memory for what only a file has."""
+def use_anonymous_source(act: Callable[[pmem2.Source], object]) -> None:
+    """Call *act* with a source of anonymous memory."""
     with pmem2.Source.from_anon(PAGE) as source:
         act(source)
 
 
-def reserve(act: Callable[[pmem2.VMReservation, pmem2.Map], object], path: Path) -> None:
-    """Do something to a reservation that a map is in, and another page behind it."""
+def use_reservation(act: Callable[[pmem2.VMReservation, pmem2.Map], object], path: Path) -> None:
+    """Call *act* with a reservation of two pages and a map in its first page."""
     with pmem2.VMReservation(2 * PAGE) as reservation, pmem2.Source.from_path(path) as source:
         with source.map(pmem2.Config(length=PAGE, reservation=reservation)) as map:
             act(reservation, map)
 
 
 def map_twice(path: Path) -> None:
-    """Make a second Map of the same memory."""
+    """Make two maps of the same memory."""
     memory = bytearray(PAGE)
     with pmem2.Source.from_path(path) as source, pmem2.Map.from_existing(source, memory, Granularity.PAGE):
         pmem2.Map.from_existing(source, memory, Granularity.PAGE)
 
 
-def directory(path: Path) -> None:
+def open_directory(path: Path) -> None:
     """Make a source from a directory."""
     pmem2.Source.from_path(path.parent)
 
 
 def read_past_the_end(path: Path) -> None:
-    """Read what is behind the end of a file."""
+    """Read past the end of a file."""
     with pmem2.Source.from_path(path) as source:
         source.pread_mcsafe(1, 2**40)
 
 
-FAILING: dict[str, Failing] = {
-    "negative descriptor": Failing(
+MISTAKES: dict[str, Mistake] = {
+    "negative descriptor": Mistake(
         lambda path: pmem2.Source.from_fd(-1),
         ErrorCode.INVALID_FILE_HANDLE,
         "pmem2_source_from_fd",
@@ -194,15 +194,15 @@ FAILING: dict[str, Failing] = {
         "open",
         "pass one that is open for reading",
     ),
-    "directory": Failing(
-        directory,
+    "directory": Mistake(
+        open_directory,
         ErrorCode.INVALID_FILE_TYPE,
         "pmem2_source_from_fd",
         "make a source",
         "neither a regular file nor a DAX device",
         "pass a regular file",
     ),
-    "handle": Failing(
+    "handle": Mistake(
         lambda path: pmem2.Source.from_handle(7),
         ErrorCode.NOSUPP,
         "pmem2_source_from_handle",
@@ -210,7 +210,7 @@ FAILING: dict[str, Failing] = {
         "no Windows handles",
         "Source.from_fd",
     ),
-    "no granularity": Failing(
+    "no granularity": Mistake(
         lambda path: map_with(lambda: pmem2.Config(required_granularity=None), path),
         ErrorCode.GRANULARITY_NOT_SET,
         "pmem2_map_new",
@@ -218,7 +218,7 @@ FAILING: dict[str, Failing] = {
         "granularity",
         "required_granularity; PAGE",
     ),
-    "unknown granularity": Failing(
+    "unknown granularity": Mistake(
         lambda path: pmem2.Config(required_granularity=17),
         ErrorCode.GRANULARITY_NOT_SUPPORTED,
         "pmem2_config_set_required_store_granularity",
@@ -226,7 +226,7 @@ FAILING: dict[str, Failing] = {
         "17",
         "BYTE, CACHE_LINE or PAGE",
     ),
-    "unknown sharing": Failing(
+    "unknown sharing": Mistake(
         lambda path: pmem2.Config(sharing=17),
         ErrorCode.INVALID_SHARING_VALUE,
         "pmem2_config_set_sharing",
@@ -234,7 +234,7 @@ FAILING: dict[str, Failing] = {
         "17",
         "SHARED or Sharing.PRIVATE",
     ),
-    "unknown protection": Failing(
+    "unknown protection": Mistake(
         lambda path: pmem2.Config(protection=17),
         ErrorCode.INVALID_PROT_FLAG,
         "pmem2_config_set_protection",
@@ -242,7 +242,7 @@ FAILING: dict[str, Failing] = {
         "0x11",
         "READ, WRITE and EXEC",
     ),
-    "offset of no file": Failing(
+    "offset too large": Mistake(
         lambda path: pmem2.Config(offset=2**63),
         ErrorCode.OFFSET_OUT_OF_RANGE,
         "pmem2_config_set_offset",
@@ -250,7 +250,7 @@ FAILING: dict[str, Failing] = {
         str(2**63),
         "no file is larger",
     ),
-    "unaligned offset": Failing(
+    "unaligned offset": Mistake(
         lambda path: map_with(lambda: pmem2.Config(offset=17), path),
         ErrorCode.OFFSET_UNALIGNED,
         "pmem2_map_new",
@@ -258,7 +258,7 @@ FAILING: dict[str, Failing] = {
         "multiple of",
         "multiple of Source.alignment",
     ),
-    "unaligned length": Failing(
+    "unaligned length": Mistake(
         lambda path: map_with(lambda: pmem2.Config(length=17), path),
         ErrorCode.LENGTH_UNALIGNED,
         "pmem2_map_new",
@@ -266,7 +266,7 @@ FAILING: dict[str, Failing] = {
         "multiple of",
         "multiple of Source.alignment",
     ),
-    "past the end": Failing(
+    "past the end": Mistake(
         lambda path: map_with(lambda: pmem2.Config(length=2**40), path),
         ErrorCode.MAP_RANGE,
         "pmem2_map_new",
@@ -274,29 +274,34 @@ FAILING: dict[str, Failing] = {
         "range",
         "make the file larger",
     ),
-    "empty": Failing(
-        empty, ErrorCode.SOURCE_EMPTY, "pmem2_map_new", "map everything", "0", "give the file a size first"
+    "empty file": Mistake(
+        map_empty_file, ErrorCode.SOURCE_EMPTY, "pmem2_map_new", "map everything", "0", "give the file a size first"
     ),
-    "not allowed": Failing(
-        not_allowed, ErrorCode.NO_ACCESS, "pmem2_map_new", "map everything", "allow", "for reading and writing"
+    "read-only source": Mistake(
+        map_read_only_for_writing,
+        ErrorCode.NO_ACCESS,
+        "pmem2_map_new",
+        "map everything",
+        "allow",
+        "for reading and writing",
     ),
-    "anonymous descriptor": Failing(
-        lambda path: anonymous(lambda source: source.fd),
+    "anonymous descriptor": Mistake(
+        lambda path: use_anonymous_source(lambda source: source.fd),
         ErrorCode.FILE_DESCRIPTOR_NOT_SET,
         "pmem2_source_get_fd",
         "descriptor",
         "not set",
         "file or a descriptor",
     ),
-    "anonymous read": Failing(
-        lambda path: anonymous(lambda source: source.pread_mcsafe(1)),
+    "anonymous read": Mistake(
+        lambda path: use_anonymous_source(lambda source: source.pread_mcsafe(1)),
         ErrorCode.SOURCE_TYPE_NOT_SUPPORTED,
         "pmem2_source_pread_mcsafe",
         "read 1 bytes at 0",
         "support",
         "from a file",
     ),
-    "read past the end": Failing(
+    "read past the end": Mistake(
         read_past_the_end,
         ErrorCode.LENGTH_OUT_OF_RANGE,
         "pmem2_source_pread_mcsafe",
@@ -304,42 +309,42 @@ FAILING: dict[str, Failing] = {
         "does not lie inside",
         "stay inside",
     ),
-    "mapped twice": Failing(
+    "mapped twice": Mistake(
         map_twice, ErrorCode.MAP_EXISTS, "pmem2_map_from_existing", "make a Map", "already", "close the other Map"
     ),
-    "slot taken": Failing(
-        lambda path: reserve(lambda reservation, map: map_with(lambda: map.config, path), path),
+    "slot taken": Mistake(
+        lambda path: use_reservation(lambda reservation, map: map_with(lambda: map.config, path), path),
         ErrorCode.MAPPING_EXISTS,
         "pmem2_map_new",
         f"map {PAGE} bytes at 0",
         "occupied",
         "choose another place",
     ),
-    "reservation in use": Failing(
-        lambda path: reserve(lambda reservation, map: reservation.close(), path),
+    "reservation in use": Mistake(
+        lambda path: use_reservation(lambda reservation, map: reservation.close(), path),
         ErrorCode.VM_RESERVATION_NOT_EMPTY,
         "pmem2_vm_reservation_delete",
         "close the reservation",
         "map",
         "close the maps in it first",
     ),
-    "nothing found": Failing(
-        lambda path: reserve(lambda reservation, map: reservation.find(PAGE, PAGE), path),
+    "nothing found": Mistake(
+        lambda path: use_reservation(lambda reservation, map: reservation.find(PAGE, PAGE), path),
         ErrorCode.MAPPING_NOT_FOUND,
         "pmem2_vm_reservation_map_find",
         "find a map",
         "found",
         "",
     ),
-    "middle of a reservation": Failing(
-        lambda path: reserve(lambda reservation, map: reservation.shrink(0, 2 * PAGE), path),
+    "middle of a reservation": Mistake(
+        lambda path: use_reservation(lambda reservation, map: reservation.shrink(0, 2 * PAGE), path),
         ErrorCode.NOSUPP,
         "pmem2_vm_reservation_shrink",
         f"by {2 * PAGE} bytes at 0",
         "",
         "the beginning or the end",
     ),
-    "unaligned reservation": Failing(
+    "unaligned reservation": Mistake(
         lambda path: pmem2.VMReservation(PAGE + 1),
         ErrorCode.LENGTH_UNALIGNED,
         "pmem2_vm_reservation_new",
@@ -350,23 +355,23 @@ FAILING: dict[str, Failing] = {
 }
 
 
-@pytest.mark.parametrize("case", FAILING.values(), ids=list(FAILING))
-def test_error_texts(case: Failing, file: Path) -> None:
+@pytest.mark.parametrize("case", MISTAKES.values(), ids=list(MISTAKES))
+def test_error_texts(case: Mistake, file: Path) -> None:
     """The text says what was requested, what was found and what to do, and the error has its code and function."""
     with pytest.raises(pmem2.Pmem2Error) as caught:
         case.act(file)
     error = caught.value
     assert error.code is case.code
-    assert type(error).__name__ == cap_words(case.code)
+    assert type(error).__name__ == class_name(case.code)
     assert error.function == case.function
     assert hasattr(lib, error.function) or case.code is ErrorCode.NOSUPP
     text = error.strerror
     assert text is not None
-    asked, found = text.split(": ", 1)
-    assert asked.startswith("cannot ")
-    assert case.asked in asked
+    requested, found = text.split(": ", 1)
+    assert requested.startswith("cannot ")
+    assert case.requested in requested
     assert case.found in found
-    assert re.search("; .+", found), "what to do"
+    assert re.search("; .+", found), "the text has no advice"
     assert case.advice in found.split("; ", 1)[1]
 
 
@@ -380,7 +385,7 @@ def test_no_stale_text(file: Path) -> None:
     assert "multiple" not in str(after.value)
 
 
-# ---- the granularity error
+# ---- granularity errors
 
 
 FORCED = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reservations: addresses that are kept free, and finding the maps that lie there."""
+"""Reservations: making, searching, resizing and closing them."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from pmem2 import Config, Map, Source, VMReservation
 
 PAGES = 16
 SIZE = PAGES * PAGE
-ROOM = 64 * 1024 * 1024  # libpmem2 wants some room behind an address that it is told
+ROOM = 64 * 1024 * 1024  # libpmem2 needs free space behind a requested address
 
 
 @pytest.fixture
 def reservation() -> Iterator[VMReservation]:
     """A reservation of 16 pages."""
-    with VMReservation(SIZE) as reserved:
-        yield reserved
+    with VMReservation(SIZE) as reservation:
+        yield reservation
 
 
 @pytest.fixture
-def page() -> Iterator[Source]:
-    """A source of one page."""
+def one_page() -> Iterator[Source]:
+    """A source of one page of anonymous memory."""
     with Source.from_anon(PAGE) as source:
         yield source
 
 
 @pytest.fixture
-def place(reservation: VMReservation, page: Source) -> Iterator[Callable[[int], Map]]:
-    """Map a page at a place in the reservation, counted in pages."""
+def map_page(reservation: VMReservation, one_page: Source) -> Iterator[Callable[[int], Map]]:
+    """A function that maps a page at an index in the reservation, counted in pages."""
     with ExitStack() as stack:
-        yield lambda number: stack.enter_context(
-            page.map(Config(reservation=reservation, reservation_offset=number * PAGE))
+        yield lambda index: stack.enter_context(
+            one_page.map(Config(reservation=reservation, reservation_offset=index * PAGE))
         )
 
 
@@ -104,7 +104,7 @@ def test_end_wraps(address: int) -> None:
 
 
 @no_integer
-def test_integer_of_wrong_type(reservation: VMReservation, page: Source, wrong: int) -> None:
+def test_integer_of_wrong_type(reservation: VMReservation, one_page: Source, wrong: int) -> None:
     """A bool, a float or another non-integer raises TypeError in every method and changes nothing."""
     calls: list[Callable[[], object]] = [
         lambda: VMReservation(wrong),
@@ -123,7 +123,7 @@ def test_integer_of_wrong_type(reservation: VMReservation, page: Source, wrong: 
 
 @no_size
 def test_integer_out_of_range(reservation: VMReservation, outside: int) -> None:
-    """A number that is negative or exceeds 64 bits raises ValueError in every method and changes nothing."""
+    """A index that is negative or exceeds 64 bits raises ValueError in every method and changes nothing."""
     calls: list[Callable[[], object]] = [
         lambda: VMReservation(outside),
         lambda: VMReservation(PAGE, outside),
@@ -165,13 +165,13 @@ def test_repr() -> None:
     assert "closed" in repr(reservation)
 
 
-# ---- mapping into one
+# ---- maps in a reservation
 
 
-@pytest.mark.parametrize("number", [0, 1, 7, PAGES - 1])
-def test_map_at_offset(reservation: VMReservation, place: Callable[[int], Map], number: int) -> None:
+@pytest.mark.parametrize("index", [0, 1, 7, PAGES - 1])
+def test_map_at_offset(reservation: VMReservation, map_page: Callable[[int], Map], index: int) -> None:
     """A map lies at the reservation_offset of its Config."""
-    assert place(number).address == reservation.address + number * PAGE
+    assert map_page(index).address == reservation.address + index * PAGE
 
 
 def test_adjacent_maps(reservation: VMReservation, source: Source) -> None:
@@ -184,67 +184,66 @@ def test_adjacent_maps(reservation: VMReservation, source: Source) -> None:
             assert source.pread_mcsafe(4 * PAGE) == b"\2" * PAGE + b"\1" * 2 * PAGE + bytes(PAGE)
 
 
-def test_occupied_range(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+def test_occupied_range(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """A range that a map occupies raises MappingExistsError until that map is closed."""
-    map = place(3)
+    map = map_page(3)
     with pytest.raises(pmem2.MappingExistsError):
-        place(3)
+        map_page(3)
     map.close()
-    assert place(3).address == map.config.reservation_offset + reservation.address
+    assert map_page(3).address == map.config.reservation_offset + reservation.address
 
 
-@pytest.mark.parametrize("number", [PAGES - 1, PAGES])
-def test_map_too_large(reservation: VMReservation, source: Source, number: int) -> None:
+@pytest.mark.parametrize("index", [PAGES - 1, PAGES])
+def test_map_too_large(reservation: VMReservation, source: Source, index: int) -> None:
     """A map that exceeds the rest of the reservation raises LengthOutOfRangeError."""
     with pytest.raises(pmem2.LengthOutOfRangeError):
-        source.map(Config(length=2 * PAGE, reservation=reservation, reservation_offset=number * PAGE))
+        source.map(Config(length=2 * PAGE, reservation=reservation, reservation_offset=index * PAGE))
 
 
 @pytest.mark.parametrize("offset", [1, PAGE - 1, PAGE + 1, SIZE - 1])
-def test_unaligned_offset(reservation: VMReservation, page: Source, offset: int) -> None:
+def test_unaligned_offset(reservation: VMReservation, one_page: Source, offset: int) -> None:
     """An offset that is not a multiple of the page size raises OffsetUnalignedError."""
     with pytest.raises(pmem2.OffsetUnalignedError):
-        page.map(Config(reservation=reservation, reservation_offset=offset))
+        one_page.map(Config(reservation=reservation, reservation_offset=offset))
 
 
 @pytest.mark.parametrize("offset", [SIZE + 1, SIZE + PAGE, 2**63, 2**64 - PAGE])
 def test_offset_past_the_end(reservation: VMReservation, offset: int) -> None:
     """find and shrink raise ValueError for an offset past the end."""
     calls: list[Callable[[], object]] = [
-        lambda: Config(reservation=reservation, reservation_offset=offset),
         lambda: reservation.find(offset, PAGE),
         lambda: reservation.find(offset, 0),
         lambda: reservation.shrink(offset, PAGE),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match=r"past the end|outside"):
+        with pytest.raises(ValueError, match=r"past the end|outside|beyond"):
             call()
 
 
-# ---- finding
+# ---- searches
 
 
-FINDING: dict[str, Callable[[VMReservation], Map]] = {
+SEARCHES: dict[str, Callable[[VMReservation], Map]] = {
     "find": lambda r: r.find(0, SIZE),
     "find at the end": lambda r: r.find(SIZE, PAGE),
-    "find of nothing": lambda r: r.find(0, 0),
+    "find 0 bytes": lambda r: r.find(0, 0),
     "first": VMReservation.first,
     "last": VMReservation.last,
 }
 
 
-@pytest.mark.parametrize("name", FINDING)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_empty_reservation(reservation: VMReservation, name: str) -> None:
     """An empty reservation iterates over nothing, and every search raises MappingNotFoundError."""
     with pytest.raises(pmem2.MappingNotFoundError) as caught:
-        FINDING[name](reservation)
+        SEARCHES[name](reservation)
     assert caught.value.code is pmem2.ErrorCode.MAPPING_NOT_FOUND
     assert list(reservation) == []
 
 
-def test_find(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+def test_find(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """find returns the first Map object that overlaps the range."""
-    third, seventh = place(3), place(7)
+    third, seventh = map_page(3), map_page(7)
     assert reservation.find(0, SIZE) is third
     assert reservation.find(3 * PAGE, PAGE) is third
     assert reservation.find(3 * PAGE + 5, 1) is third
@@ -258,10 +257,10 @@ def test_find(reservation: VMReservation, place: Callable[[int], Map]) -> None:
             reservation.find(offset, length)
 
 
-def test_address_order(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+def test_address_order(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """first, last, next, prev and iteration return the Map objects in address order."""
-    made = {number: place(number) for number in (5, 2, 11, 0, 7)}
-    ordered = [made[number] for number in sorted(made)]
+    made = {index: map_page(index) for index in (5, 2, 11, 0, 7)}
+    ordered = [made[index] for index in sorted(made)]
     assert reservation.first() is ordered[0]
     assert reservation.last() is ordered[-1]
     for before, after in zip(ordered, ordered[1:]):
@@ -276,9 +275,9 @@ def test_address_order(reservation: VMReservation, place: Callable[[int], Map]) 
         reservation.prev(ordered[0])
 
 
-def test_closed_map_is_skipped(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+def test_closed_map_is_skipped(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """Searches and iteration skip closed maps."""
-    one, two, three = place(1), place(2), place(3)
+    one, two, three = map_page(1), map_page(2), map_page(3)
     two.close()
     assert reservation.next(one) is three
     assert reservation.prev(three) is one
@@ -287,9 +286,9 @@ def test_closed_map_is_skipped(reservation: VMReservation, place: Callable[[int]
         reservation.find(2 * PAGE, PAGE)
 
 
-def test_found_map_is_original(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+def test_found_map_is_original(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """Closing a map that a search returned closes the original map."""
-    made = place(0)
+    made = map_page(0)
     reservation.first().close()
     assert made.closed
     made.close()
@@ -297,31 +296,34 @@ def test_found_map_is_original(reservation: VMReservation, place: Callable[[int]
         reservation.first()
 
 
-def test_changes_while_iterating(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+def test_changes_while_iterating(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """Maps may be closed and made during iteration."""
-    maps = [place(number) for number in range(4)]
+    maps = [map_page(index) for index in range(4)]
     for map in reservation:
         map.close()
-        place(10 + map.config.reservation_offset // PAGE)
+        map_page(10 + map.config.reservation_offset // PAGE)
     assert all(map.closed for map in maps)
     assert [map.config.reservation_offset // PAGE for map in reservation] == [10, 11, 12, 13]
 
 
-@pytest.mark.parametrize("look", [VMReservation.next, VMReservation.prev])
+@pytest.mark.parametrize("method", [VMReservation.next, VMReservation.prev])
 def test_neighbours_of_foreign_map(
-    reservation: VMReservation, page: Source, place: Callable[[int], Map], look: Callable[[VMReservation, Map], Map]
+    reservation: VMReservation,
+    one_page: Source,
+    map_page: Callable[[int], Map],
+    method: Callable[[VMReservation, Map], Map],
 ) -> None:
     """next and prev raise ValueError for a closed map and for a map outside this reservation."""
-    place(0)
-    with VMReservation(SIZE) as other, page.map(Config(reservation=other)) as foreign, page.map() as free:
+    map_page(0)
+    with VMReservation(SIZE) as other, one_page.map(Config(reservation=other)) as foreign, one_page.map() as free:
         with pytest.raises(ValueError, match="reservation"):
-            look(reservation, foreign)
+            method(reservation, foreign)
         with pytest.raises(ValueError, match="reservation"):
-            look(reservation, free)
-    closed = place(1)
+            method(reservation, free)
+    closed = map_page(1)
     closed.close()
     with pytest.raises(ValueError, match="closed"):
-        look(reservation, closed)
+        method(reservation, closed)
 
 
 @pytest.mark.parametrize("wrong", [None, 0, "map", Map, object()])
@@ -333,21 +335,21 @@ def test_neighbours_of_wrong_type(reservation: VMReservation, wrong: Map) -> Non
         reservation.prev(wrong)
 
 
-# ---- growing and shrinking
+# ---- extend and shrink
 
 
 def test_extend() -> None:
     """extend grows a reservation at its end and keeps its address and maps."""
-    with VMReservation(4 * SIZE) as reservation, Source.from_anon(PAGE) as page:
+    with VMReservation(4 * SIZE) as reservation, Source.from_anon(PAGE) as one_page:
         reservation.shrink(SIZE, 3 * SIZE)
         address = reservation.address
         assert reservation.size == SIZE
-        with page.map(Config(reservation=reservation)) as first:
+        with one_page.map(Config(reservation=reservation)) as first:
             reservation.extend(SIZE)
             assert (reservation.address, reservation.size) == (address, 2 * SIZE)
             reservation.extend(n=Index(PAGE))
             assert reservation.size == 2 * SIZE + PAGE
-            with page.map(Config(reservation=reservation, reservation_offset=2 * SIZE)) as last:
+            with one_page.map(Config(reservation=reservation, reservation_offset=2 * SIZE)) as last:
                 assert list(reservation) == [first, last]
 
 
@@ -363,7 +365,7 @@ def test_extend_into_mapping() -> None:
 @pytest.mark.parametrize("n", [0, 2**63, 2**64 - PAGE, 2**64 - SIZE])
 def test_extend_by_impossible_size(reservation: VMReservation, n: int) -> None:
     """extend raises ValueError for 0 and for a size that wraps around the address space."""
-    with pytest.raises(ValueError, match=r"must not be 0|outside"):
+    with pytest.raises(ValueError, match=r"\bn\b|address space|outside|beyond"):
         reservation.extend(n)
     assert reservation.size == SIZE
 
@@ -376,10 +378,10 @@ def test_extend_unaligned(reservation: VMReservation, n: int) -> None:
     assert reservation.size == SIZE
 
 
-def test_shrink(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """shrink releases the beginning or the end of a reservation, and its maps stay in place."""
+def test_shrink(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """shrink releases the beginning or the end of a reservation, and its maps stay in map_page."""
     address = reservation.address
-    map = place(5)
+    map = map_page(5)
     reservation.shrink(SIZE - 2 * PAGE, 2 * PAGE)
     assert (reservation.address, reservation.size) == (address, SIZE - 2 * PAGE)
     reservation.shrink(offset=0, size=3 * PAGE)
@@ -390,7 +392,7 @@ def test_shrink(reservation: VMReservation, place: Callable[[int], Map]) -> None
     assert map[-1] == 1
 
 
-SHRINKING: list[tuple[int, int, type[pmem2.Pmem2Error]]] = [
+INVALID_SHRINKS: list[tuple[int, int, type[pmem2.Pmem2Error]]] = [
     (PAGE, PAGE, pmem2.NosuppError),
     (0, SIZE, pmem2.NosuppError),
     (1, PAGE, pmem2.OffsetUnalignedError),
@@ -403,11 +405,13 @@ SHRINKING: list[tuple[int, int, type[pmem2.Pmem2Error]]] = [
 ]
 
 
-@pytest.mark.parametrize(("offset", "size", "kind"), SHRINKING)
-def test_shrink_invalid_range(reservation: VMReservation, offset: int, size: int, kind: type[pmem2.Pmem2Error]) -> None:
+@pytest.mark.parametrize(("offset", "size", "error"), INVALID_SHRINKS)
+def test_shrink_invalid_range(
+    reservation: VMReservation, offset: int, size: int, error: type[pmem2.Pmem2Error]
+) -> None:
     """shrink raises libpmem2's error for the middle, the whole, parts of pages and ranges outside."""
     address = reservation.address
-    with pytest.raises(kind):
+    with pytest.raises(error):
         reservation.shrink(offset, size)
     assert (reservation.address, reservation.size) == (address, SIZE)
 
@@ -426,22 +430,22 @@ def test_shrink_range_wraps(reservation: VMReservation, offset: int, size: int) 
     assert reservation.size == SIZE
 
 
-def test_shrink_occupied_range(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+def test_shrink_occupied_range(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """shrink raises VmReservationNotEmptyError for a range that a map occupies."""
-    place(0)
-    place(PAGES - 1)
+    map_page(0)
+    map_page(PAGES - 1)
     for offset in (0, SIZE - PAGE):
         with pytest.raises(pmem2.VmReservationNotEmptyError):
             reservation.shrink(offset, PAGE)
     assert reservation.size == SIZE
 
 
-# ---- the end
+# ---- closing
 
 
-def test_close_with_maps(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+def test_close_with_maps(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """close() and `with` raise VmReservationNotEmptyError while a map is inside, and the reservation stays open."""
-    map = place(3)
+    map = map_page(3)
     with pytest.raises(pmem2.VmReservationNotEmptyError) as caught:
         reservation.close()
     assert caught.value.code is pmem2.ErrorCode.VM_RESERVATION_NOT_EMPTY
@@ -454,9 +458,9 @@ def test_close_with_maps(reservation: VMReservation, place: Callable[[int], Map]
     assert reservation.closed
 
 
-def test_map_keeps_reservation_alive(reservation: VMReservation, page: Source) -> None:
+def test_map_keeps_reservation_alive(reservation: VMReservation, one_page: Source) -> None:
     """A map keeps its reservation alive and usable."""
-    map = page.map(Config(reservation=VMReservation(SIZE)))
+    map = one_page.map(Config(reservation=VMReservation(SIZE)))
     with map:
         map.memset(0, 7, PAGE)
         assert map[:] == b"\7" * PAGE
@@ -465,7 +469,7 @@ def test_map_keeps_reservation_alive(reservation: VMReservation, page: Source) -
     map.config.reservation.close()
 
 
-USES: dict[str, Callable[[VMReservation], object]] = {
+CALLS: dict[str, Callable[[VMReservation], object]] = {
     "address": lambda r: r.address,
     "size": lambda r: r.size,
     "extend": lambda r: r.extend(PAGE),
@@ -479,19 +483,19 @@ USES: dict[str, Callable[[VMReservation], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", USES)
+@pytest.mark.parametrize("name", CALLS)
 def test_closed_reservation_raises(name: str) -> None:
     """Every use of a closed reservation raises ValueError that says so."""
     with VMReservation(SIZE) as reservation:
         pass
     assert reservation.closed is True
     with pytest.raises(ValueError, match="closed"):
-        USES[name](reservation)
+        CALLS[name](reservation)
 
 
-def test_neighbours_in_closed_reservation(reservation: VMReservation, place: Callable[[int], Map]) -> None:
+def test_neighbours_in_closed_reservation(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """next and prev of a closed reservation raise ValueError for any map."""
-    map = place(0)
+    map = map_page(0)
     with VMReservation(SIZE) as closed:
         pass
     with pytest.raises(ValueError, match="closed"):
