@@ -104,7 +104,7 @@ def test_end_wraps(address: int) -> None:
 
 
 @no_integer
-def test_integer_of_wrong_type(reservation: VMReservation, one_page: Source, wrong: int) -> None:
+def test_integer_of_wrong_type(reservation: VMReservation, wrong: int) -> None:
     """A bool, a float or another non-integer raises TypeError in every method and changes nothing."""
     calls: list[Callable[[], object]] = [
         lambda: VMReservation(wrong),
@@ -123,7 +123,7 @@ def test_integer_of_wrong_type(reservation: VMReservation, one_page: Source, wro
 
 @no_size
 def test_integer_out_of_range(reservation: VMReservation, outside: int) -> None:
-    """A index that is negative or exceeds 64 bits raises ValueError in every method and changes nothing."""
+    """A number that is negative or exceeds 64 bits raises ValueError in every method and changes nothing."""
     calls: list[Callable[[], object]] = [
         lambda: VMReservation(outside),
         lambda: VMReservation(PAGE, outside),
@@ -288,10 +288,10 @@ def test_closed_map_is_skipped(reservation: VMReservation, map_page: Callable[[i
 
 def test_found_map_is_original(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
     """Closing a map that a search returned closes the original map."""
-    made = map_page(0)
+    map = map_page(0)
     reservation.first().close()
-    assert made.closed
-    made.close()
+    assert map.closed
+    map.close()
     with pytest.raises(pmem2.MappingNotFoundError):
         reservation.first()
 
@@ -379,7 +379,7 @@ def test_extend_unaligned(reservation: VMReservation, n: int) -> None:
 
 
 def test_shrink(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
-    """shrink releases the beginning or the end of a reservation, and its maps stay in map_page."""
+    """shrink releases the beginning or the end of a reservation, and its maps stay in place."""
     address = reservation.address
     map = map_page(5)
     reservation.shrink(SIZE - 2 * PAGE, 2 * PAGE)
