@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The main use case, and the cost of an import."""
+"""The package: its main use case, a lazy import, exported names and the version."""
 
 from __future__ import annotations
 
@@ -42,3 +42,30 @@ def test_import_is_lazy(run_child: RunChild) -> None:
     new = cast("list[str]", json.loads(child.stdout))
     assert "pmem2._map" in new
     assert not {"pathlib", "numpy", "ctypes", "subprocess", "tempfile", "threading"} & set(new)
+
+
+def test_exports() -> None:
+    """`pmem2.__all__` lists exactly these names in sorted order, and all of them exist."""
+    names = [
+        "BadBlock",
+        "BadBlockContext",
+        "Config",
+        "ErrorCode",
+        "Granularity",
+        "Map",
+        "MemFlag",
+        "Pmem2Error",
+        "Protection",
+        "Sharing",
+        "Source",
+        "VMReservation",
+        "__version__",
+        "open",
+    ]
+    assert pmem2.__all__ == sorted([*names, *(error.__name__ for error in pmem2.Pmem2Error.__subclasses__())])
+    assert [name for name in pmem2.__all__ if not hasattr(pmem2, name)] == []
+
+
+def test_version() -> None:
+    """The version consists of numbers and dots."""
+    assert all(part.isdecimal() for part in pmem2.__version__.split("."))

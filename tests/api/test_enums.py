@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Enums: names and values of libpmem2.h. Also the exported names and the version."""
+"""Enums: names and values of libpmem2.h."""
 
 from __future__ import annotations
 
@@ -64,30 +64,3 @@ def test_protection_none_is_zero() -> None:
 def test_valid_flags() -> None:
     """The MemFlags together are libpmem2's mask of valid flags."""
     assert sum(int(flag) for flag in pmem2.MemFlag.__members__.values()) == lib.PMEM2_F_MEM_VALID_FLAGS
-
-
-def test_exports() -> None:
-    """`pmem2.__all__` lists exactly these names in sorted order, and all of them exist."""
-    names = [
-        "BadBlock",
-        "BadBlockContext",
-        "Config",
-        "ErrorCode",
-        "Granularity",
-        "Map",
-        "MemFlag",
-        "Pmem2Error",
-        "Protection",
-        "Sharing",
-        "Source",
-        "VMReservation",
-        "__version__",
-        "open",
-    ]
-    assert pmem2.__all__ == sorted([*names, *(error.__name__ for error in pmem2.Pmem2Error.__subclasses__())])
-    assert [name for name in pmem2.__all__ if not hasattr(pmem2, name)] == []
-
-
-def test_version() -> None:
-    """The version consists of numbers and dots."""
-    assert all(part.isdecimal() for part in pmem2.__version__.split("."))

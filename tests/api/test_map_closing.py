@@ -74,7 +74,7 @@ def test_close_twice(path: Path) -> None:
 
 def test_with_closes(path: Path) -> None:
     """`with` closes the map whether or not the block raises, and the stores are in the file."""
-    with pytest.raises(KeyError), pmem2.open(path) as map:  # noqa: PT012 # the block is what is asked
+    with pytest.raises(KeyError), pmem2.open(path) as map:  # noqa: PT012 # tests the block
         map[0] = 42
         raise KeyError
     assert map.closed
