@@ -69,11 +69,12 @@ def test_read_only_view_never_crashes(path: Path, run_child: RunChild) -> None:
         import sys, pmem2
         with pmem2.open(sys.argv[1], "r") as map, map.view() as view:
             for derived in (view, memoryview(view), view.cast("Q")):  # not view.obj: it is writable
-                for value in (1, b"1"):
-                    try:
-                        derived[0] = value
-                    except TypeError:
-                        print("TypeError")
+                with derived:
+                    for value in (1, b"1"):
+                        try:
+                            derived[0] = value
+                        except TypeError:
+                            print("TypeError")
         """,
         str(path),
     )
