@@ -151,7 +151,7 @@ TESTS = {
     },
     "api/test_map.py": {
         f"test_write_protection_of_readonly_source[{Protection.WRITE:d}]": PROTECTIONS,
-        "test_map_outlives_source_and_file": "removes a file that is mapped: test_rows_windows.py",
+        "test_map_outlives_source_and_file": "removes a mapped file: upstream/test_windows.py",
         "test_unaligned_offset_before_other_errors[1-0]": ORDER,
         "test_unaligned_offset_before_other_errors[17-0]": ORDER,
         "test_unaligned_offset_before_other_errors[65535-0]": ORDER,
