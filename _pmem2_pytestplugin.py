@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What pytest finds without configuration: the fixture `crash_explorer`.
+"""The pytest plugin: the fixture `crash_explorer`, found without configuration.
 
-Not in the package, which every pytest of an environment would then import at its start, needed or not.
+It lies outside of the package: otherwise every pytest run in the environment would import pmem2 at its start.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def crash_explorer(request: pytest.FixtureRequest) -> Explorer:
-    """`pmem2.testing.explore`, which tells in the report of the test what was checked."""
+    """`pmem2.testing.explore`; the report of the test says how many images were checked."""
     from pmem2.testing import explore
 
     @functools.wraps(explore)
-    def reporting(*arguments: Any, **options: Any) -> Report:
+    def explore_and_report(*arguments: Any, **options: Any) -> Report:
         __tracebackhide__ = True
         report: Report = explore(*arguments, **options)
-        every = "all there are" if report.exhaustive else "not all there are"
-        told = f"{report.images} images checked, {every}, in {report.seconds:.2f} s"
-        request.node.add_report_section("call", "crash states", told)
+        coverage = "exhaustive" if report.exhaustive else "not exhaustive"
+        summary = f"{report.images} images checked in {report.seconds:.2f} s, {coverage}"
+        request.node.add_report_section("call", "crash states", summary)
         return report
 
-    return reporting
+    return explore_and_report

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What pyproject.toml cannot say: what cffi is to compile, and that one wheel is for CPython 3.9 and all newer ones."""
+"""The settings that pyproject.toml cannot hold: the cffi module, and one wheel for CPython 3.9 and later."""
 
 import platform
 import sysconfig

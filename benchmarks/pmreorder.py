@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""pmem2.testing beside PMDK's pmreorder: `python benchmarks/pmreorder.py CHECKOUT [--json]`.
+"""Comparison of pmem2.testing with PMDK's pmreorder: `python benchmarks/pmreorder.py CHECKOUT [--json]`.
 
-CHECKOUT is the folder `src/tools/pmreorder` of PMDK's public repository. Small workloads, some with a bug, are recorded
-by pmem2.testing; what was recorded is written as the log that pmreorder reads; then `explore` and the engines of
-pmreorder go through it with the same check. Both call the check in their own process. pmreorder's users have a program
-for it, which costs a process for each image more.
+CHECKOUT is the folder `src/tools/pmreorder` of PMDK's public repository. pmem2.testing records small workloads, some of
+them with a bug. The benchmark writes the events as the log format of pmreorder, and gives `explore` and each engine of
+pmreorder the same events and the same check. Both call the check in their own process; users of pmreorder also pay for
+one process per image, because their check is a program.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from pmem2.testing._events import Drain, Event, Flush, Store
 from pmem2.testing._explore import record
 from pmem2.testing._memory_model import LINE
 from pmem2.testing._recorder import RecordingMap
-from pmem2.testing._runner import Stage
+from pmem2.testing._runner import CheckRunner
 
 Row = dict[str, Any]
 SIZE = 4096
-BASE = 0x10000  # where pmreorder is told that the file was mapped
+BASE = 0x10000  # the address of the mapping in the log
 ENGINES = ["NoReorderDoCheck", "ReorderAccumulative", "ReorderReverseAccumulative", "ReorderPartial", "ReorderFull"]
 
 
 @attrs.frozen()
 class Case:
-    """A workload, what is to hold, and whether it does."""
+    """A workload, its check, and whether the workload has a bug."""
 
     name: str
     bug: bool
@@ -46,64 +46,64 @@ class Case:
 
 
 def published(m: Map) -> None:
-    """Check that what the word at 64 promises is there: 16 bytes at 0."""
+    """Check that the 16 bytes at 0 are there once the word at 64 is set."""
     assert not m.load_u64(64) or m[0:16] == b"\1" * 16
 
 
 def whole(m: Map) -> None:
-    """Check that 16 bytes are old or new."""
+    """Check that the 16 bytes are all old or all new."""
     assert m[0:16] in (bytes(16), b"\1" * 16)
 
 
 def ordered(m: Map) -> None:
-    """Check two words of one line."""
+    """Check that the second word of a line is never set without the first."""
     assert m.load_u64(0) or not m.load_u64(8)
 
 
 def all_six(m: Map) -> None:
-    """Check six lines that the word at 512 promises."""
+    """Check that six lines are set once the word at 512 is set."""
     assert not m.load_u64(512) or all(m.load_u64(line * 64) for line in range(6))
 
 
-def right(m: Map) -> None:
-    """Persist, then publish."""
+def correct(m: Map) -> None:
+    """Correct: persist, then publish."""
     m.memcpy(0, b"\1" * 16)
     m.store_u64(64, 1, persist=True)
 
 
 def no_flush(m: Map) -> None:
-    """Forget to flush."""
+    """Bug: no flush."""
     m.memcpy(0, b"\1" * 16, MemFlag.NOFLUSH)
     m.store_u64(64, 1, persist=True)
 
 
 def no_drain(m: Map) -> None:
-    """Flush, and forget to drain."""
+    """Bug: a flush without a drain."""
     m.memcpy(0, b"\1" * 16, MemFlag.NODRAIN)
     m.store_u64(64, 1, persist=True)
 
 
 def too_early(m: Map) -> None:
-    """Publish first; it is flushed last, and may be written back before."""
+    """Bug: publish first; the flag may be written back before its flush."""
     m.store_u64(64, 1)
     m.memcpy(0, b"\1" * 16)
     m.persist(64, 8)
 
 
 def torn(m: Map) -> None:
-    """Copy two words where a reader expects both or none."""
+    """Bug: copy two words that a reader expects to be atomic."""
     m.memcpy(0, b"\1" * 16)
 
 
 def in_one_line(m: Map) -> None:
-    """Rely on the order of stores to one line."""
+    """Correct: rely on the order of stores to one line."""
     m.store_u64(0, 1)
     m.store_u64(8, 1)
     m.persist(0, 16)
 
 
 def six_lines(m: Map) -> None:
-    """Persist six lines at once, then publish."""
+    """Correct: persist six lines with one call, then publish."""
     for line in range(6):
         m.store_u64(line * 64, 1)
     m.persist(0, 6 * 64)
@@ -111,7 +111,7 @@ def six_lines(m: Map) -> None:
 
 
 def five_of_six(m: Map) -> None:
-    """Persist all but one of six lines, then publish."""
+    """Bug: persist five of six lines, then publish."""
     for line in range(6):
         m.store_u64(line * 64, 1)
     m.persist(0, 5 * 64)
@@ -119,7 +119,7 @@ def five_of_six(m: Map) -> None:
 
 
 CASES = [
-    Case("persisted, published", False, right, published),
+    Case("persisted, published", False, correct, published),
     Case("never flushed", True, no_flush, published),
     Case("not drained", True, no_drain, published),
     Case("published too early", True, too_early, published),
@@ -130,16 +130,16 @@ CASES = [
 ]
 
 
-def events_of(workload: Callable[[Map], object]) -> list[Event]:
-    """Record a workload."""
+def record_events(workload: Callable[[Map], object]) -> list[Event]:
+    """Return the events of a workload."""
     recorder = RecordingMap(SIZE, Granularity.CACHE_LINE)
     recorder.begin()
     record(recorder, workload)
     return recorder.events
 
 
-def log_of(events: Iterable[Event], file: Path) -> Iterator[str]:
-    """Yield what pmreorder reads: a store for each unit, a flush for each range of lines, a fence for each drain."""
+def format_log(events: Iterable[Event], file: Path) -> Iterator[str]:
+    """Yield the lines of a pmreorder log: a store per unit, a flush per range of lines, a fence per drain."""
     yield "START"
     yield f"REGISTER_FILE;{file};{BASE:#x};{SIZE:#x};0x0"
     for event in events:
@@ -157,31 +157,31 @@ def log_of(events: Iterable[Event], file: Path) -> Iterator[str]:
 
 
 class Checker:
-    """What pmreorder calls for each image."""
+    """The consistency checker that pmreorder calls for each image."""
 
     def __init__(self, check: Callable[[Map], object]) -> None:
 
         def counted(m: Map, _count: int) -> None:
             check(m)
 
-        self._stage = Stage(SIZE, Granularity.CACHE_LINE, counted)
+        self._runner = CheckRunner(SIZE, Granularity.CACHE_LINE, counted)
         self.images: list[bytes] = []
         self.found = False
 
     def check_consistency(self, filename: str) -> int:
-        """Return 0 for an image that is right, as a program would."""
+        """Return 0 if the check accepts the image, as a checker program would."""
         image = bytearray(Path(filename).read_bytes())
         self.images.append(bytes(image))
         try:
-            self._stage.check(image, 0)
+            self._runner.check(image, 0)
         except AssertionError:
             self.found = True
             return 1
         return 0
 
 
-def row_of(case: Case, tool: str, images: int, distinct: int, found: bool, seconds: float) -> Row:
-    """Return what is told of one tool on one workload."""
+def make_row(case: Case, tool: str, images: int, distinct: int, found: bool, seconds: float) -> Row:
+    """Return the result of one tool on one workload."""
     verdict = ("found" if found else "MISSED") if case.bug else ("FALSE ALARM" if found else "passes")
     return {
         "workload": case.name,
@@ -194,8 +194,8 @@ def row_of(case: Case, tool: str, images: int, distinct: int, found: bool, secon
     }
 
 
-def ours(case: Case) -> Row:
-    """Explore; count the images as if nothing were wrong."""
+def run_explore(case: Case) -> Row:
+    """Run `explore` twice: for its verdict, and with a check that accepts everything to count the images."""
     start = time.process_time()
     found = False
     try:
@@ -205,31 +205,31 @@ def ours(case: Case) -> Row:
     seconds = time.process_time() - start
     images: list[bytes] = []
     explore(case.workload, lambda m: images.append(m[:]), size=SIZE)
-    return row_of(case, "explore", len(images), len(set(images)), found, seconds)
+    return make_row(case, "explore", len(images), len(set(images)), found, seconds)
 
 
-def theirs(case: Case, engine: str, folder: Path) -> Row:
-    """Let an engine of pmreorder go through the same events."""
-    import opscontext  # type: ignore[import-not-found] # of the checkout
+def run_pmreorder(case: Case, engine: str, folder: Path) -> Row:
+    """Run one engine of pmreorder on the same events and check."""
+    import opscontext  # type: ignore[import-not-found] # in the checkout
     import statemachine  # type: ignore[import-not-found]
     from loggingfacility import LoggingBase  # type: ignore[import-not-found]
 
     file, log = folder / "image", folder / "log"
     file.write_bytes(bytes(SIZE))
-    log.write_text("|".join(log_of(events_of(case.workload), file)))
+    log.write_text("|".join(format_log(record_events(case.workload), file)))
     checker = Checker(case.check)
     start = time.process_time()
-    random.seed(0)  # ReorderPartial takes three sequences at random
-    statemachine.State.trans_stores = []  # what an engine before has left
+    random.seed(0)  # ReorderPartial chooses three sequences at random
+    statemachine.State.trans_stores = []  # discard the state of the previous engine
     context = opscontext.OpsContext(str(log), checker, LoggingBase(), engine, None)
     machine = statemachine.StateMachine(statemachine.InitState(context))
     machine.run_all(*context.extract_operations())
     seconds = time.process_time() - start
-    return row_of(case, engine, len(checker.images), len(set(checker.images)), checker.found, seconds)
+    return make_row(case, engine, len(checker.images), len(set(checker.images)), checker.found, seconds)
 
 
-def table(rows: list[Row]) -> None:
-    """Print rows for people."""
+def print_table(rows: list[Row]) -> None:
+    """Print the rows as text, and a summary for each tool."""
     print(f"{'workload':<28}{'bug':<5}{'tool':<28}{'images':>8}{'distinct':>10}  {'':<12}{'ms of CPU':>9}")
     for row in rows:
         print(
@@ -238,16 +238,16 @@ def table(rows: list[Row]) -> None:
         )
     print()
     for tool in ("explore", *ENGINES):
-        mine = [row for row in rows if row["tool"] == tool]
-        bugs = sum(row["bug"] for row in mine)
-        found = sum(row["verdict"] == "found" for row in mine)
-        alarms = sum(row["verdict"] == "FALSE ALARM" for row in mine)
-        images, cost = sum(row["images"] for row in mine), sum(row["milliseconds"] for row in mine)
+        of_tool = [row for row in rows if row["tool"] == tool]
+        bugs = sum(row["bug"] for row in of_tool)
+        found = sum(row["verdict"] == "found" for row in of_tool)
+        alarms = sum(row["verdict"] == "FALSE ALARM" for row in of_tool)
+        images, cost = sum(row["images"] for row in of_tool), sum(row["milliseconds"] for row in of_tool)
         print(f"{tool:<28}{found} of {bugs} bugs, {alarms} false alarms, {images} images, {cost:.0f} ms of CPU")
 
 
 def main() -> None:
-    """Compare."""
+    """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkout", type=Path, help="the folder src/tools/pmreorder of PMDK's repository")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -259,12 +259,12 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for case in CASES:
-            rows.append(ours(case))
-            rows += [theirs(case, engine, Path(folder)) for engine in ENGINES]
+            rows.append(run_explore(case))
+            rows += [run_pmreorder(case, engine, Path(folder)) for engine in ENGINES]
     if options.json:
         print(json.dumps({"python": sys.version, "rows": rows}, indent=2))
     else:
-        table(rows)
+        print_table(rows)
 
 
 if __name__ == "__main__":

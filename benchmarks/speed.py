@@ -244,7 +244,8 @@ def bare_mapping(source: pmem2.Source, times: int) -> None:
     granularity, sharing = lib.PMEM2_GRANULARITY_PAGE, lib.PMEM2_SHARED
     for _ in range(times):
         handle = lib.guarded_map_alloc()
-        lib.guarded_map_new(handle, source._handle, granularity, 0, 0, sharing, READ_WRITE, ffi.NULL, 0, message)
+        request = ffi.new("struct map_request *", (granularity, 0, 0, sharing, READ_WRITE, ffi.NULL, 0))
+        lib.guarded_map_new(handle, source._handle, request, message)
         lib.guarded_map_close(handle, message)
         lib.guarded_map_drop(handle)
 

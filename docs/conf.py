@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How Sphinx builds the documentation: `nox -s docs`."""
+"""Sphinx configuration; `nox -s docs` builds the documentation."""
 
 import pmem2
 
@@ -21,7 +21,7 @@ suppress_warnings = ["myst.strikethrough"]
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
-default_role = "code"  # docstrings have `names` in single backticks
+default_role = "code"  # docstrings put `names` in single backticks
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 

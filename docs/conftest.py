@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Every Python block of the documentation is run, in order, page by page: `pytest docs`."""
+"""Runs every Python block of the documentation, in order, page by page: `pytest docs`."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from sybil import Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
-here = os.getcwd()
+START_FOLDER = os.getcwd()
 
 
 def installed(name: str) -> bool:
-    """Return whether a module that is too heavy to be required is here."""
+    """Return whether an optional module is installed."""
     return importlib.util.find_spec(name) is not None
 
 
 def setup(namespace: dict[str, Any]) -> None:
-    """Give each page an empty folder to work in."""
+    """Change to an empty folder for the page."""
     namespace["folder"] = folder = tempfile.TemporaryDirectory()
     namespace["installed"] = installed
     os.chdir(folder.name)
 
 
 def teardown(namespace: dict[str, Any]) -> None:
-    """Let go of what the page has left."""
-    os.chdir(here)
+    """Drop the objects of the page and remove its folder."""
+    os.chdir(START_FOLDER)
     folder = namespace["folder"]
     namespace.clear()
     gc.collect()
@@ -45,7 +45,7 @@ sessions.codeblock_parser = CodeBlockParser("pycon", PythonEvaluator())
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), sessions, SkipParser()],
     patterns=["*.md"],
-    # tests/test_crash_tutorial.py runs that page: its blocks are files, and tests that fail on purpose
+    # tests/explorer/test_tutorial.py runs crash-testing.md: its blocks are files and tests that fail on purpose
     excludes=["crash-testing.md", *([] if sys.platform == "win32" else ["windows.md"])],
     setup=setup,
     teardown=teardown,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* verdicts of the guards; 0 is success, a negative number is libpmem2's own code or -errno */
+/* return codes: 0 is success, a GUARD_* code a guard's error, a negative number libpmem2's own code or -errno */
 #define GUARD_CLOSED ...
 #define GUARD_RANGE ...
 #define GUARD_UNREADABLE ...
@@ -15,7 +15,7 @@
 
 void guarded_immortalize(uintptr_t address);
 int guarded_allocate(file_t file, size_t size);
-int memcmp(const void *a, const void *b, size_t n); /* the C library's, which is much faster than PyPy */
+int memcmp(const void *a, const void *b, size_t n); /* much faster than PyPy's comparison */
 
 struct guarded_source { size_t dax_size; size_t dax_alignment; file_t file; int writable; ...; };
 struct guarded_source *guarded_source_alloc(void);
@@ -47,9 +47,9 @@ struct guarded_map { uintptr_t address; size_t size; unsigned protection; enum p
                      uint64_t serial; ...; };
 struct guarded_map *guarded_map_alloc(void);
 int guarded_force_granularity_ignored(void);
-int guarded_map_new(struct guarded_map *m, struct guarded_source *s, int granularity, size_t offset, size_t length,
-                    enum pmem2_sharing_type sharing, unsigned protection,
-                    struct guarded_reservation *r, size_t reservation_offset, char *message);
+struct map_request { int granularity; size_t offset; size_t length; enum pmem2_sharing_type sharing;
+                     unsigned protection; struct guarded_reservation *reservation; size_t reservation_offset; };
+int guarded_map_new(struct guarded_map *m, struct guarded_source *s, const struct map_request *request, char *message);
 int guarded_map_from_existing(struct guarded_map *m, struct guarded_source *s, uintptr_t address, size_t length,
                               enum pmem2_granularity granularity, unsigned protection, char *message);
 int guarded_map_close(struct guarded_map *m, char *message);

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Persistent memory for Python: map a file or a DAX device, write to it, make what was written durable.
+"""Persistent memory for Python: map a file or a DAX device, write to it, make the writes durable.
 
-A `Source` is what is mapped, a `Config` says how, a `Map` is the result; `pmem2.open` takes all three steps at once:
+Map a `Source` as a `Config` says, and the result is a `Map`; `pmem2.open` takes all three steps at once:
 
     with pmem2.open("counter", "w+", size=4096) as m:
         m.store_u64(0, 42, persist=True)
 
-The binding of PMDK's libpmem2; see libpmem2(7).
+Python bindings for PMDK's libpmem2; see libpmem2(7).
 """
 
 from pmem2 import _ffi  # noqa: F401 # first: it explains a library that does not load

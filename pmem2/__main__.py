@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`python -m pmem2` is `pmem2`."""
+"""Run `pmem2` as `python -m pmem2`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""NumPy arrays, whose types hold Any: only here, so that it goes no further. NumPy is an optional extra."""
+"""NumPy arrays. NumPy types them with Any; this module keeps it from the others. NumPy is an optional extra."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Callable, SupportsIndex
 
 from pmem2._checks import as_size
 
@@ -12,28 +12,38 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import DTypeLike, NDArray
 
-    from pmem2._map import Map
-
 
 def view_as_array(
-    map: Map, dtype: DTypeLike, shape: SupportsIndex | tuple[SupportsIndex, ...] | None, offset: SupportsIndex
+    view: Callable[[int, int], memoryview],
+    size: int,
+    dtype: DTypeLike,
+    shape: SupportsIndex | tuple[SupportsIndex, ...] | None,
+    offset: SupportsIndex,
 ) -> NDArray[numpy.generic]:
-    """Return a part of *map* as an array; see `Map.as_array`."""
+    """Return a part of *size* bytes of memory as an array; see `Map.as_array`.
+
+    Args:
+        view: Returns the memory of a range (offset, length).
+        size: Bytes of memory.
+        dtype: The type of the items.
+        shape: The shape; `None` is one dimension of all whole items.
+        offset: The first item's place, in bytes.
+    """
     import numpy
 
-    kind = numpy.dtype(dtype)
-    if kind.hasobject:
-        raise TypeError(f"{kind!r} holds Python objects, which cannot live in a map")
-    if kind.itemsize == 0:
-        raise ValueError(f"{kind!r} has no size")
+    item = numpy.dtype(dtype)
+    if item.hasobject:
+        raise TypeError(f"dtype must not hold Python objects, got {item!r}")
+    if item.itemsize == 0:
+        raise ValueError(f"dtype must have a size, got {item!r}")
     start = as_size(offset, "offset")
     if shape is None:
-        dimensions: tuple[int, ...] = (max(map.size - start, 0) // kind.itemsize,)
+        dimensions: tuple[int, ...] = (max(size - start, 0) // item.itemsize,)
     elif isinstance(shape, tuple):
         dimensions = tuple(as_size(n, "shape") for n in shape)
     else:
         dimensions = (as_size(shape, "shape"),)
-    view = map.view(start, math.prod(dimensions) * kind.itemsize)
-    memory = numpy.asarray(view)  # stays read-only; ndarray itself would see through a read-only view
-    array: NDArray[numpy.generic] = numpy.ndarray(dimensions, kind, buffer=memory)
+    # asarray first: it keeps a read-only view read-only, while ndarray looks through it at the writable buffer.
+    memory = numpy.asarray(view(start, math.prod(dimensions) * item.itemsize))
+    array: NDArray[numpy.generic] = numpy.ndarray(dimensions, item, buffer=memory)
     return array

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""BadBlockContext: what the system knows to be unreadable in a source."""
+"""BadBlockContext: the unreadable parts of a source."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 import attrs
 
+from pmem2._checks import check_type
 from pmem2._enums import ErrorCode
 from pmem2._error_map import error_from_rc, new_error_buffer
 from pmem2._ffi import ffi, lib
@@ -15,8 +16,7 @@ from pmem2._resource import Resource, drop_attrs_init, own
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from pmem2._ffi import BadBlocksHandle
-    from pmem2._source import Source
+    from pmem2._ffi import BadBlocksHandle, SourceHandle
 
 
 @final
@@ -26,7 +26,7 @@ class BadBlock:
 
     Attributes:
         offset: Where it begins in the source, in bytes.
-        length: How long it is, in bytes.
+        length: Length in bytes.
     """
 
     offset: int
@@ -37,9 +37,9 @@ class BadBlock:
 @drop_attrs_init
 @attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
 class BadBlockContext(Resource):
-    """The bad blocks of a source, one after the other; made by `Source.bad_blocks`.
+    """An iterator over the bad blocks of a source; made by `Source.bad_blocks`.
 
-    Owns a descriptor of its own and may outlive its source. See pmem2_badblock_context_new(3).
+    It owns a descriptor and may outlive its source. See pmem2_badblock_context_new(3).
     """
 
     _handle: BadBlocksHandle
@@ -54,13 +54,13 @@ class BadBlockContext(Resource):
         raise TypeError("make a BadBlockContext with Source.bad_blocks()")
 
     @classmethod
-    def _from_source(cls, source: Source) -> BadBlockContext:
+    def _from_source(cls, source: SourceHandle, name: str) -> BadBlockContext:
         self = cls.__new__(cls)
         message = new_error_buffer()
         handle = own(lib.guarded_badblocks_alloc(), lib.guarded_badblocks_drop)
-        rc = lib.guarded_badblocks_new(handle, source._handle, message)
+        rc = lib.guarded_badblocks_new(handle, source, message)
         if rc:
-            asked = f"cannot look for bad blocks in {source!r}"
+            asked = f"cannot look for bad blocks in {name}"
             raise error_from_rc(rc, "pmem2_badblock_context_new", asked, message)
         self._handle = handle
         self._seen = set()
@@ -72,7 +72,7 @@ class BadBlockContext(Resource):
         return lib.guarded_badblocks_closed(self._handle) != 0
 
     def __iter__(self) -> Self:
-        """Return the context itself: it goes over the bad blocks once."""
+        """Return the context itself, which iterates once."""
         return self
 
     def __next__(self) -> BadBlock:
@@ -88,31 +88,30 @@ class BadBlockContext(Resource):
         if rc == ErrorCode.NO_BAD_BLOCK_FOUND:
             raise StopIteration
         if rc:
-            raise error_from_rc(rc, "pmem2_badblock_next", "cannot tell the next bad block", message)
+            raise error_from_rc(rc, "pmem2_badblock_next", "cannot read the next bad block", message)
         block = BadBlock(found.offset, found.length)  # pragma: no cover: nox -s nvdimm
         self._seen.add(block)  # pragma: no cover: nox -s nvdimm
         return block  # pragma: no cover: nox -s nvdimm
 
     def clear(self, block: BadBlock) -> None:
-        """Mend a bad block: what was in it is lost, and it reads as zeros. See pmem2_badblock_clear(3).
+        """Clear a bad block: its contents are lost, and it reads as zeros. See pmem2_badblock_clear(3).
 
         Args:
-            block: One that this context has produced: on an ordinary file libpmem2 would clear good data as well.
+            block: A block that this context has returned: on an ordinary file libpmem2 would clear good data too.
 
         Raises:
             TypeError: *block* is no BadBlock.
-            ValueError: This context has not produced it, or is closed.
+            ValueError: This context has not returned it, or is closed.
             OSError: The source is read-only (EBADF), or the system refused.
         """
-        if not isinstance(block, BadBlock):
-            raise TypeError(f"a BadBlock is needed, not {type(block).__name__}")
+        check_type(block, BadBlock, "block")
         if self.closed:
-            raise ValueError("cannot clear a bad block: the context is closed")
+            raise ValueError(f"cannot clear {block}: the context is closed")
         if block not in self._seen:
-            raise ValueError(f"{block} was not produced by this context, and clearing it would destroy good data")
+            raise ValueError(f"block must come from this context, got {block}; clearing it would destroy good data")
         message = new_error_buffer()  # pragma: no cover: nox -s nvdimm
-        lent = ffi.new("struct pmem2_badblock *", (block.offset, block.length))  # pragma: no cover: nox -s nvdimm
-        rc = lib.guarded_badblocks_clear(self._handle, lent, message)  # pragma: no cover: nox -s nvdimm
+        c_block = ffi.new("struct pmem2_badblock *", (block.offset, block.length))  # pragma: no cover: nox -s nvdimm
+        rc = lib.guarded_badblocks_clear(self._handle, c_block, message)  # pragma: no cover: nox -s nvdimm
         if rc:  # pragma: no cover: nox -s nvdimm
             raise error_from_rc(rc, "pmem2_badblock_clear", f"cannot clear {block}", message)
 

@@ -17,49 +17,50 @@ if TYPE_CHECKING:
 
 CHAR_ARRAY = ffi.typeof("char[]")
 UINT64_ARRAY = ffi.typeof("uint64_t[]")
-UINT64_FORMATS = {order + kind for order in ("", "@", "=", "<") for kind in "QL"}  # of 8 bytes, that is
+UINT64_FORMATS = {order + code for order in ("", "@", "=", "<") for code in "QL"}  # where an item has 8 bytes
 Range = tuple[SupportsIndex, SupportsIndex]
 Ranges = Union[Iterable[Range], "Buffer"]
 
 
 def borrow(data: Buffer, *, writable: bool = False) -> Borrowed:
-    """Return the bytes of *data*, to be given back by `ffi.release` or by a `with` block, whatever happens meanwhile.
+    """Borrow the bytes of *data*; give them back with `ffi.release` or a `with` block, on every path.
 
-    (A borrowed buffer that is left to the garbage collector can crash CPython.)
+    CPython's garbage collector can crash on a borrowed buffer that was not given back.
 
     Raises:
-        TypeError: *data* has no buffer, or a read-only one and it is to be *writable*.
+        TypeError: *data* is no buffer, or a read-only one where *writable* is asked for.
         BufferError: *data* is not C-contiguous.
     """
     try:
-        if not CPYTHON:  # pragma: no cover: PyPy lends what lies scattered too
-            with memoryview(data) as view:  # PyPy 8 keeps a bytearray from being resized until it is released
+        if not CPYTHON:  # pragma: no cover: PyPy borrows scattered memory too
+            with memoryview(data) as view:  # PyPy 8 refuses to resize a bytearray until the view is released
                 if not view.c_contiguous:
                     raise BufferError
         return ffi.from_buffer(CHAR_ARRAY, data, writable)
-    except (BufferError, TypeError, ValueError):  # which of them it is depends on the kind of the buffer
+    except (BufferError, TypeError, ValueError):  # the kind of buffer decides which
         with memoryview(data) as view:
             if writable and view.readonly:
-                raise TypeError("the buffer is read-only, and it is to be written") from None
-        raise BufferError("the data must be C-contiguous; make a copy of it first") from None
+                raise TypeError("buffer must be writable, got a read-only one") from None
+        raise BufferError("data must be C-contiguous: copy it first, for example with bytes()") from None
 
 
 def borrow_ranges(ranges: Ranges) -> Uint64Array:
-    """Return offset, length, offset, length, ... which the caller releases.
+    """Return *ranges* as the numbers offset, length, offset, length, ...; the caller releases them.
 
-    A C-contiguous buffer of unsigned 64-bit integers, of the shape (n, 2) or (2n,), is lent without a copy.
+    A C-contiguous buffer of unsigned 64-bit integers of the shape (n, 2) or (2n,) is borrowed without a copy.
 
     Raises:
         TypeError: *ranges* is not iterable, or a number is not an integer.
-        ValueError: A number is negative or too large, or there is one without its partner.
+        ValueError: A number is negative or too large, or the last offset has no length.
     """
     view = as_uint64_view(ranges)
     if view is not None:
         return ffi.from_buffer(UINT64_ARRAY, view)
     if ranges.__class__ in (list, tuple):
-        pairs = pack_pairs(list(cast("Iterable[Range]", ranges)))  # our own, which nobody changes meanwhile
-        if pairs is not None:
-            return pairs
+        # Copy: another thread may mutate the caller's list.
+        packed = pack_pairs(list(cast("Iterable[Range]", ranges)))
+        if packed is not None:
+            return packed
     numbers: list[int] = []
     add = numbers.append
     try:
@@ -73,24 +74,24 @@ def borrow_ranges(ranges: Ranges) -> Uint64Array:
     except OverflowError:
         for index, number in enumerate(numbers):
             as_size(number, "length" if index % 2 else "offset")
-        raise  # pragma: no cover: one of them is too large or negative, and that was told
+        raise  # pragma: no cover: as_size has raised
 
 
-def pack_pairs(ranges: list[Range]) -> Uint64Array | None:
-    """Return the numbers of a list of tuples of two ints; None if it is anything else.
+def pack_pairs(pairs: list[Range]) -> Uint64Array | None:
+    """Return the numbers of a list of tuples of two ints, `None` if an item is anything else.
 
-    That is what most callers have, and both ways are several times as fast as the general one.
+    Most callers pass such a list, and this is several times as fast as the general loop.
     """
-    numbers = ffi.new(UINT64_ARRAY, 2 * len(ranges))
+    numbers = ffi.new(UINT64_ARRAY, 2 * len(pairs))
     if not CPYTHON:  # pragma: no cover: PyPy's objects have no address
-        return pack_pairs_pypy(ranges, numbers)
-    return numbers if lib.guarded_pack_pairs(id(ranges), numbers, len(ranges)) else None
+        return pack_pairs_pypy(pairs, numbers)
+    return numbers if lib.guarded_pack_pairs(id(pairs), numbers, len(pairs)) else None
 
 
-def pack_pairs_pypy(ranges: list[Range], numbers: Uint64Array) -> Uint64Array | None:  # pragma: no cover: PyPy
-    """Return the numbers, in words that PyPy compiles well."""
+def pack_pairs_pypy(pairs: list[Range], numbers: Uint64Array) -> Uint64Array | None:  # pragma: no cover: PyPy
+    """Store the numbers of *pairs* in *numbers* with statements that PyPy compiles well."""
     index = 0
-    for pair in ranges:
+    for pair in pairs:
         if pair.__class__ is not tuple or len(pair) != 2:
             return None
         offset, length = pair
@@ -105,7 +106,7 @@ def pack_pairs_pypy(ranges: list[Range], numbers: Uint64Array) -> Uint64Array | 
 
 
 def as_uint64_view(ranges: Ranges) -> memoryview | None:
-    """Return a view of *ranges* if that is a buffer which C can read as it is."""
+    """Return a view of *ranges* if C can read the buffer as it is, else `None`."""
     try:
         view = memoryview(cast("Buffer", ranges))
     except TypeError:
@@ -113,18 +114,18 @@ def as_uint64_view(ranges: Ranges) -> memoryview | None:
     if view.format not in UINT64_FORMATS or view.itemsize != 8 or not view.c_contiguous:
         return None
     if view.ndim == 1 and view.nbytes % 16:
-        raise ValueError(f"{view.nbytes // 8} numbers are no pairs of offset and length")
-    pairs = view.ndim == 1 or (view.ndim == 2 and view.shape is not None and view.shape[1] == 2)
-    return view if pairs else None
+        raise ValueError(f"ranges must be pairs of offset and length, got {view.nbytes // 8} numbers")
+    is_pairs = view.ndim == 1 or (view.ndim == 2 and view.shape is not None and view.shape[1] == 2)
+    return view if is_pairs else None
 
 
 def merge_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return ranges in order, those that touch as one."""
-    result: list[tuple[int, int]] = []
+    """Return *ranges* in order of their offsets, with those that touch or overlap merged."""
+    merged: list[tuple[int, int]] = []
     for offset, length in sorted(ranges):
-        if result and offset <= sum(result[-1]):
-            low = result[-1][0]
-            result[-1] = low, max(sum(result[-1]), offset + length) - low
+        if merged and offset <= sum(merged[-1]):
+            low = merged[-1][0]
+            merged[-1] = low, max(sum(merged[-1]), offset + length) - low
         else:
-            result.append((offset, length))
-    return result
+            merged.append((offset, length))
+    return merged

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Argument validation: numbers and flags are checked before C sees them."""
+"""Argument validation: every type, number and flag is checked before it reaches C."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ SIZE_MAX = 2**64 - 1
 FILE_SIZE_MAX = 2**63 - 1
 
 NO_FLAGS = MemFlag(0)
+# libpmem2 accepts these pairs and ignores one of the two flags.
 CONFLICTING_FLAGS = (
     MemFlag.NONTEMPORAL | MemFlag.TEMPORAL,
     MemFlag.WC | MemFlag.WB,
     MemFlag.NONTEMPORAL | MemFlag.NOFLUSH,
     MemFlag.WC | MemFlag.NOFLUSH,
 )
+ALL_FLAGS = sum(MemFlag)
 VALID_FLAGS = {
-    flags for flags in range(sum(MemFlag) + 1) if not any(flags & int(both) == int(both) for both in CONFLICTING_FLAGS)
+    flags for flags in range(ALL_FLAGS + 1) if not any(flags & int(pair) == int(pair) for pair in CONFLICTING_FLAGS)
 }
+
+
+def check_type(value: object, kind: type, name: str) -> None:
+    """Raise TypeError unless *value* is an instance of *kind*."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
 
 
 def as_int(value: SupportsIndex, name: str) -> int:
@@ -38,24 +46,24 @@ def as_int(value: SupportsIndex, name: str) -> int:
 
 
 def int_repr(number: int) -> str:
-    """Return a number as text: Python itself refuses to write one of thousands of digits in decimal."""
+    """Return *number* as text: decimal, or hexadecimal where Python refuses to print so many digits."""
     return str(number) if number.bit_length() <= 128 else f"{number:#x}"
 
 
-def as_size(value: SupportsIndex, name: str, maximum: int = SIZE_MAX) -> int:
-    """Return *value* as an int from 0 to *maximum*.
+def as_size(value: SupportsIndex, name: str, maximum: int = SIZE_MAX, minimum: int = 0) -> int:
+    """Return *value* as an int from *minimum* to *maximum*.
 
     Raises:
         TypeError: *value* is a bool or not an integer.
-        ValueError: *value* is negative or too large.
+        ValueError: *value* is too small or too large.
     """
-    if type(value) is int and 0 <= value <= maximum:  # what nearly always comes
+    if type(value) is int and minimum <= value <= maximum:  # fast path
         return value
     number = as_int(value, name)
-    if number < 0:
-        raise ValueError(f"{name} must not be negative, and {int_repr(number)} is")
+    if number < minimum:
+        raise ValueError(f"{name} must be >= {minimum}, got {int_repr(number)}")
     if number > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, and {int_repr(number)} is not")
+        raise ValueError(f"{name} must be <= {maximum}, got {int_repr(number)}")
     return number
 
 
@@ -66,20 +74,21 @@ def as_positive(value: SupportsIndex, name: str, maximum: int = SIZE_MAX) -> int
         TypeError: *value* is a bool or not an integer.
         ValueError: *value* is 0, negative or too large.
     """
-    number = as_size(value, name, maximum)
-    if number == 0:
-        raise ValueError(f"{name} must not be 0")
-    return number
+    return as_size(value, name, maximum, minimum=1)
 
 
 def check_mem_flags(value: SupportsIndex) -> int:
-    """Return *value* as flags of a copy.
+    """Return *value* as the flags of a copy.
 
     Raises:
-        TypeError: It is not an integer.
-        ValueError: The flags exclude each other, or are unknown.
+        TypeError: *value* is not an integer.
+        ValueError: Two flags exclude each other, or a bit is no flag.
     """
     flags = as_int(value, "flags")
-    if flags not in VALID_FLAGS:
-        raise ValueError(f"flags {flags:#x} exclude each other, or are unknown; combine MemFlag")
-    return flags
+    if flags in VALID_FLAGS:
+        return flags
+    if not 0 <= flags <= ALL_FLAGS:
+        raise ValueError(f"flags must be a combination of MemFlag, got {flags:#x}")
+    conflict = next(pair for pair in CONFLICTING_FLAGS if flags & int(pair) == int(pair))
+    first, second = (flag.name for flag in MemFlag if flag in conflict)
+    raise ValueError(f"flags must not combine {first} and {second}, got {flags:#x}")

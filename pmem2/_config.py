@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Config: how a source is to be mapped."""
+"""Config: how to map a source, and the validation of its fields."""
 
 from __future__ import annotations
 
@@ -12,113 +12,113 @@ from pmem2._enums import ErrorCode, Granularity, Protection, Sharing
 from pmem2._error_map import HINTS, make_pmem2_error
 from pmem2._reservation import VMReservation
 
-EVERY_PROTECTION = Protection.READ | Protection.WRITE | Protection.EXEC
+ALL_PROTECTION = Protection.READ | Protection.WRITE | Protection.EXEC
 
 
 def config_error(code: ErrorCode, setter: str, found: str) -> Exception:
-    """Return what the setter of libpmem2 would have raised."""
-    return make_pmem2_error(code, f"pmem2_config_set_{setter}", "cannot make this Config", found, HINTS.get(code, ""))
+    """Return the error of the libpmem2 setter that refuses this value."""
+    return make_pmem2_error(code, f"pmem2_config_set_{setter}", "invalid Config", found, HINTS.get(code, ""))
 
 
-def granularity(value: SupportsIndex | None) -> Granularity | None:
-    """Convert what a caller gave as a granularity; `None` stays unset."""
+def to_granularity(value: SupportsIndex | None) -> Granularity | None:
+    """Convert a required granularity; `None` leaves it unset."""
     if value is None:
         return None
     number = as_int(value, "required_granularity")
     try:
         return Granularity(number)
     except ValueError:
-        raise config_error(
-            ErrorCode.GRANULARITY_NOT_SUPPORTED,
-            "required_store_granularity",
-            f"{int_repr(number)} is no granularity; use Granularity.BYTE, CACHE_LINE or PAGE",
-        ) from None
+        found = f"required_granularity must be Granularity.BYTE, CACHE_LINE or PAGE, got {int_repr(number)}"
+        raise config_error(ErrorCode.GRANULARITY_NOT_SUPPORTED, "required_store_granularity", found) from None
 
 
-def sharing(value: SupportsIndex) -> Sharing:
-    """Convert what a caller gave as a sharing."""
+def to_sharing(value: SupportsIndex) -> Sharing:
+    """Convert a sharing."""
     number = as_int(value, "sharing")
     try:
         return Sharing(number)
     except ValueError:
-        raise config_error(ErrorCode.INVALID_SHARING_VALUE, "sharing", f"{int_repr(number)} is no sharing") from None
+        found = f"sharing must be Sharing.SHARED or PRIVATE, got {int_repr(number)}"
+        raise config_error(ErrorCode.INVALID_SHARING_VALUE, "sharing", found) from None
 
 
-def protection(value: SupportsIndex | None) -> Protection | None:
-    """Convert what a caller gave as a protection; `None` stays open until mapping."""
+def to_protection(value: SupportsIndex | None) -> Protection | None:
+    """Convert a protection; `None` stays open until mapping."""
     if value is None:
         return None
     number = as_int(value, "protection")
-    if number & ~int(EVERY_PROTECTION):
-        raise config_error(ErrorCode.INVALID_PROT_FLAG, "protection", f"{number:#x} is no protection")
+    if number & ~int(ALL_PROTECTION):
+        found = f"protection must be a combination of Protection, got {number:#x}"
+        raise config_error(ErrorCode.INVALID_PROT_FLAG, "protection", found)
     return Protection(number)
 
 
-def offset(value: SupportsIndex) -> int:
-    """Convert what a caller gave as an offset."""
+def to_offset(value: SupportsIndex) -> int:
+    """Convert an offset in the source."""
     number = as_int(value, "offset")
     if number > FILE_SIZE_MAX:
-        raise config_error(ErrorCode.OFFSET_OUT_OF_RANGE, "offset", f"the offset {int_repr(number)} is beyond any file")
+        found = f"offset must be <= {FILE_SIZE_MAX}, got {int_repr(number)}"
+        raise config_error(ErrorCode.OFFSET_OUT_OF_RANGE, "offset", found)
     return as_size(number, "offset")
 
 
-def length(value: SupportsIndex | None) -> int | None:
-    """Convert what a caller gave as a length; `None` is the rest of the source."""
+def to_length(value: SupportsIndex | None) -> int | None:
+    """Convert a length; `None` is the rest of the source."""
     if value is None:
         return None
     number = as_size(value, "length")
     if number == 0:
-        raise ValueError("length must not be 0; None is the rest of the source")
+        raise ValueError("length must be >= 1, got 0; None maps to the end of the source")
     return number
 
 
-def reservation_offset(value: SupportsIndex) -> int:
-    """Convert what a caller gave as an offset into a reservation."""
+def to_reservation_offset(value: SupportsIndex) -> int:
+    """Convert an offset in the reservation."""
     return as_size(value, "reservation_offset")
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Config:
-    """How a source is to be mapped: a value, to be compared, hashed, and changed with `attrs.evolve`.
+    """How to map a source: a value that can be compared, hashed, and changed with `attrs.evolve`.
 
-    What libpmem2's setters refuse is refused here; what depends on the source, when it is mapped.
-    See pmem2_config_new(3) and the pages of its setters.
+    A value that libpmem2's setters refuse is refused here. The rest depends on the source and is checked when it is
+    mapped. See pmem2_config_new(3) and the man pages of its setters.
 
     Attributes:
-        required_granularity: The coarsest `Granularity` that will do; the map gets the best there is. `None` leaves it
-            unset, and mapping then fails.
-        offset: Where in the source the map begins, in bytes; a multiple of its alignment.
-        length: How long the map is, in bytes; `None` is to the end of the source.
+        required_granularity: The coarsest acceptable `Granularity`; the map gets the finest available. `None` leaves it
+            unset, and mapping fails.
+        offset: Where the map begins in the source, in bytes; a multiple of the source's alignment.
+        length: Length of the map in bytes; `None` is to the end of the source.
         sharing: Whether stores reach the source.
-        protection: What the map is for; `None` is what the descriptor allows.
+        protection: What the map may be used for; `None` is what the descriptor allows.
         reservation: Where in memory to map; `None` lets the system choose.
         reservation_offset: Where in the reservation, in bytes.
 
     Raises:
-        TypeError: A field of a wrong type.
-        ValueError: A negative number, a number too large, a length of 0, a closed reservation, a reservation_offset
-            past the end of the reservation.
+        TypeError: A field has a wrong type.
+        ValueError: A number is negative or too large, the length is 0, the reservation is closed, or
+            *reservation_offset* is past its end.
         GranularityNotSupportedError: *required_granularity* is no granularity.
         OffsetOutOfRangeError: *offset* is 2**63 or more.
         InvalidSharingValueError: *sharing* is no sharing.
         InvalidProtFlagError: *protection* has other bits.
     """
 
-    required_granularity: Optional[Granularity] = attrs.field(default=Granularity.PAGE, converter=granularity)
-    offset: int = attrs.field(default=0, converter=offset)
-    length: Optional[int] = attrs.field(default=None, converter=length)
-    sharing: Sharing = attrs.field(default=Sharing.SHARED, converter=sharing)
-    protection: Optional[Protection] = attrs.field(default=None, converter=protection)
+    required_granularity: Optional[Granularity] = attrs.field(default=Granularity.PAGE, converter=to_granularity)
+    offset: int = attrs.field(default=0, converter=to_offset)
+    length: Optional[int] = attrs.field(default=None, converter=to_length)
+    sharing: Sharing = attrs.field(default=Sharing.SHARED, converter=to_sharing)
+    protection: Optional[Protection] = attrs.field(default=None, converter=to_protection)
     reservation: Optional[VMReservation] = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(VMReservation))
     )
-    reservation_offset: int = attrs.field(default=0, converter=reservation_offset)
+    reservation_offset: int = attrs.field(default=0, converter=to_reservation_offset)
 
     def __attrs_post_init__(self) -> None:
-        """Check what two fields decide together."""
+        """Check the two fields that depend on each other."""
         if self.reservation is not None and self.reservation_offset > self.reservation.size:
             raise ValueError(
-                f"reservation_offset {self.reservation_offset} is past the end of the reservation, "
-                f"which has {self.reservation.size} bytes"
+                f"reservation_offset must be <= {self.reservation.size}, the size of the reservation, "
+                f"got {self.reservation_offset}"
             )

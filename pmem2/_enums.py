@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The numbers of libpmem2.h under Python names; every value comes from the compiled module."""
+"""The constants of libpmem2.h under Python names; every value comes from the compiled module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pmem2._ffi import lib
 
 
 class Granularity(enum.IntEnum):
-    """How much memory a store makes durable at a time: the smaller, the better; see libpmem2(7)."""
+    """The unit in which stores become durable: the finer, the better; see libpmem2(7)."""
 
     BYTE = lib.PMEM2_GRANULARITY_BYTE
     """A store is durable once visible: the platform flushes its caches on power failure (eADR)."""
@@ -20,7 +20,7 @@ class Granularity(enum.IntEnum):
 
 
 class Sharing(enum.IntEnum):
-    """Who sees what is stored through a mapping; see pmem2_config_set_sharing(3)."""
+    """Whether stores through a mapping reach the source; see pmem2_config_set_sharing(3)."""
 
     SHARED = lib.PMEM2_SHARED
     """Stores reach the source and every other mapping of it."""
@@ -29,7 +29,7 @@ class Sharing(enum.IntEnum):
 
 
 class Protection(enum.IntFlag):
-    """What a mapping may be used for; see pmem2_config_set_protection(3)."""
+    """The permitted uses of a mapping; see pmem2_config_set_protection(3)."""
 
     NONE = lib.PMEM2_PROT_NONE
     READ = lib.PMEM2_PROT_READ
@@ -43,7 +43,7 @@ class MemFlag(enum.IntFlag):
     NODRAIN = lib.PMEM2_F_MEM_NODRAIN
     """Flush, but leave the drain to a later call."""
     NONTEMPORAL = lib.PMEM2_F_MEM_NONTEMPORAL
-    """Store past the caches: best for large copies that are not read again soon."""
+    """Store past the caches; best for large copies that are not read again soon."""
     TEMPORAL = lib.PMEM2_F_MEM_TEMPORAL
     """Store through the caches."""
     WC = lib.PMEM2_F_MEM_WC

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From a C return value to the exception that tells a user what to do."""
+"""Return codes of C functions become exceptions here, with a hint that says what to do."""
 
 from __future__ import annotations
 
@@ -19,21 +19,18 @@ if TYPE_CHECKING:
 
 GUARD_ERRORS: dict[int, tuple[type[Exception], str]] = {
     lib.GUARD_CLOSED: (ValueError, "it is closed"),
-    lib.GUARD_RANGE: (ValueError, "that lies outside"),
+    lib.GUARD_RANGE: (ValueError, "the range is outside"),
     lib.GUARD_UNREADABLE: (TypeError, "it was mapped without READ"),
     lib.GUARD_UNWRITABLE: (TypeError, "it was mapped without WRITE"),
     lib.GUARD_INACCESSIBLE: (TypeError, "it was mapped with neither READ nor WRITE"),
     lib.GUARD_UNALIGNED: (ValueError, "the address is not a multiple of 8"),
-    lib.GUARD_BUSY: (BufferError, "another thread is inside an operation of it; close it once that has returned"),
+    lib.GUARD_BUSY: (BufferError, "another thread is inside an operation of it; close it after that has returned"),
     lib.GUARD_EXPORTED: (BufferError, "views or arrays of it are alive; release or delete them first"),
-    lib.GUARD_WRONG_RESERVATION: (
-        ValueError,
-        "that map does not lie in this reservation, or the reservation is closed",
-    ),
+    lib.GUARD_WRONG_RESERVATION: (ValueError, "the map lies outside this reservation, or the reservation is closed"),
     lib.GUARD_OVERFLOW: (BufferError, "too many views or operations of it are alive at once"),
 }
 
-# Some failing paths of libpmem2 write no text, so that an older one, of another call, is still there.
+# Some failing paths of libpmem2 write no text; the buffer then still holds that of an earlier call.
 CODES_WITHOUT_MESSAGE = {
     ErrorCode.INVALID_FILE_HANDLE,
     ErrorCode.INVALID_FILE_TYPE,
@@ -44,15 +41,15 @@ CODES_WITHOUT_MESSAGE = {
 }
 
 if sys.platform == "win32":
-    CODES_WITHOUT_MESSAGE.add(ErrorCode.IO_FAIL)  # there the guards themselves read and write
+    CODES_WITHOUT_MESSAGE.add(ErrorCode.IO_FAIL)  # the guards read and write there, not libpmem2
 
 HINTS: dict[int, str] = {
     ErrorCode.NOSUPP: "ordinary files and anonymous memory have no NVDIMM behind them",
-    ErrorCode.INVALID_FILE_HANDLE: "pass one that is open for reading, or for reading and writing",
+    ErrorCode.INVALID_FILE_HANDLE: "pass a descriptor that is open for reading, or for reading and writing",
     ErrorCode.INVALID_FILE_TYPE: "pass a regular file or a DAX device",
     ErrorCode.MAP_RANGE: "choose an offset and a length inside the source, or make the file larger first",
-    ErrorCode.MAPPING_EXISTS: "choose another place, or let the system choose one",
-    ErrorCode.GRANULARITY_NOT_SET: "give the Config a required_granularity; PAGE takes whatever there is",
+    ErrorCode.MAPPING_EXISTS: "choose another address, or let the system choose one",
+    ErrorCode.GRANULARITY_NOT_SET: "give the Config a required_granularity; PAGE accepts every medium",
     ErrorCode.OFFSET_OUT_OF_RANGE: "no file is larger than 2**63 - 1 bytes",
     ErrorCode.OFFSET_UNALIGNED: "use a multiple of Source.alignment",
     ErrorCode.LENGTH_UNALIGNED: "use a multiple of Source.alignment, or None for the rest of the source",
@@ -60,70 +57,69 @@ HINTS: dict[int, str] = {
     ErrorCode.INVALID_SHARING_VALUE: "use Sharing.SHARED or Sharing.PRIVATE",
     ErrorCode.INVALID_PROT_FLAG: "combine Protection.READ, WRITE and EXEC",
     ErrorCode.SRC_DEVDAX_PRIVATE: "map the device SHARED",
-    ErrorCode.MAPPING_NOT_FOUND: "list(reservation) gives the maps that lie in it",
-    ErrorCode.ADDRESS_UNALIGNED: "use a multiple of the page size, or of the alignment of the device",
-    ErrorCode.DAX_REGION_NOT_FOUND: "only files and devices on persistent memory have one",
-    ErrorCode.CANNOT_READ_BOUNDS: "this needs root on most systems",
+    ErrorCode.MAPPING_NOT_FOUND: "list(reservation) returns the maps that lie in it",
+    ErrorCode.ADDRESS_UNALIGNED: "use a multiple of the page size, or of the device's alignment",
+    ErrorCode.DAX_REGION_NOT_FOUND: "only files and devices on persistent memory have a region",
+    ErrorCode.CANNOT_READ_BOUNDS: "run it as root, which most systems require",
     ErrorCode.LENGTH_OUT_OF_RANGE: "stay inside the source or the reservation",
     ErrorCode.NO_ACCESS: "open the file for reading and writing, or ask for protection=Protection.READ",
     ErrorCode.VM_RESERVATION_NOT_EMPTY: "close the maps in it first",
     ErrorCode.MAP_EXISTS: "close the other Map of that memory first",
-    ErrorCode.FILE_HANDLE_NOT_SET: "only a source made from a file or a handle has one, and only on Windows",
-    ErrorCode.FILE_DESCRIPTOR_NOT_SET: "only a source made from a file or a descriptor has one, and none on Windows",
+    ErrorCode.FILE_HANDLE_NOT_SET: "only a source of a file on Windows has a handle",
+    ErrorCode.FILE_DESCRIPTOR_NOT_SET: "only a source of a file has a descriptor, and no source on Windows",
     ErrorCode.SOURCE_TYPE_NOT_SUPPORTED: "make the source from a file or a device",
     ErrorCode.IO_FAIL: "the medium has a bad block there: see Source.bad_blocks()",
 }
 
-# What the system says of a bad block is true of something else in most other places.
+# errno texts that mislead here.
 ERRNO_HINTS: dict[tuple[str, int], str] = {
     ("pmem2_source_pwrite_mcsafe", errno.EFAULT): (
-        "; most likely the medium has a bad block there that the kernel cannot mend by writing: "
+        "; most likely the medium has a bad block there that the kernel cannot repair by writing: "
         "see Source.bad_blocks(), which can clear it"
     ),
-    ("pmem2_badblock_clear", errno.ENXIO): "; the platform has no way to mend it: leave that part of the device unused",
+    ("pmem2_badblock_clear", errno.ENXIO): "; the platform cannot clear it: leave that part of the device unused",
 }
-
 
 CHAR_ARRAY = ffi.typeof("char[]")
 MESSAGE_SIZE = lib.GUARD_MESSAGE_SIZE
 
 
 def new_error_buffer() -> CharArray:
-    """Return room for the error text of one call."""
+    """Return a buffer for libpmem2's error text of one call."""
     return ffi.new(CHAR_ARRAY, MESSAGE_SIZE)
 
 
-def make_pmem2_error(code: int, function: str, asked: str, found: str, advice: str = "") -> errors.Pmem2Error:
+def make_pmem2_error(code: int, function: str, asked: str, found: str, hint: str = "") -> errors.Pmem2Error:
     """Return the exception for one of libpmem2's own codes."""
     kind = errors.BY_CODE.get(code, errors.Pmem2Error)
     known = ErrorCode(code) if code in errors.BY_CODE else code
-    text = f"{asked}: {found}; {advice}" if advice else f"{asked}: {found}"
+    text = f"{asked}: {found}; {hint}" if hint else f"{asked}: {found}"
     return kind(known, text, function)
 
 
 def error_from_rc(
-    code: int, function: str, asked: str, message: CharArray | None = None, advice: Mapping[int, str] = HINTS
+    rc: int, function: str, asked: str, message: CharArray | None = None, hints: Mapping[int, str] = HINTS
 ) -> Exception:
-    """Return the exception for what a C function returned.
+    """Return the exception for the return code of a C function.
 
     Args:
-        code: A guard's verdict (positive), one of libpmem2's codes, or -errno.
+        rc: An error of a guard (positive), one of libpmem2's codes, or -errno.
         function: The C function.
-        asked: What was to be done, as the beginning of a sentence.
-        message: libpmem2's own text, read on the failing thread.
-        advice: What to do about each code.
+        asked: What was asked for, as the beginning of a sentence.
+        message: libpmem2's own text, copied on the thread that failed.
+        hints: What to do about each code.
     """
-    if code > 0:
-        kind, found = GUARD_ERRORS[code]
+    if rc > 0:
+        kind, found = GUARD_ERRORS[rc]
         return kind(f"{asked}: {found}")
-    if code > ErrorCode.UNKNOWN:
-        return OSError(-code, f"{asked}: {os.strerror(-code)}{ERRNO_HINTS.get((function, -code), '')}")
-    text = "" if message is None or code in CODES_WITHOUT_MESSAGE else ffi.string(message).decode(errors="replace")
-    meaning = errors.BY_CODE.get(code, errors.Pmem2Error).__doc__ or ""
-    return make_pmem2_error(code, function, asked, text or sentence_fragment(meaning), advice.get(code, ""))
+    if rc > ErrorCode.UNKNOWN:
+        return OSError(-rc, f"{asked}: {os.strerror(-rc)}{ERRNO_HINTS.get((function, -rc), '')}")
+    text = "" if message is None or rc in CODES_WITHOUT_MESSAGE else ffi.string(message).decode(errors="replace")
+    meaning = errors.BY_CODE.get(rc, errors.Pmem2Error).__doc__ or ""
+    return make_pmem2_error(rc, function, asked, text or sentence_fragment(meaning), hints.get(rc, ""))
 
 
-def sentence_fragment(sentence: str) -> str:
+def sentence_fragment(docstring: str) -> str:
     """Return the first line of a docstring as the middle of a sentence."""
-    first = sentence.splitlines()[0].rstrip(".")
+    first = docstring.splitlines()[0].rstrip(".")
     return first[:1].lower() + first[1:]

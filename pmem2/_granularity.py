@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Why a source does not give the granularity that a Config requires: the error that most newcomers meet first."""
+"""The granularity of a map: PMEM2_FORCE_GRANULARITY, and why a source gives no finer one."""
 
 from __future__ import annotations
 
@@ -17,57 +17,69 @@ GRANULARITY_BY_NAME = {
     "CACHELINE": Granularity.CACHE_LINE,
     "PAGE": Granularity.PAGE,
 }
+PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
-def forced() -> Granularity | None:
-    """Return the granularity that the environment claims, `None` for none.
+def force_granularity_text() -> str | None:
+    """Return the value of PMEM2_FORCE_GRANULARITY; libpmem2 does not read it on Windows."""
+    return None if sys.platform == "win32" else os.environ.get(FORCE_GRANULARITY_ENV)
+
+
+def forced_granularity() -> Granularity | None:
+    """Return the granularity that the environment forces, `None` if it forces none."""
+    text = force_granularity_text()
+    return None if text is None else GRANULARITY_BY_NAME.get(text.upper())
+
+
+def warn_if_ignored() -> None:
+    """Warn, at the line that called pmem2, if libpmem2 ignores the value of PMEM2_FORCE_GRANULARITY.
 
     Warns:
-        RuntimeWarning: The variable is set to what libpmem2 silently ignores.
+        RuntimeWarning: The value is no granularity.
     """
-    text = (
-        None if sys.platform == "win32" else os.environ.get(FORCE_GRANULARITY_ENV)
-    )  # which libpmem2 does not read on Windows
-    if text is None:
-        return None
-    claim = GRANULARITY_BY_NAME.get(text.upper())
-    if claim is None:
+    text = force_granularity_text()
+    if text is not None and forced_granularity() is None:
         names = ", ".join(GRANULARITY_BY_NAME)
-        warnings.warn(
-            f"{FORCE_GRANULARITY_ENV}={text!r} is ignored by libpmem2, which knows {names}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    return claim
+        message = f"libpmem2 ignores {FORCE_GRANULARITY_ENV}={text!r}: use {names}"
+        warnings.warn(message, RuntimeWarning, stacklevel=caller_stacklevel())
+
+
+def caller_stacklevel() -> int:
+    """Return the `stacklevel` with which the caller of this function blames the first frame outside pmem2."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def explain_granularity(available: Granularity) -> str:
-    """Return why a shared map of a file has the granularity that it has."""
-    if forced() is available:
+    """Return why a shared map of a file has the granularity *available*."""
+    if forced_granularity() is available:
         return f"{FORCE_GRANULARITY_ENV} forces it"
     if available is Granularity.BYTE:
         return "it is on DAX, and the platform flushes its caches on power failure (eADR)"
     if available is Granularity.CACHE_LINE:
         return "it is on DAX, but the platform does not flush its caches on power failure (no eADR)"
     if sys.platform == "win32":
-        return "it is not on a DAX volume, so that stores go through the page cache"
+        return "it is not on a DAX volume, so stores go through the page cache"
     else:
         return (
             "it is not on a file system mounted with DAX, or the kernel refuses MAP_SYNC, "
-            "so that stores go through the page cache"
+            "so stores go through the page cache"
         )
 
 
 def granularity_error(asked: str, required: Granularity, available: Granularity) -> Exception:
-    """Return the exception for a source that gives only *available* where *required* was asked for."""
-    if forced() is available:
-        advice = f"unset {FORCE_GRANULARITY_ENV}"
+    """Return the exception for a source that gives only *available* where the Config requires *required*."""
+    if forced_granularity() is available:
+        hint = f"unset {FORCE_GRANULARITY_ENV}"
     elif available is Granularity.CACHE_LINE:
-        advice = "require Granularity.CACHE_LINE and persist() what must survive"
+        hint = "require Granularity.CACHE_LINE, and persist() what must survive"
     else:
-        advice = (
+        hint = (
             "require Granularity.PAGE, which works on every file (persist() then writes pages back), or put the file "
             "on persistent memory mounted with -o dax"
         )
-    found = f"{required.name} granularity is required, but it gives {available.name}: {explain_granularity(available)}"
-    return make_pmem2_error(ErrorCode.GRANULARITY_NOT_SUPPORTED, "pmem2_map_new", asked, found, advice)
+    found = f"the Config requires {required.name} granularity, but it gives {available.name}: "
+    found += explain_granularity(available)
+    return make_pmem2_error(ErrorCode.GRANULARITY_NOT_SUPPORTED, "pmem2_map_new", asked, found, hint)

@@ -6,25 +6,23 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack
-from typing import Literal, NamedTuple, Optional, SupportsIndex, Union
+from typing import Literal, NamedTuple, Optional, SupportsIndex
 
 import attrs
 
-from pmem2._checks import FILE_SIZE_MAX, as_positive
+from pmem2._checks import FILE_SIZE_MAX, as_positive, check_type
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._error_map import HINTS, make_pmem2_error
-from pmem2._ffi import lib
-from pmem2._files import OPEN_FLAGS
-from pmem2._map import Map
-from pmem2._map_create import READ_WRITE
+from pmem2._files import OPEN_FLAGS, allocate
+from pmem2._map import READ_WRITE, Map, check_mappable
 from pmem2._source import Source, StrOrBytesPath
 
 Mode = Literal["r", "r+", "w+", "x+", "c"]
 
 
 class ModeSpec(NamedTuple):
-    """What a mode means."""
+    """The sharing and protection of a mode, and how it opens the file."""
 
     writable: bool
     sharing: Sharing
@@ -44,85 +42,77 @@ MODES = {
 def open(
     path: StrOrBytesPath, mode: Mode = "r+", *, size: Optional[SupportsIndex] = None, config: Config = Config()
 ) -> Map:
-    """Open a file or a DAX device and map it; the file itself is closed again.
+    """Open a file or a DAX device, map it, and close the file again.
 
     Args:
         path: The file.
-        mode: As `numpy.memmap`: "r" read only, "r+" read and write, "w+" create or truncate, "x+" create a file that
-            does not exist yet, "c" copy on write: writable in memory, and the file stays as it is.
-        size: Bytes, for "w+" and "x+" only: the file gets them on disk, so that no store can fail for lack of space.
+        mode: As `numpy.memmap`: "r" reads, "r+" reads and writes, "w+" creates or truncates, "x+" creates a file that
+            does not exist, "c" is copy-on-write: writable in memory, while the file stays as it is.
+        size: Bytes, only for "w+" and "x+". They are allocated on disk, so that no store can fail for lack of space.
             A DAX device keeps its own size, which must not be smaller.
-        config: The rest; the mode decides sharing and protection.
+        config: Everything else; the mode decides sharing and protection.
 
     Raises:
-        TypeError: An argument is of a wrong type.
-        ValueError: The mode is unknown, the config contradicts it, *size* is missing, not wanted, 0 or too large.
+        TypeError: An argument has a wrong type.
+        ValueError: The mode is unknown, the config contradicts it, or *size* is missing, unwanted, 0 or too large.
         OSError: The file cannot be opened, created or allocated.
-        Pmem2Error: It cannot be mapped, as `Map` says. An existing file has not been truncated then.
+        Pmem2Error: It cannot be mapped, as `Map` says; an existing file is then not truncated.
     """
-    access = MODES.get(mode)
-    if access is None:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, and {mode!r} is not")
-    if not isinstance(config, Config):
-        raise TypeError(f"a Config is needed, not {type(config).__name__}")
+    spec = MODES.get(mode)
+    if spec is None:
+        raise ValueError(f"invalid mode {mode!r}: use {', '.join(map(repr, MODES))}")
+    check_type(config, Config, "config")
     if config.sharing is Sharing.PRIVATE and mode != "c":
-        raise ValueError(f"mode {mode!r} is SHARED, and the config says PRIVATE; mode 'c' is copy on write")
-    if config.protection not in (None, access.protection):
-        raise ValueError(f"mode {mode!r} maps with {access.protection!r}, and the config says {config.protection!r}")
-    config = attrs.evolve(config, sharing=access.sharing, protection=access.protection)
-    if access.creates:
+        raise ValueError(f"mode {mode!r} needs sharing=Sharing.SHARED, got PRIVATE; mode 'c' is copy-on-write")
+    if config.protection not in (None, spec.protection):
+        raise ValueError(f"mode {mode!r} needs protection=None or {spec.protection!r}, got {config.protection!r}")
+    config = attrs.evolve(config, sharing=spec.sharing, protection=spec.protection)
+    if spec.creates:
         if size is None:
             raise ValueError(f"mode {mode!r} needs a size")
-        return create(path, as_positive(size, "size", FILE_SIZE_MAX), config, exclusive=mode == "x+")
+        return create_file_and_map(path, as_positive(size, "size", FILE_SIZE_MAX), config, exclusive=mode == "x+")
     if size is not None:
-        raise ValueError(f"mode {mode!r} takes no size: the file has one")
-    with Source.from_path(path, writable=access.writable) as source:
+        raise ValueError(f"mode {mode!r} takes no size: it maps the file as it is")
+    with Source.from_path(path, writable=spec.writable) as source:
         return Map(source, config)
 
 
-def create(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) -> Map:
-    """Map a file of *size* bytes of zeros, new or emptied, but change nothing before all that can fail was tried."""
+def create_file_and_map(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) -> Map:
+    """Map a file of *size* zeros, new or truncated; touch an existing file only after every fallible step succeeded."""
     flags = os.O_RDWR | OPEN_FLAGS
     path = os.fspath(path)
-    if not exclusive and os.path.islink(path):  # to a file that is to be made, perhaps
-        path = os.path.realpath(path)
-    with ExitStack() as remove, ExitStack() as close, ExitStack() as undo:
+    if not exclusive and os.path.islink(path):
+        path = os.path.realpath(path)  # the link may point to a file that is to be created
+    with ExitStack() as remove_file, ExitStack() as close_file, ExitStack() as restore_size:
         try:
             fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-            remove.callback(os.unlink, path)
+            remove_file.callback(os.unlink, path)
         except FileExistsError:
             if exclusive:
                 raise
-            Source.from_path(path).close()  # refuses what is no file, and does not block on it
+            Source.from_path(path).close()  # refuses everything but a file, and does not block on it
             fd = os.open(path, flags)
-        close.callback(os.close, fd)
-        source = close.enter_context(Source._from_fd(fd, repr(path)))
+        close_file.callback(os.close, fd)
+        source = close_file.enter_context(Source._from_fd(fd, repr(path)))
         if stat.S_ISREG(os.fstat(fd).st_mode):  # pragma: no branch: nox -s nvdimm
             before = source.size
-            undo.callback(os.ftruncate, fd, before)
-            allocate(source, size, path)
+            restore_size.callback(os.ftruncate, fd, before)
+            allocate(source._handle.file, size, path)
             if before:
-                Map(source, probe_config(config, size, source)).close()
+                check_mappable(source, probe_config(config, size, source))
                 check_range(size, config, source)
                 os.ftruncate(fd, 0)
-                allocate(source, size, path)
+                allocate(source._handle.file, size, path)
         elif size > source.size:  # pragma: no cover: nox -s nvdimm
-            raise out_of_range(size, source, f"the device has {source.size} bytes")
+            raise range_error(size, source, f"the device has {source.size} bytes")
         result = Map(source, config)
-        undo.pop_all()
-        remove.pop_all()
+        restore_size.pop_all()
+        remove_file.pop_all()
         return result
 
 
-def allocate(source: Source, size: int, path: Union[str, bytes]) -> None:
-    """Give a file *size* bytes on disk."""
-    code = lib.guarded_allocate(source._handle.file, size)
-    if code:
-        raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
-
-
 def probe_config(config: Config, size: int, source: Source) -> Config:
-    """Return a config that maps as many pages of a file that may still be longer as *config* will of *size* bytes."""
+    """Return a config that maps as many pages of a file that may be longer as *config* will map of *size* bytes."""
     if config.length is not None or config.offset >= size:
         return config
     pages = -(-(size - config.offset) // source.alignment) * source.alignment
@@ -130,13 +120,13 @@ def probe_config(config: Config, size: int, source: Source) -> Config:
 
 
 def check_range(size: int, config: Config, source: Source) -> None:
-    """Check the range of *config* against the *size* that the file is going to have."""
+    """Check the range of *config* against the new *size* of the file."""
     end = config.offset if config.length is None else config.offset + config.length
     if config.offset >= size or end > size:
-        raise out_of_range(end, source, f"it is going to have {size} bytes")
+        raise range_error(end, source, f"the file will have {size} bytes")
 
 
-def out_of_range(end: int, source: Source, found: str) -> Exception:
-    """Return the exception for what would reach up to *end*."""
+def range_error(end: int, source: Source, found: str) -> Exception:
+    """Return the exception for a range that ends at *end*, beyond the source."""
     asked = f"cannot map up to {end} of {source!r}"
     return make_pmem2_error(ErrorCode.MAP_RANGE, "pmem2_map_new", asked, found, HINTS[ErrorCode.MAP_RANGE])

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from pmem2._map import Map
 
 MAX_ADDRESS = 2**63 - 1
+MAP_HANDLE = ffi.typeof("struct guarded_map *")
 PAGE_MULTIPLE_HINT = "use a multiple of the page size"
 RESERVATION_HINTS = {
     **HINTS,
-    ErrorCode.NOSUPP: "give back a part at the beginning or the end, and close() the whole",
+    ErrorCode.NOSUPP: "only a part at the beginning or the end can be given back; close() gives back the whole",
     ErrorCode.OFFSET_OUT_OF_RANGE: "stay inside the reservation",
     ErrorCode.OFFSET_UNALIGNED: PAGE_MULTIPLE_HINT,
     ErrorCode.LENGTH_UNALIGNED: PAGE_MULTIPLE_HINT,
@@ -36,7 +37,7 @@ RESERVATION_HINTS = {
 @drop_attrs_init
 @attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
 class VMReservation(Resource):
-    """A range of addresses, kept free so that maps can be placed in it side by side.
+    """A reserved range of addresses in which maps can be placed side by side.
 
     A Config with a `reservation` and a `reservation_offset` maps into it. A reservation outlives its maps.
     See pmem2_vm_reservation_new(3).
@@ -46,37 +47,36 @@ class VMReservation(Resource):
     _maps: weakref.WeakValueDictionary[int, Map]
 
     def __init__(self, size: SupportsIndex, address: SupportsIndex | None = None) -> None:
-        """Reserve *size* bytes of addresses, at *address* or wherever there is room.
+        """Reserve *size* bytes of addresses, at *address* or where the system finds room.
 
         Args:
             size: Bytes, a multiple of the page size.
-            address: A multiple of the page size. libpmem2 keeps some more addresses behind the range for itself.
+            address: A multiple of the page size. libpmem2 reserves some more addresses behind the range.
 
         Raises:
             LengthUnalignedError: *size* is not a multiple of the page size.
-            AddressUnalignedError: *address* is not.
+            AddressUnalignedError: *address* is not a multiple of the page size.
             MappingExistsError: Something is mapped there.
             OSError: There are not that many addresses.
-            TypeError, ValueError: A number is of a wrong type, negative, 0 or too large; or this is a VMReservation
-                already.
+            TypeError: A number has a wrong type.
+            ValueError: A number is negative, 0 or too large, or the object is already initialised.
 
         See pmem2_vm_reservation_new(3).
         """
         self._check_uninitialized()
-        number = as_positive(size, "size")
-        place = 0 if address is None else as_size(address, "address")
-        if place + number > MAX_ADDRESS:
-            raise ValueError(f"size {number} at the address {place:#x} does not fit the address space")
+        length = as_positive(size, "size")
+        start = 0 if address is None else as_size(address, "address")
+        if start + length > MAX_ADDRESS:
+            raise ValueError(f"address + size must be <= {MAX_ADDRESS:#x}, got {start:#x} + {length}")
         handle = own(lib.guarded_reservation_alloc(), lib.guarded_reservation_drop)
         message = new_error_buffer()
-        rc = lib.guarded_reservation_new(handle, place, number, message)
+        rc = lib.guarded_reservation_new(handle, start, length, message)
         if rc:
-            where = f" at {place:#x}" if place else ""
-            # 1.12 returns -1 where its malloc fails; what the kernel calls EPERM is a low address that was asked for
-            code = -errno.ENOMEM if rc == -errno.EPERM and not place else rc
-            raise error_from_rc(
-                code, "pmem2_vm_reservation_new", f"cannot reserve {number} bytes{where}", message, RESERVATION_HINTS
-            )
+            where = f" at {start:#x}" if start else ""
+            # 1.12 returns -1 when its malloc fails; the kernel returns EPERM only for a low address that was asked for.
+            code = -errno.ENOMEM if rc == -errno.EPERM and not start else rc
+            asked = f"cannot reserve {length} bytes{where}"
+            raise error_from_rc(code, "pmem2_vm_reservation_new", asked, message, RESERVATION_HINTS)
         self._maps = weakref.WeakValueDictionary()
         self._handle = handle
 
@@ -84,12 +84,12 @@ class VMReservation(Resource):
         address, size = ffi.new("uintptr_t *"), ffi.new("size_t *")
         rc = lib.guarded_reservation_extent(self._handle, address, size)
         if rc:
-            raise error_from_rc(rc, "pmem2_vm_reservation_get_address", "cannot look at the reservation")
+            raise error_from_rc(rc, "pmem2_vm_reservation_get_address", "cannot use the reservation")
         return address[0], size[0]
 
     @property
     def address(self) -> int:
-        """Where it begins; see pmem2_vm_reservation_get_address(3).
+        """The address of its first byte; see pmem2_vm_reservation_get_address(3).
 
         Raises:
             ValueError: It is closed.
@@ -98,7 +98,7 @@ class VMReservation(Resource):
 
     @property
     def size(self) -> int:
-        """How many bytes it has; see pmem2_vm_reservation_get_size(3).
+        """The size in bytes; see pmem2_vm_reservation_get_size(3).
 
         Raises:
             ValueError: It is closed.
@@ -117,33 +117,34 @@ class VMReservation(Resource):
             LengthUnalignedError: *n* is not a multiple of the page size.
             MappingExistsError: Something is mapped behind it; nothing has changed.
             OSError: There are not that many addresses.
-            TypeError, ValueError: *n* is of a wrong type, negative, 0 or too large; or the reservation is closed.
+            TypeError: *n* has a wrong type.
+            ValueError: *n* is negative, 0 or too large, or the reservation is closed.
         """
-        number = as_positive(n, "n")
+        length = as_positive(n, "n")
         message = new_error_buffer()
-        rc = lib.guarded_reservation_extend(self._handle, number, message)
+        rc = lib.guarded_reservation_extend(self._handle, length, message)
         if rc:
-            asked = f"cannot extend the reservation by {number} bytes"
+            asked = f"cannot extend the reservation by {length} bytes"
             raise error_from_rc(rc, "pmem2_vm_reservation_extend", asked, message, RESERVATION_HINTS)
 
     def shrink(self, offset: SupportsIndex, size: SupportsIndex) -> None:
-        """Give *size* bytes at *offset* back: a free part at the beginning or at the end, not the whole.
+        """Give back *size* bytes at *offset*: a free part at the beginning or at the end, not the whole.
 
         Shrinking at the beginning moves `address` up; maps stay where they are. See pmem2_vm_reservation_shrink(3).
 
         Raises:
             OffsetUnalignedError, LengthUnalignedError: Not a multiple of the page size.
             OffsetOutOfRangeError, LengthOutOfRangeError: Not inside the reservation.
-            NosuppError: The middle, or the whole.
+            NosuppError: The range is in the middle, or the whole.
             VmReservationNotEmptyError: A map lies there.
-            TypeError, ValueError: A number is of a wrong type, negative, 0 or too large, *offset* is past the end, or
-                the reservation is closed.
+            TypeError: A number has a wrong type.
+            ValueError: A number is negative, 0 or too large, *offset* is past the end, or the reservation is closed.
         """
-        start, number = as_size(offset, "offset"), as_positive(size, "size")
+        start, length = as_size(offset, "offset"), as_positive(size, "size")
         message = new_error_buffer()
-        rc = lib.guarded_reservation_shrink(self._handle, start, number, message)
+        rc = lib.guarded_reservation_shrink(self._handle, start, length, message)
         if rc:
-            asked = f"cannot shrink the reservation by {number} bytes at {start}"
+            asked = f"cannot shrink the reservation by {length} bytes at {start}"
             raise error_from_rc(rc, "pmem2_vm_reservation_shrink", asked, message, RESERVATION_HINTS)
 
     def find(self, offset: SupportsIndex, length: SupportsIndex) -> Map:
@@ -151,17 +152,17 @@ class VMReservation(Resource):
 
         Raises:
             MappingNotFoundError: Nothing is mapped there.
-            TypeError, ValueError: A number is of a wrong type, negative or too large, *offset* is past the end, or the
-                reservation is closed.
+            TypeError: A number has a wrong type.
+            ValueError: A number is negative or too large, *offset* is past the end, or the reservation is closed.
         """
-        start, number = as_size(offset, "offset"), as_size(length, "length")
-        return self._find("pmem2_vm_reservation_map_find", lib.FIND_RANGE, start, number)
+        start, count = as_size(offset, "offset"), as_size(length, "length")
+        return self._find("pmem2_vm_reservation_map_find", lib.FIND_RANGE, start, count)
 
     def first(self) -> Map:
         """Return the Map at the lowest address; see pmem2_vm_reservation_map_find_first(3).
 
         Raises:
-            MappingNotFoundError: There is none.
+            MappingNotFoundError: The reservation is empty.
             ValueError: The reservation is closed.
         """
         return self._find("pmem2_vm_reservation_map_find_first", lib.FIND_FIRST)
@@ -170,7 +171,7 @@ class VMReservation(Resource):
         """Return the Map at the highest address; see pmem2_vm_reservation_map_find_last(3).
 
         Raises:
-            MappingNotFoundError: There is none.
+            MappingNotFoundError: The reservation is empty.
             ValueError: The reservation is closed.
         """
         return self._find("pmem2_vm_reservation_map_find_last", lib.FIND_LAST)
@@ -181,7 +182,7 @@ class VMReservation(Resource):
         Raises:
             MappingNotFoundError: *map* is the last.
             TypeError: *map* is no Map.
-            ValueError: *map* is closed or lies elsewhere, or the reservation is closed.
+            ValueError: *map* is closed or lies outside, or the reservation is closed.
         """
         return self._find("pmem2_vm_reservation_map_find_next", lib.FIND_NEXT, origin=map_handle(map))
 
@@ -191,23 +192,31 @@ class VMReservation(Resource):
         Raises:
             MappingNotFoundError: *map* is the first.
             TypeError: *map* is no Map.
-            ValueError: *map* is closed or lies elsewhere, or the reservation is closed.
+            ValueError: *map* is closed or lies outside, or the reservation is closed.
         """
         return self._find("pmem2_vm_reservation_map_find_prev", lib.FIND_PREV, origin=map_handle(map))
 
     def _find(self, function: str, how: int, offset: int = 0, length: int = 0, origin: MapHandle | None = None) -> Map:
-        place = ffi.NULL if origin is None else origin
+        origin_or_null = ffi.NULL if origin is None else origin
         serial = ffi.new("uint64_t *")
         for _attempt in (1, 2):
             message = new_error_buffer()
-            rc = lib.guarded_reservation_find(self._handle, how, offset, length, place, serial, message)
+            rc = lib.guarded_reservation_find(self._handle, how, offset, length, origin_or_null, serial, message)
             if rc:
                 raise error_from_rc(rc, function, "cannot find a map in the reservation", message)
             found = self._maps.get(serial[0])
             if found is not None:
                 return found
-            gc_collect()  # a Map that was dropped and, on PyPy, is not yet collected
+            gc_collect()  # the Map was dropped and is not yet collected (PyPy)
         raise error_from_rc(ErrorCode.MAPPING_NOT_FOUND, function, "cannot find a map in the reservation")
+
+    def _add(self, serial: int, map: Map) -> None:
+        """Enter *map*, whose handle has this serial number."""
+        self._maps[serial] = map
+
+    def _remove(self, serial: int) -> None:
+        """Remove the map whose handle has this serial number."""
+        self._maps.pop(serial, None)
 
     def __iter__(self) -> Iterator[Map]:
         """Return the maps that lie in it now, in the order of their addresses.
@@ -218,40 +227,46 @@ class VMReservation(Resource):
         if self.closed:
             raise ValueError("cannot iterate over the reservation: it is closed")
         alive = [map for reference in self._maps.valuerefs() if (map := reference()) is not None and not map.closed]
-        return iter(sorted(alive, key=address_of))
+        return iter(sorted(alive, key=map_address))
 
     def close(self) -> None:
-        """Give the addresses back; see pmem2_vm_reservation_delete(3).
+        """Give the addresses back. Closing twice does nothing. See pmem2_vm_reservation_delete(3).
 
         Raises:
-            VmReservationNotEmptyError: There are still maps in it; it stays open.
+            VmReservationNotEmptyError: There are maps in it; it stays open.
             OSError: The system refused.
         """
         message = new_error_buffer()
         rc = lib.guarded_reservation_close(self._handle, message)
         if rc == ErrorCode.VM_RESERVATION_NOT_EMPTY:
-            gc_collect()  # a Map that was dropped and, on PyPy, is not yet collected
+            gc_collect()  # a Map was dropped and is not yet collected (PyPy)
             rc = lib.guarded_reservation_close(self._handle, message)
         if rc and rc != lib.GUARD_CLOSED:
             raise error_from_rc(rc, "pmem2_vm_reservation_delete", "cannot close the reservation", message)
 
     def __repr__(self) -> str:
-        """Return where it is."""
+        """Return its size and address."""
         if self.closed:
             return "<pmem2.VMReservation, closed>"
         address, size = self._extent()
         return f"<pmem2.VMReservation of {size} bytes at {address:#x}>"
 
 
-def address_of(map: Map) -> int:
-    """Return where a map lies, even if it has been closed meanwhile."""
+def map_address(map: Map) -> int:
+    """Return the address of a map; another thread may have closed it."""
     return map._address
 
 
 def map_handle(map: Map) -> MapHandle:
-    """Return the C handle of what ought to be a Map."""
-    from pmem2._map import Map as MapType
+    """Return the C handle of *map*.
 
-    if not isinstance(map, MapType):
-        raise TypeError(f"a Map is needed, not {type(map).__name__}")
-    return map._handle
+    Raises:
+        TypeError: *map* is no Map.
+    """
+    try:
+        handle = map._handle
+        if ffi.typeof(handle) is MAP_HANDLE:
+            return handle
+    except (AttributeError, TypeError):
+        pass
+    raise TypeError(f"map must be a Map, not {type(map).__name__}")

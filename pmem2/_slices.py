@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Slices, which the standard library types with Any: only here, so that it goes no further."""
+"""Slices. The standard library types their parts with Any; this module keeps it from the others."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def as_slice(key: object) -> Slice | None:
-    """Return *key* if it is a slice."""
+    """Return *key* if it is a slice, else `None`."""
     return key if isinstance(key, slice) else None
 
 
 def slice_span(key: Slice, size: int) -> tuple[int, int, int]:
-    """Return the range (offset, length) that a slice of *size* bytes lies in.
+    """Return the smallest range that holds every index of a slice of *size* bytes.
 
     Returns:
-        The offset, the length, and the step with which that range is gone through: from its end if negative.
+        Offset, length, and the step through that range; a negative step begins at its end.
     """
-    places = range(*key.indices(size))
-    if not places:
+    indexes = range(*key.indices(size))
+    if not indexes:
         return 0, 0, 1
-    low = min(places[0], places[-1])
-    length = max(places[0], places[-1]) - low + 1
-    return low, length, places.step
+    low = min(indexes[0], indexes[-1])
+    length = max(indexes[0], indexes[-1]) - low + 1
+    return low, length, indexes.step

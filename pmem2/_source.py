@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Source: what is mapped."""
+"""Source: the file, device or anonymous memory to map."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, SupportsIndex, Union, final
 
 import attrs
 
+from pmem2._badblocks import BadBlockContext
 from pmem2._buffers import borrow
 from pmem2._checks import as_int, as_size, int_repr
 from pmem2._config import Config
@@ -27,7 +28,6 @@ else:
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from pmem2._badblocks import BadBlockContext
     from pmem2._ffi import CharArray, SourceHandle
     from pmem2._files import File
     from pmem2._map import Map
@@ -46,11 +46,11 @@ class HasFileno(Protocol):
 @drop_attrs_init
 @attrs.define(eq=False, init=False, repr=False, getstate_setstate=False)
 class Source(Resource):
-    """What is mapped: a file, a DAX device, or anonymous memory.
+    """A file, a DAX device, or anonymous memory that can be mapped.
 
-    Made by `Source.from_path`, `Source.from_fd` or `Source.from_anon`, or on Windows `Source.from_handle`. Owns a
-    duplicate of the descriptor or the handle, so that closing or reusing the caller's changes nothing. Maps do not need
-    their source any more. See pmem2_source_from_fd(3).
+    Make it with `Source.from_path`, `Source.from_fd` or `Source.from_anon`, on Windows also with `Source.from_handle`.
+    It owns a duplicate of the descriptor or handle: closing or reusing the caller's changes nothing. Maps do not need
+    their source. See pmem2_source_from_fd(3).
     """
 
     _handle: SourceHandle
@@ -58,7 +58,7 @@ class Source(Resource):
     _dax: DaxDevice | None
 
     def __init__(self) -> None:
-        """Refuse: there are several kinds of source.
+        """Refuse: a classmethod makes each kind of source.
 
         Raises:
             TypeError: Always.
@@ -77,7 +77,7 @@ class Source(Resource):
         """Make a source from a descriptor that is open for reading, or for reading and writing.
 
         Args:
-            fd: A descriptor, or an object with `fileno()`. It may be closed afterwards.
+            fd: A descriptor, or an object with `fileno()`. The caller may close it afterwards.
 
         Raises:
             TypeError: *fd* is neither.
@@ -123,8 +123,8 @@ class Source(Resource):
         Raises:
             TypeError: *path* is no path.
             InvalidFileTypeError: *path* is neither a regular file nor a DAX device.
-            OSError: It cannot be opened.
-            ValueError: There is a NUL in it.
+            OSError: The file cannot be opened.
+            ValueError: *path* contains a NUL.
         """
         name = repr(os.fspath(path))
         mode = os.stat(path).st_mode
@@ -141,7 +141,7 @@ class Source(Resource):
 
     @classmethod
     def from_anon(cls, size: SupportsIndex) -> Source:
-        """Make a source of zeros that every map of it gets anew; nothing of it is ever durable.
+        """Make a source of anonymous memory: each map starts zero-filled, and nothing in it is ever durable.
 
         Args:
             size: Bytes.
@@ -167,12 +167,12 @@ class Source(Resource):
         """Make a source from a Windows file handle that is open for reading, or for reading and writing.
 
         Args:
-            handle: A number, as `msvcrt.get_osfhandle` returns it. The handle may be closed afterwards.
+            handle: A number, as `msvcrt.get_osfhandle` returns it. The caller may close the handle afterwards.
 
         Raises:
             TypeError: *handle* is not an integer.
-            InvalidFileHandleError: It is closed, open for writing only, or not one of a file.
-            InvalidFileTypeError: It is one of a directory, a pipe or a console.
+            InvalidFileHandleError: It is closed, open for writing only, or not a handle of a file.
+            InvalidFileTypeError: It is a handle of a directory, a pipe or a console.
             NosuppError: This is not Windows.
 
         See pmem2_source_from_handle(3) of PMDK 1.13 or older.
@@ -185,15 +185,15 @@ class Source(Resource):
             found = f"{sys.platform} has no Windows handles"
             raise make_pmem2_error(ErrorCode.NOSUPP, "pmem2_source_from_handle", asked, found, "use Source.from_fd")
 
-    def _error(self, code: int, function: str, what: str, message: CharArray) -> Exception:
-        return error_from_rc(code, function, f"cannot {what} the source {self._name}", message)
+    def _error(self, rc: int, function: str, action: str, message: CharArray) -> Exception:
+        return error_from_rc(rc, function, f"cannot {action} the source {self._name}", message)
 
     @property
     def fd(self) -> int:
         """The descriptor that this source owns; see pmem2_source_get_fd(3).
 
         Raises:
-            FileDescriptorNotSetError: The source is anonymous, or this is Windows, where `handle` is what it owns.
+            FileDescriptorNotSetError: The source is anonymous, or this is Windows, where it has a `handle`.
             ValueError: It is closed.
         """
         if sys.platform == "win32":
@@ -202,7 +202,7 @@ class Source(Resource):
             message, value = new_error_buffer(), ffi.new("int *")
             rc = lib.guarded_source_get_file(self._handle, value, message)
             if rc:
-                raise self._error(rc, "pmem2_source_get_fd", "give the descriptor of", message)
+                raise self._error(rc, "pmem2_source_get_fd", "return the descriptor of", message)
             return value[0]
 
     @property
@@ -210,50 +210,50 @@ class Source(Resource):
         """The Windows handle that this source owns; see pmem2_source_get_handle(3) of PMDK 1.13 or older.
 
         Raises:
-            FileHandleNotSetError: The source is anonymous, or this is not Windows, where `fd` is what it owns.
+            FileHandleNotSetError: The source is anonymous, or this is not Windows, and it has an `fd`.
             ValueError: It is closed.
         """
         if sys.platform == "win32":
             message, value = new_error_buffer(), ffi.new("void **")
             rc = lib.guarded_source_get_file(self._handle, value, message)
             if rc:
-                raise self._error(rc, "pmem2_source_get_handle", "give the handle of", message)
+                raise self._error(rc, "pmem2_source_get_handle", "return the handle of", message)
             return int(ffi.cast("uintptr_t", value[0]))
         else:
             raise self._not_set_error(ErrorCode.FILE_HANDLE_NOT_SET, "pmem2_source_get_handle", "handle")
 
     def _not_set_error(self, code: ErrorCode, function: str, what: str) -> Exception:
-        asked = f"cannot give the {what} of the source {self._name}"
+        asked = f"cannot return the {what} of the source {self._name}"
         if self.closed:
             return error_from_rc(lib.GUARD_CLOSED, function, asked)
         return make_pmem2_error(code, function, asked, f"sources on {sys.platform} have none", HINTS[code])
 
     @property
     def size(self) -> int:
-        """The size in bytes, of a file as it is now; see pmem2_source_size(3).
+        """The size in bytes; that of a file may change. See pmem2_source_size(3).
 
         Raises:
-            Pmem2Error: The size cannot be had.
+            Pmem2Error: The size cannot be read.
             ValueError: The source is closed.
         """
         message, value = new_error_buffer(), ffi.new("size_t *")
         rc = lib.guarded_source_size(self._handle, value, message)
         if rc:
-            raise self._error(rc, "pmem2_source_size", "tell the size of", message)
+            raise self._error(rc, "pmem2_source_size", "read the size of", message)
         return value[0]
 
     @property
     def alignment(self) -> int:
-        """What the offset and the length of a map must be multiples of, in bytes; see pmem2_source_alignment(3).
+        """Bytes: the offset and the length of a map must be multiples of it; see pmem2_source_alignment(3).
 
         Raises:
-            Pmem2Error: The alignment cannot be had.
+            Pmem2Error: The alignment cannot be read.
             ValueError: The source is closed.
         """
         message, value = new_error_buffer(), ffi.new("size_t *")
         rc = lib.guarded_source_alignment(self._handle, value, message)
         if rc:
-            raise self._error(rc, "pmem2_source_alignment", "tell the alignment of", message)
+            raise self._error(rc, "pmem2_source_alignment", "read the alignment of", message)
         return value[0]
 
     @property
@@ -271,22 +271,22 @@ class Source(Resource):
         if not rc:  # pragma: no cover: nox -s nvdimm
             rc = lib.guarded_source_device_id(self._handle, text, length, message)
         if rc:
-            raise self._error(rc, "pmem2_source_device_id", "tell the device id of", message)
+            raise self._error(rc, "pmem2_source_device_id", "read the device id of", message)
         return ffi.string(text).decode("ascii", "backslashreplace")  # pragma: no cover: nox -s nvdimm
 
     @property
     def device_usc(self) -> int:
-        """How often the NVDIMMs behind the source lost power unsafely; see pmem2_source_device_usc(3).
+        """The unsafe shutdown count of the NVDIMMs behind the source; see pmem2_source_device_usc(3).
 
         Raises:
-            NosuppError: There is no NVDIMM behind it, or it does not count.
+            NosuppError: There is no NVDIMM behind it, or it has no such counter.
             OSError: libndctl failed.
             ValueError: The source is closed.
         """
         message, value = new_error_buffer(), ffi.new("uint64_t *")
         rc = lib.guarded_source_device_usc(self._handle, value, message)
         if rc:
-            raise self._error(rc, "pmem2_source_device_usc", "tell the unsafe shutdown count of", message)
+            raise self._error(rc, "pmem2_source_device_usc", "read the unsafe shutdown count of", message)
         return value[0]  # pragma: no cover: nox -s nvdimm
 
     @property
@@ -304,7 +304,7 @@ class Source(Resource):
         if rc == ErrorCode.NOSUPP and self._dax is not None:
             return self._dax.numa_node
         if rc:
-            raise self._error(rc, "pmem2_source_numa_node", "tell the NUMA node of", message)
+            raise self._error(rc, "pmem2_source_numa_node", "read the NUMA node of", message)
         return value[0]  # pragma: no cover: nox -s nvdimm
 
     @property
@@ -313,7 +313,7 @@ class Source(Resource):
         return lib.guarded_source_closed(self._handle) != 0
 
     def pread_mcsafe(self, size: SupportsIndex, offset: SupportsIndex = 0) -> bytes:
-        """Read past bad blocks: a bad one raises instead of killing the process.
+        """Read a range; a bad block raises instead of killing the process.
 
         Args:
             size: Bytes to read.
@@ -324,17 +324,18 @@ class Source(Resource):
             LengthOutOfRangeError: The range does not lie inside the source.
             SourceTypeNotSupportedError: The source is anonymous.
             OSError: Reading failed otherwise.
-            TypeError, ValueError: A number is of a wrong type, negative or too large; or the source is closed.
+            TypeError: A number has a wrong type.
+            ValueError: A number is negative or too large, or the source is closed.
 
         See pmem2_source_pread_mcsafe(3).
         """
         length, start = as_size(size, "size"), as_size(offset, "offset")
-        if start + length > self.size:  # before so much memory is asked for
+        if start + length > self.size:  # before that much memory is allocated
             raise self._read_error(ErrorCode.LENGTH_OUT_OF_RANGE, length, start, new_error_buffer())
         try:
             buffer = ffi.new("char[]", length)
         except (MemoryError, OverflowError):
-            self._pread(ffi.new("char[]", 0), 0, start)  # which says so if the source is anonymous
+            self._pread(ffi.new("char[]", 0), 0, start)  # raises the precise error if the source is anonymous
             raise  # pragma: no cover: the file is larger than memory
         self._pread(buffer, length, start)
         return ffi.buffer(buffer, length)[:]
@@ -343,7 +344,7 @@ class Source(Resource):
         """Read as `pread_mcsafe` does, into the whole of a writable *buffer*; after an error its bytes are undefined.
 
         Raises:
-            TypeError: *buffer* is read-only, or no buffer; or *offset* is not an integer.
+            TypeError: *buffer* is read-only or no buffer, or *offset* is not an integer.
             BufferError: *buffer* is not C-contiguous.
             OSError, ValueError: As `pread_mcsafe`.
         """
@@ -364,7 +365,7 @@ class Source(Resource):
         return self._error(code, "pmem2_source_pread_mcsafe", f"read {length} bytes at {offset} of", message)
 
     def pwrite_mcsafe(self, data: Buffer, offset: SupportsIndex = 0) -> None:
-        """Write past bad blocks: a bad one raises instead of killing the process. Never makes a file longer.
+        """Write a range; a bad block raises instead of killing the process. Never extends a file.
 
         Args:
             data: Any C-contiguous buffer.
@@ -374,52 +375,51 @@ class Source(Resource):
             IoFailError: The medium has a bad block there.
             LengthOutOfRangeError: The range does not lie inside the source; nothing is written.
             SourceTypeNotSupportedError: The source is anonymous.
-            OSError: The source is read-only (EBADF), the disk is full, the kernel cannot mend a bad block on fsdax by
+            OSError: The source is read-only (EBADF), the disk is full, the kernel cannot repair a bad block on fsdax by
                 writing (EFAULT), or writing failed otherwise.
-            TypeError, ValueError: A number or the data is of a wrong type, or the source is closed.
+            TypeError: A number or the data has a wrong type.
+            ValueError: *offset* is negative or too large, or the source is closed.
             BufferError: *data* is not C-contiguous.
 
         See pmem2_source_pwrite_mcsafe(3).
         """
         start = as_size(offset, "offset")
         message = new_error_buffer()
-        with borrow(data) as lent:
-            length = len(lent)
-            rc = lib.guarded_source_pwrite_mcsafe(self._handle, lent, length, start, message)
+        with borrow(data) as borrowed:
+            length = len(borrowed)
+            rc = lib.guarded_source_pwrite_mcsafe(self._handle, borrowed, length, start, message)
         if rc:
             what = f"write {length} bytes at {start} of"
             raise self._error(rc, "pmem2_source_pwrite_mcsafe", what, message)
 
     def bad_blocks(self) -> BadBlockContext:
-        """Return the bad blocks that the system knows of in this source; see pmem2_badblock_context_new(3).
+        """Return an iterator over the known bad blocks of this source; see pmem2_badblock_context_new(3).
 
         Raises:
             NosuppError: The source is anonymous.
             CannotReadBoundsError: Permission is missing, or the bounds of the namespace cannot be read.
-            OSError: The file system does not tell its extents, or libndctl failed.
+            OSError: The file system does not report its extents, or libndctl failed.
             ValueError: The source is closed.
         """
-        from pmem2._badblocks import BadBlockContext
-
-        return BadBlockContext._from_source(self)
+        return BadBlockContext._from_source(self._handle, repr(self))
 
     def map(self, config: Config = Config(), /) -> Map:
         """Map this source; the same as `Map(source, config)`."""
-        from pmem2._map import Map
+        from pmem2._map import Map  # here, because Map is made of a Source, and a Source makes a Map
 
         return Map(self, config)
 
     def close(self) -> None:
-        """Close the descriptor and free the source (pmem2_source_delete(3)); maps of it live on."""
+        """Close the descriptor and free the source; maps of it stay open. See pmem2_source_delete(3)."""
         lib.guarded_source_close(self._handle)
 
     def __repr__(self) -> str:
-        """Return what it is a source of."""
+        """Return the name of its file or memory, and whether it is open."""
         return f"<pmem2.Source of {self._name}{', closed' if self.closed else ''}>"
 
 
 def alloc_source() -> SourceHandle:
-    """Return room for a source; `ffi.gc` deletes it at the latest when it is collected."""
+    """Return an empty C source; `ffi.gc` deletes it at the latest when it is collected."""
     return own(lib.guarded_source_alloc(), lib.guarded_source_drop)
 
 
@@ -428,6 +428,5 @@ def fileno_of(file: HasFileno) -> int:
     try:
         fileno = file.fileno
     except AttributeError:
-        kind = type(file).__name__
-        raise TypeError(f"fd must be an integer or have a method fileno(), not {kind}") from None
+        raise TypeError(f"fd must be an integer or have fileno(), not {type(file).__name__}") from None
     return fileno()

@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The version, in its one place."""
+"""The version of the package; pyproject.toml reads it from here."""
 
 __version__ = "0.1.0"

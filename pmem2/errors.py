@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What goes wrong, as exceptions: one class for each code of libpmem2."""
+"""The exceptions of libpmem2: one class for each of its codes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Pmem2Error(OSError):
     """A call of libpmem2 failed with one of the library's own codes.
 
     Attributes:
-        code: The code, or the bare number when this build does not know it.
+        code: The `ErrorCode`, or the bare number if this build does not know it.
         errno: The number that libpmem2 maps the code to: `ENOTSUP` for `NOSUPP`, `EINVAL` for all others.
-        strerror: What was asked, what was found, and what to do.
+        strerror: A sentence that says what was asked for, what was found and what to do.
         function: The C function that failed.
     """
 
@@ -23,7 +23,7 @@ class Pmem2Error(OSError):
     function: str
 
     def __init__(self, code: Union[ErrorCode, int], strerror: str, function: str) -> None:
-        """Make an error of a *code* of the C *function*."""
+        """Make the error for a *code* that the C *function* returned."""
         number = errno.ENOTSUP if code == ErrorCode.NOSUPP else errno.EINVAL
         super().__init__(number, strerror)
         self.code = code
@@ -35,11 +35,11 @@ class Pmem2Error(OSError):
 
 
 class UnknownError(Pmem2Error):
-    """libpmem2 could not tell what failed."""
+    """libpmem2 does not know what failed."""
 
 
 class NosuppError(Pmem2Error):
-    """The medium, the platform or this build of libpmem2 has no such thing."""
+    """The medium, the platform or this build of libpmem2 does not support it."""
 
 
 class FileHandleNotSetError(Pmem2Error):
@@ -47,19 +47,19 @@ class FileHandleNotSetError(Pmem2Error):
 
 
 class InvalidFileHandleError(Pmem2Error):
-    """The descriptor or handle is closed, is none of a file, or is open for writing only."""
+    """The descriptor or handle is closed, does not belong to a file, or is open for writing only."""
 
 
 class InvalidFileTypeError(Pmem2Error):
-    """Neither a regular file nor a DAX device."""
+    """The file is neither a regular file nor a DAX device."""
 
 
 class MapRangeError(Pmem2Error):
-    """The range to map does not lie inside the source."""
+    """The range to map lies outside the source."""
 
 
 class MappingExistsError(Pmem2Error):
-    """Something is mapped at that place already."""
+    """Something is already mapped at this address."""
 
 
 class GranularityNotSetError(Pmem2Error):
@@ -79,7 +79,7 @@ class OffsetUnalignedError(Pmem2Error):
 
 
 class InvalidAlignmentFormatError(Pmem2Error):
-    """The alignment that the kernel tells of a DAX device makes no sense."""
+    """The kernel reports an invalid alignment of the DAX device."""
 
 
 class InvalidAlignmentValueError(Pmem2Error):
@@ -87,7 +87,7 @@ class InvalidAlignmentValueError(Pmem2Error):
 
 
 class InvalidSizeFormatError(Pmem2Error):
-    """The size that the kernel tells of a DAX device makes no sense."""
+    """The kernel reports an invalid size of the DAX device."""
 
 
 class LengthUnalignedError(Pmem2Error):
@@ -95,11 +95,11 @@ class LengthUnalignedError(Pmem2Error):
 
 
 class MappingNotFoundError(Pmem2Error):
-    """Nothing is mapped there."""
+    """Nothing is mapped in this range."""
 
 
 class BufferTooSmallError(Pmem2Error):
-    """The device id does not fit its buffer."""
+    """The buffer is too small for the device id."""
 
 
 class SourceEmptyError(Pmem2Error):
@@ -107,7 +107,7 @@ class SourceEmptyError(Pmem2Error):
 
 
 class InvalidSharingValueError(Pmem2Error):
-    """The number is no Sharing."""
+    """The number is not a Sharing."""
 
 
 class SrcDevdaxPrivateError(Pmem2Error):
@@ -115,7 +115,7 @@ class SrcDevdaxPrivateError(Pmem2Error):
 
 
 class InvalidAddressRequestTypeError(Pmem2Error):
-    """Left over from libpmem2 1.9; no later release raises it."""
+    """The code is from libpmem2 1.9; no later release returns it."""
 
 
 class AddressUnalignedError(Pmem2Error):
@@ -123,15 +123,15 @@ class AddressUnalignedError(Pmem2Error):
 
 
 class AddressNullError(Pmem2Error):
-    """Left over from libpmem2 1.9; no later release raises it."""
+    """The code is from libpmem2 1.9; no later release returns it."""
 
 
 class DeepFlushRangeError(Pmem2Error):
-    """The range to deep-flush does not lie inside the mapping."""
+    """The range to deep-flush lies outside the mapping."""
 
 
 class InvalidRegionFormatError(Pmem2Error):
-    """The region that the kernel tells of a DAX device makes no sense."""
+    """The kernel reports an invalid region of the DAX device."""
 
 
 class DaxRegionNotFoundError(Pmem2Error):
@@ -139,23 +139,23 @@ class DaxRegionNotFoundError(Pmem2Error):
 
 
 class InvalidDevFormatError(Pmem2Error):
-    """The device number that the kernel tells makes no sense."""
+    """The kernel reports an invalid device number."""
 
 
 class CannotReadBoundsError(Pmem2Error):
-    """The bounds of the namespace cannot be read, often for lack of permission."""
+    """The bounds of the namespace cannot be read, often because permission is missing."""
 
 
 class NoBadBlockFoundError(Pmem2Error):
-    """There are no (more) bad blocks."""
+    """There are no more bad blocks."""
 
 
 class LengthOutOfRangeError(Pmem2Error):
-    """The range does not lie inside the source or the reservation."""
+    """The range lies outside the source or the reservation."""
 
 
 class InvalidProtFlagError(Pmem2Error):
-    """The number is no Protection."""
+    """The number is not a Protection."""
 
 
 class NoAccessError(Pmem2Error):
@@ -163,11 +163,11 @@ class NoAccessError(Pmem2Error):
 
 
 class VmReservationNotEmptyError(Pmem2Error):
-    """There are still mappings in the reservation."""
+    """The reservation still holds mappings."""
 
 
 class MapExistsError(Pmem2Error):
-    """The memory is part of another Map already."""
+    """The memory already belongs to another Map."""
 
 
 class FileDescriptorNotSetError(Pmem2Error):
@@ -179,7 +179,7 @@ class SourceTypeNotSupportedError(Pmem2Error):
 
 
 class IoFailError(Pmem2Error):
-    """The medium could not be read or written: a bad block."""
+    """The medium has a bad block that could not be read or written."""
 
 
 BY_CODE: dict[int, type[Pmem2Error]] = {

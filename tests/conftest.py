@@ -188,7 +188,7 @@ def debug_library() -> Path:
     pytest.skip("libpmem2's debug build is not installed (package libpmem2-debug)")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_child() -> RunChild:
     """Run Python in a child process, which may die: a negative returncode is a signal. It may import from here."""
     path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))

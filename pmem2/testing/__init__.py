@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Every state that a power cut could leave, in a unit test, without hardware.
+"""Unit tests of every state that a power failure could leave, without special hardware.
 
     def test_append(crash_explorer):
         crash_explorer(workload, check, size=4096)
 
-runs `workload(map)` once, and then `check(map)` on a map of each state that a power cut could have left at any moment
-of it. pytest finds the fixture `crash_explorer` without configuration; elsewhere there is `explore`.
+runs `workload(map)` once, and then `check(map)` on a map of each state that a power failure could have left at any
+moment of the workload. pytest finds the fixture `crash_explorer` without configuration; elsewhere, call `explore`.
 """
+
+# The path of an exploration through the modules, in which imports point one way only:
+#   _recorder        runs the workload and records its _events (_tracing and _shadow find stores through views)
+#   _memory_model    replays the events, and knows the states that a power failure can leave
+#   _search          chooses the images to check; _pruning skips those in which a check reads nothing new
+#   _runner          runs the check on an image; _read_tracking notes what the check reads
+#   _diagnosis       explains a failing image by the fewest lost stores, and raises one of _errors
 
 from pmem2.testing._errors import CrashConsistencyError, LostStore
 from pmem2.testing._explore import Explorer, Report, explore
@@ -14,7 +21,7 @@ from pmem2.testing._explore_model import explore_model
 from pmem2.testing._lint import Finding
 
 for public in (CrashConsistencyError, Finding, LostStore, Report):
-    public.__module__ = __name__  # what a traceback shows is what is imported
+    public.__module__ = __name__  # tracebacks show the name to import
 del public
 
 __all__ = ["CrashConsistencyError", "Explorer", "Finding", "LostStore", "Report", "explore", "explore_model"]

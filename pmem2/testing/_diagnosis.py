@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Finds the fewest stores that must be lost for a check to fail, and where the power must fail for it."""
+"""Diagnosis: finds the fewest lost stores that make a check fail, and the crash point for them."""
 
 from __future__ import annotations
 
@@ -10,184 +10,188 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pmem2._buffers import merge_ranges
-from pmem2.testing._errors import CrashConsistencyError, LostStore, Reason, short
-from pmem2.testing._events import Event, Flush, Place, Store, Unit
+from pmem2.testing._errors import CrashConsistencyError, LostStore, Reason, relative_path
+from pmem2.testing._events import Event, Flush, Store, Unit
 
 if TYPE_CHECKING:
-    from pmem2.testing._memory_model import Lost, Moment
-    from pmem2.testing._search import Failed, Search
+    from pmem2.testing._locations import SourceLocation
+    from pmem2.testing._memory_model import CrashPoint, LostUnits
+    from pmem2.testing._search import CheckFailed, Search
 
-EFFORT = 100_000
-"""Cells that are looked at to find fewer stores that must be lost; more would take too long."""
-PAIRS = 40
-"""Stores that are pending at once, up to which each pair is tried."""
+MAX_CELLS_VISITED = 100_000
+"""Cells: the search for fewer lost stores visits no more, to bound its time."""
+MAX_STORES_FOR_PAIRS = 40
+"""Pending stores: with more, not every pair of them is tried."""
 
 
 @attrs.frozen(eq=False)
 class Cause:
-    """A way to a failing image.
+    """A crash point, and the lost stores that lead to a failing image there.
 
     Attributes:
         event: The number of the event at which the power fails; -1 before the first.
-        lost: The stores of which something does not survive, each with that.
-        failed: The image, and what the check has raised.
+        lost: The units that do not survive, by store.
+        failed: The image, and the exception of the check.
     """
 
     event: int
-    lost: Lost
-    failed: Failed
+    lost: LostUnits
+    failed: CheckFailed
 
 
-def diagnose(search: Search, events: Sequence[Event], start: Place, failed: Failed) -> CrashConsistencyError:
-    """Return the error for a workload of which one image has *failed*.
+def diagnose(
+    search: Search, events: Sequence[Event], start: SourceLocation, failed: CheckFailed
+) -> CrashConsistencyError:
+    """Return the error that explains a failing image.
 
     Args:
-        search: What checks images.
-        events: What the workload did.
-        start: Where it begins.
-        failed: What was found.
+        search: Checks further images.
+        events: The events of the workload.
+        start: The location at which the workload begins.
+        failed: The failing image.
     """
-    cause = shrunk(search, explain(search, failed))
+    cause = shrink(search, explain(search, failed))
     for fewer in range(len(cause.lost)):
-        better = next(failing(search, fewer), None)
+        better = next(find_failures(search, fewer), None)
         if better is not None:
             cause = explain(search, better)
             break
-    crash = start if cause.event < 0 else events[cause.event].place
+    crash = start if cause.event < 0 else events[cause.event].location
     lost = []
     for number, store in enumerate(events):
         if isinstance(store, Store) and store in cause.lost:
-            place, units = store.place, cause.lost[store]
-            grains = {offset // search.flushed * search.flushed for offset, _ in units}
-            reason = reason_of(
-                [first_flush(events, number + 1, grain, search.flushed) for grain in grains], cause.event
-            )
-            for offset, length in ranges_of(units) if store.found else [(store.offset, store.length)]:
-                lost.append(LostStore(offset, length, place.filename, place.lineno, place.function, reason))
+            location, units = store.location, cause.lost[store]
+            blocks = {offset // search.flush_size * search.flush_size for offset, _ in units}
+            flushes = [find_first_flush(events, number + 1, block, search.flush_size) for block in blocks]
+            reason = loss_reason(flushes, cause.event)
+            for offset, length in unit_ranges(units) if store.from_diff else [(store.offset, store.length)]:
+                lost.append(LostStore(offset, length, location.filename, location.lineno, location.function, reason))
     torn = cause.event >= 0 and list(cause.lost) == [events[cause.event]]
-    mend = advice(lost, crash, torn)
-    return CrashConsistencyError(crash, cause.failed.image, lost, mend, cause.failed.reason)
+    return CrashConsistencyError(crash, cause.failed.image, lost, fix_hint(lost, crash, torn), cause.failed.reason)
 
 
-def explain(search: Search, failed: Failed) -> Cause:
-    """Return the earliest moment at which the fewest stores must be lost for this image."""
+def explain(search: Search, failed: CheckFailed) -> Cause:
+    """Return the earliest crash point at which this image requires the fewest lost stores."""
     causes: list[Cause] = []
-    for moment in search.moments():
-        if moment.complete and moment.acknowledged == failed.acknowledged:
-            states = search.closest(moment, failed.image)
-            lost = {} if states is None else lost_in(moment, states)
+    for point in search.crash_points():
+        if point.complete and point.acknowledged == failed.acknowledged:
+            states = search.closest_states(point, failed.image)
+            lost = {} if states is None else lost_units(point, states)
             if states is not None and not (causes and len(causes[-1].lost) <= len(lost)):
-                causes.append(Cause(moment.event, lost, failed))
+                causes.append(Cause(point.event, lost, failed))
     return causes[-1]
 
 
-def shrunk(search: Search, cause: Cause) -> Cause:
-    """Return a way to a failing image, at the same moment, for which fewer stores must be lost, if there is one."""
-    for moment in search.moments():
-        if moment.event == cause.event and moment.complete:
-            lost, found = set(cause.lost), None
-            states = search.closest(moment, cause.failed.image)
-            assert states is not None  # for that is how the cause was found
+def shrink(search: Search, cause: Cause) -> Cause:
+    """Return a cause at the same crash point with fewer lost stores, or *cause* if there is none."""
+    for point in search.crash_points():
+        if point.event == cause.event and point.complete:
+            lost, smaller = set(cause.lost), None
+            states = search.closest_states(point, cause.failed.image)
+            assert states is not None  # `explain` found the cause by them
             for store in cause.lost:
-                for fewer in (restored(moment, states, store), without(moment, lost - {store})):
-                    failed = search.fails(moment, fewer)
-                    if fewer is not None and failed is not None:
+                for candidate in (restore_store(point, states, store), states_without(point, lost - {store})):
+                    failed = search.find_failure(point, candidate)
+                    if candidate is not None and failed is not None:
                         lost.discard(store)
-                        states, found = fewer, failed
+                        states, smaller = candidate, failed
                         break
-            return cause if found is None else explain(search, found)
-    return cause  # pragma: no cover: there is such a moment
+            return cause if smaller is None else explain(search, smaller)
+    return cause  # pragma: no cover: the crash point exists
 
 
-def failing(search: Search, count: int) -> Iterator[Failed]:
-    """Yield failing images for which *count* stores are lost."""
-    effort = EFFORT
-    for moment in search.moments():
-        if not moment.complete:
+def find_failures(search: Search, count: int) -> Iterator[CheckFailed]:
+    """Yield failing images that lose *count* stores."""
+    cells_left = MAX_CELLS_VISITED
+    for point in search.crash_points():
+        if not point.complete:
             continue
-        for states in losing(moment, count):
-            failed = search.fails(moment, states)
+        for states in states_losing(point, count):
+            failed = search.find_failure(point, states)
             if failed is not None:
                 yield failed
-            effort -= len(moment.cells)
-            if effort < 0:
+            cells_left -= len(point.cells)
+            if cells_left < 0:
                 return
 
 
-def losing(moment: Moment, count: int) -> Iterator[list[int] | None]:
-    """Yield states in which *count* of the stores that are pending at a moment are lost, wholly or in part."""
-    stores = list({piece.store: None for cell in moment.cells for piece in cell.queue})
-    if count < 2 or len(stores) <= PAIRS:
+def states_losing(point: CrashPoint, count: int) -> Iterator[list[int] | None]:
+    """Yield states that lose *count* of the stores pending at a crash point, in whole or in part."""
+    stores = list({piece.store: None for cell in point.cells for piece in cell.queue})
+    if count < 2 or len(stores) <= MAX_STORES_FOR_PAIRS:
         for lost in combinations(stores, count):
-            yield without(moment, set(lost))
+            yield states_without(point, set(lost))
     if count == 1:
-        everything = [cell.states - 1 for cell in moment.cells]
+        newest = [cell.states - 1 for cell in point.cells]
         for store in stores:
-            for number, cell in enumerate(moment.cells):
-                for state in cell.parts(store):
-                    states = everything.copy()
+            for number, cell in enumerate(point.cells):
+                for state in cell.states_losing_part(store):
+                    states = newest.copy()
                     states[number] = state
                     yield states
 
 
-def lost_in(moment: Moment, states: Sequence[int]) -> Lost:
-    """Return the stores of which something is lost in these states, each with that."""
-    lost: Lost = {}
-    for cell, state in zip(moment.cells, states):
+def lost_units(point: CrashPoint, states: Sequence[int]) -> LostUnits:
+    """Return the units that these states lose, by store."""
+    lost: LostUnits = {}
+    for cell, state in zip(point.cells, states):
         for store, units in cell.lost(state).items():
             lost.setdefault(store, []).extend(units)
     return lost
 
 
-def restored(moment: Moment, states: Sequence[int], store: Store) -> list[int] | None:
-    """Return these states but for *store*, which survives, where it was lost in part too; `None` if that cannot be."""
+def restore_store(point: CrashPoint, states: Sequence[int], store: Store) -> list[int] | None:
+    """Return these states with *store* surviving in whole; `None` if the memory model excludes that.
+
+    In the cells that change, stores that were lost in part are now lost in whole.
+    """
     result: list[int | None] = []
-    for cell, state in zip(moment.cells, states):
+    for cell, state in zip(point.cells, states):
         lost = set(cell.lost(state))
-        result.append(cell.without(lost - {store}) if store in lost else state)
-    return possible(result)
+        result.append(cell.state_losing(lost - {store}) if store in lost else state)
+    return all_or_none(result)
 
 
-def without(moment: Moment, stores: set[Store]) -> list[int] | None:
-    """Return the states in which *stores* are lost wholly, and no others; `None` if that cannot be."""
-    return possible([cell.without(stores) for cell in moment.cells])
+def states_without(point: CrashPoint, stores: set[Store]) -> list[int] | None:
+    """Return the states that lose exactly *stores*, in whole; `None` if the memory model excludes that."""
+    return all_or_none([cell.state_losing(stores) for cell in point.cells])
 
 
-def possible(states: Sequence[int | None]) -> list[int] | None:
-    """Return states that there are; `None` if one of them there is not."""
+def all_or_none(states: Sequence[int | None]) -> list[int] | None:
+    """Return the states; `None` if one of them is `None`."""
     return None if None in states else [state for state in states if state is not None]
 
 
-def first_flush(events: Sequence[Event], start: int, offset: int, grain: int) -> int | None:
-    """Return the number of the first event, from *start* on, that flushes what is at *offset*, of *grain* bytes."""
+def find_first_flush(events: Sequence[Event], start: int, offset: int, size: int) -> int | None:
+    """Return the number of the first event from *start* on that flushes a part of the *size* bytes at *offset*."""
     for number in range(start, len(events)):
         event = events[number]
-        if isinstance(event, Flush) and any(n and o < offset + grain and offset < o + n for o, n in event.ranges):
+        if isinstance(event, Flush) and any(n and o < offset + size and offset < o + n for o, n in event.ranges):
             return number
     return None
 
 
-def reason_of(flushes: Sequence[int | None], crash: int) -> Reason:
-    """Return why something could be lost of which the parts were flushed at these events."""
+def loss_reason(flushes: Sequence[int | None], crash: int) -> Reason:
+    """Return why a store was lost; *flushes* are the events that first flush its parts, *crash* is the crash point."""
     if None in flushes:
         return "never flushed"
     return "flushed, not drained" if all(flush <= crash for flush in flushes if flush is not None) else "overtaken"
 
 
-def advice(lost: Sequence[LostStore], crash: Place, torn: bool) -> str:
-    """Return what would mend it."""
+def fix_hint(lost: Sequence[LostStore], crash: SourceLocation, torn: bool) -> str:
+    """Return the last line of the report: the call to add, and where."""
     if not lost:
-        return "nothing that is flushed can mend it: another order of stores may"
-    where = f"before line {crash.lineno} of {short(crash.filename)}"
+        return "no flush can fix this; another order of the stores may"
+    where = f"before line {crash.lineno} of {relative_path(crash.filename)}"
     if torn:
-        return "a copy may be half done: make it where nothing refers to it yet, then publish it with one store_u64"
+        return "a copy can be torn: copy to a place that nothing refers to yet, then publish it with one store_u64"
     if all(store.reason == "flushed, not drained" for store in lost):
-        return f"to mend it: drain() {where}"
+        return f"fix: call drain() {where}"
     ranges = merge_ranges((store.offset, store.length) for store in lost)
     call = "persist({}, {})".format(*ranges[0]) if len(ranges) == 1 else f"persist_many({ranges})"
-    return f"to mend it: {call} {where}"
+    return f"fix: call {call} {where}"
 
 
-def ranges_of(units: Iterable[Unit]) -> list[tuple[int, int]]:
-    """Return where units are."""
+def unit_ranges(units: Iterable[Unit]) -> list[tuple[int, int]]:
+    """Return the ranges that units cover, neighbours merged."""
     return merge_ranges((offset, len(stored)) for offset, stored in units)

@@ -1,34 +1,32 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is told of a state that a check does not accept: the fewest stores that were lost, and what would mend it."""
+"""CrashConsistencyError: reports a state that the check rejects, the fewest lost stores, and a fix."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Callable, Literal
+from typing import Callable, Literal
 
 import attrs
 
-from pmem2.testing._locations import is_ours
-
-if TYPE_CHECKING:
-    from pmem2.testing._events import Place
+from pmem2.testing._locations import SourceLocation, is_internal_frame
 
 Reason = Literal["never flushed", "flushed, not drained", "overtaken"]
 
 
 @attrs.frozen()
 class LostStore:
-    """A store of which not all has survived.
+    """A store that did not survive the power failure, or survived only in part.
 
     Attributes:
-        offset: Where it begins in the map, in bytes.
-        length: Bytes.
-        filename: Where in the source it was made.
-        lineno: The line there.
-        function: The function there.
-        reason: "never flushed" in the whole run; "flushed, not drained", or "overtaken" by what survives: flushed
-            only later. Both as of the crash point.
+        offset: The offset of its first byte in the map.
+        length: Its length in bytes.
+        filename: The source file that made the store.
+        lineno: The line in that file.
+        function: The function in that file.
+        reason: "never flushed": no flush in the whole run covers the store. "flushed, not drained": at the crash point
+            the store was flushed, but no drain had followed. "overtaken": the first flush that covers the
+            store comes after the crash point.
     """
 
     offset: int
@@ -40,13 +38,13 @@ class LostStore:
 
 
 class CrashConsistencyError(AssertionError):
-    """A power cut can leave a state that the check does not accept.
+    """A power failure can leave a state that the check rejects.
 
     Attributes:
-        crash_point: Where the power fails: file and line.
-        image: What the memory is then; written to a file it can be mapped and given to the check alone.
-        lost: The fewest stores that must be lost for it; empty when the workload itself passes through that state.
-        reason: What the check has raised.
+        crash_point: The file and the line at which the power fails.
+        image: The content of the memory after the power failure. To debug the check, write it to a file and map that.
+        lost: The fewest stores that must be lost for this image; empty if the workload itself passes through the state.
+        reason: The exception that the check raised.
     """
 
     crash_point: tuple[str, int]
@@ -54,31 +52,33 @@ class CrashConsistencyError(AssertionError):
     lost: tuple[LostStore, ...]
     reason: BaseException
 
-    def __init__(self, crash: Place, image: bytes, lost: Sequence[LostStore], mend: str, reason: BaseException) -> None:
-        """Say what was found.
+    def __init__(
+        self, crash: SourceLocation, image: bytes, lost: Sequence[LostStore], fix: str, reason: BaseException
+    ) -> None:
+        """Format the report.
 
         Args:
-            crash: Where the power fails.
-            image: What the memory is then.
-            lost: What did not survive.
-            mend: What to do.
-            reason: What the check raised.
+            crash: The location at which the power fails.
+            image: The content of the memory after the power failure.
+            lost: The stores that did not survive.
+            fix: The last line of the report.
+            reason: The exception that the check raised.
         """
         self.crash_point = crash.filename, crash.lineno
         self.image = image
         self.lost = tuple(lost)
         self.reason = reason
         what = f"{type(reason).__name__}: {reason}".rstrip(": \n").split("\n")[0]
-        where = f"{short(crash.filename)}:{crash.lineno} ({crash.function})"
-        head = f"a power cut at {where} can leave what the check does not accept: {what}{seen_at(reason)}"
-        super().__init__("\n".join([head, *table(self.lost), mend]))
+        where = f"{relative_path(crash.filename)}:{crash.lineno} ({crash.function})"
+        head = f"a power failure at {where} can leave a state that the check rejects: {what}{raise_site(reason)}"
+        super().__init__("\n".join([head, *format_table(self.lost), fix]))
 
     def __reduce__(self) -> tuple[Callable[..., CrashConsistencyError], tuple[object, ...]]:
-        """Be pickled as it is: what it was made of is not all there any more."""
-        return again, (str(self), self.crash_point, self.image, self.lost, self.reason)
+        """Pickle the finished report: the arguments of `__init__` are not kept."""
+        return _unpickle, (str(self), self.crash_point, self.image, self.lost, self.reason)
 
 
-def again(
+def _unpickle(
     text: str, crash_point: tuple[str, int], image: bytes, lost: tuple[LostStore, ...], reason: BaseException
 ) -> CrashConsistencyError:
     """Return the error that was pickled."""
@@ -87,30 +87,32 @@ def again(
     return error
 
 
-def seen_at(reason: BaseException) -> str:
-    """Return where a check has raised, and leave out of its traceback how it was called."""
+def raise_site(reason: BaseException) -> str:
+    """Return where the check raised, as text; drop the explorer's own frames from the traceback."""
     trace = reason.__traceback__
-    while trace is not None and is_ours(trace.tb_frame):
+    while trace is not None and is_internal_frame(trace.tb_frame):
         trace = trace.tb_next
     if trace is None:
         return ""
     reason.__traceback__ = trace
-    while trace.tb_next is not None and not is_ours(trace.tb_next.tb_frame):
+    while trace.tb_next is not None and not is_internal_frame(trace.tb_next.tb_frame):
         trace = trace.tb_next
-    return f" ({short(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
+    return f" ({relative_path(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
 
 
-def short(filename: str) -> str:
-    """Return a path as it is read most easily."""
+def relative_path(filename: str) -> str:
+    """Return a path below the current directory as relative, any other path unchanged."""
     relative = os.path.relpath(filename) if os.path.isabs(filename) else filename
     return filename if relative.startswith("..") else relative
 
 
-def table(lost: Sequence[LostStore]) -> list[str]:
-    """Return lines that list what is lost."""
+def format_table(lost: Sequence[LostStore]) -> list[str]:
+    """Return the lines that list the lost stores."""
     if not lost:
-        return ["nothing is lost: the workload itself passes through this state"]
-    rows = [("lost", "bytes", "stored at", "in", "why")]
-    rows += [(str(s.offset), str(s.length), f"{short(s.filename)}:{s.lineno}", s.function, s.reason) for s in lost]
+        return ["no store is lost: the workload itself passes through this state"]
+    rows = [("lost at", "bytes", "stored at", "in", "why")]
+    rows += [
+        (str(s.offset), str(s.length), f"{relative_path(s.filename)}:{s.lineno}", s.function, s.reason) for s in lost
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]

@@ -1,77 +1,75 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a workload does to memory, in the order in which it does it."""
+"""The events of a workload, in program order: stores, flushes, drains and acknowledgements."""
 
 from __future__ import annotations
 
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 import attrs
 
-WORD = 8  # bytes: what is aligned and stored at once is never torn
+if TYPE_CHECKING:
+    from pmem2.testing._locations import SourceLocation
+
+WORD = 8
+"""Bytes: an aligned store of this size is never torn."""
 
 Unit = tuple[int, bytes]
-"""An offset, and the bytes stored there, which survive all together or not at all."""
-
-
-@attrs.frozen()
-class Place:
-    """Where in the source something was done: a line, and the function that it is in."""
-
-    filename: str
-    lineno: int
-    function: str
+"""An offset and the bytes stored there; a power failure keeps all of them or none."""
 
 
 @attrs.frozen(eq=False)
 class Store:
-    """Bytes that were stored by one operation, or found changed after one statement.
+    """Bytes stored by one operation, or bytes that one statement changed.
 
     Attributes:
-        place: Where it was done.
-        offset: Where the first byte is, in bytes.
-        length: Bytes.
-        units: What survives whole or not at all; any combination of them may survive.
-        free: Whether nothing orders it against later stores before the next drain.
-        found: Whether it was found by comparing memory; then there may be gaps between the units.
+        location: The code that stored them.
+        offset: The offset of the first byte in the map.
+        length: The length in bytes.
+        units: The parts that are never torn; any combination of them may survive a power failure.
+        unordered: Whether later stores may survive without this one until the next drain.
+        from_diff: Whether a comparison of the memory found this store; then there may be gaps between its units.
     """
 
-    place: Place
+    location: SourceLocation
     offset: int
     length: int
     units: tuple[Unit, ...]
-    free: bool = False
-    found: bool = False
+    unordered: bool = False
+    from_diff: bool = False
 
 
 @attrs.frozen(eq=False)
 class Flush:
-    """Ranges of which every line (page) was flushed; *asked* for, or as a part of a copy or an atomic."""
+    """A flush of every cache line (or page) that the ranges touch.
 
-    place: Place
+    *explicit* is true for a call of `flush` or `persist`, and false for the flush inside a copy or an atomic.
+    """
+
+    location: SourceLocation
     ranges: tuple[tuple[int, int], ...]
-    asked: bool = False
+    explicit: bool = False
 
 
 @attrs.frozen(eq=False)
 class Drain:
-    """A wait for everything that had been flushed; *asked* for by `drain()`, or as a part of another operation."""
+    """A wait for all earlier flushes; *explicit* is true for a call of `drain`, false for a drain inside a method."""
 
-    place: Place
-    asked: bool = False
+    location: SourceLocation
+    explicit: bool = False
 
 
 @attrs.frozen(eq=False)
 class Acknowledgement:
     """A `yield` of the workload."""
 
-    place: Place
+    location: SourceLocation
 
 
 Event = Union[Store, Flush, Drain, Acknowledgement]
 
 
-def words(offset: int, content: bytes) -> tuple[Unit, ...]:
-    """Return the units of a copy: aligned words, and single bytes at its ragged ends."""
+def split_copy(offset: int, content: bytes) -> tuple[Unit, ...]:
+    """Return the units of a copy: aligned words, and single bytes at its unaligned ends."""
     end = offset + len(content)
     first, last = -(-offset // WORD) * WORD, end // WORD * WORD
     if first >= last:
@@ -81,7 +79,7 @@ def words(offset: int, content: bytes) -> tuple[Unit, ...]:
     return tuple((low, content[low - offset : high - offset]) for low, high in zip(cuts, cuts[1:]))
 
 
-def whole(offset: int, content: bytes) -> tuple[Unit, ...]:
-    """Return the units of an assignment: one, where 1, 2, 4 or 8 bytes are naturally aligned."""
+def split_assignment(offset: int, content: bytes) -> tuple[Unit, ...]:
+    """Return the units of an assignment: a single one for 1, 2, 4 or 8 naturally aligned bytes."""
     size = len(content)
-    return ((offset, content),) if size in (1, 2, 4, 8) and offset % size == 0 else words(offset, content)
+    return ((offset, content),) if size in (1, 2, 4, 8) and offset % size == 0 else split_copy(offset, content)

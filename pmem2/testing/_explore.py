@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""explore: run a workload once, then check every state that a power cut could have left."""
+"""explore: runs a workload once, then checks every state that a power failure could have left."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pmem2._checks import FILE_SIZE_MAX, as_positive
 from pmem2._config import Config
 from pmem2._enums import Granularity
 from pmem2.testing._diagnosis import diagnose
-from pmem2.testing._events import Acknowledgement, Place
-from pmem2.testing._lint import Finding, lint_of
-from pmem2.testing._locations import here, is_ours, place_of
-from pmem2.testing._memory_model import Changes, Memory
+from pmem2.testing._events import Acknowledgement
+from pmem2.testing._lint import Finding, lint_events
+from pmem2.testing._locations import SourceLocation, caller_location, external_location, is_internal_frame
+from pmem2.testing._memory_model import Memory, UnitsByCell
 from pmem2.testing._recorder import RecordingMap
-from pmem2.testing._runner import Stage
-from pmem2.testing._search import Failed, Search
-from pmem2.testing._tracing import traced
+from pmem2.testing._runner import CheckRunner
+from pmem2.testing._search import CheckFailed, Search
+from pmem2.testing._tracing import run_traced
 
 if TYPE_CHECKING:
     from pmem2._map import Map
@@ -35,13 +35,13 @@ END = object()
 
 @attrs.frozen()
 class Report:
-    """What was checked.
+    """The result of an exploration without a failure.
 
     Attributes:
-        images: How many distinct images, the one after setup included.
-        exhaustive: Whether those are all that the check can tell from each other.
-        seconds: How long it took.
-        findings: What `lint=True` has found.
+        images: How many distinct images were checked, the one after setup included.
+        exhaustive: Whether the check can see nothing new in any other image.
+        seconds: The time it took.
+        findings: The findings of `lint=True`.
     """
 
     images: int
@@ -51,7 +51,7 @@ class Report:
 
 
 class Explorer(Protocol):
-    """`explore`, as the fixture `crash_explorer` has it."""
+    """The type of `explore` and of the fixture `crash_explorer`."""
 
     @overload
     def __call__(
@@ -116,110 +116,121 @@ def explore(
     seed: int = 0,
     lint: bool = False,
 ) -> Report:
-    """Run a workload once, then check every state that a power cut could have left at any moment of it.
+    """Run a workload once, then check every state that a power failure could have left at any moment of it.
 
     Args:
-        workload: Writes to a map. If it is a generator, each `yield` acknowledges something.
-        check: Recovers from what is in a map, and asserts; any exception is a failure. It gets a fresh Map of each
-            state; after a generator also the list of what had been yielded by then.
-        size: Of the map, in bytes.
-        setup: Prepares the map; what it has stored is durable.
-        granularity: Of the map; what is proven on one need not hold on another.
-        budget: How many images are checked at most. Where there are more, those that tell most come first, then
-            random ones.
-        seed: Of what is random.
-        lint: Whether to report stores that were never made durable, flushes of what was clean, and drains of nothing.
+        workload: Stores to a map. If it is a generator, each `yield` acknowledges a value.
+        check: Recovers from the content of a map, and asserts; any exception is a failure. Each state comes as a fresh
+            Map. For a generator workload, the check also receives the list of the values yielded by then.
+        size: The size of the map in bytes.
+        setup: Prepares the map; its stores count as durable.
+        granularity: The granularity of the map; a result for one granularity need not hold for another.
+        budget: The most images to check. If there are more, the images most likely to fail come first, then random
+            ones.
+        seed: The seed of the random choices.
+        lint: Whether to report stores that never become durable, flushes of clean lines, and drains of nothing.
 
     Raises:
         CrashConsistencyError: The check failed.
-        RuntimeError: The workload uses threads, ends the tracing by which its statements are followed, or its map is
-            stored to in another way that cannot be followed: by another process, or by `Map.store_u64(map, ...)`.
+        RuntimeError: The workload uses threads, stops the tracing of its statements, or its map contains stores that
+            cannot be recorded: from another process, or from a call like `Map.store_u64(map, ...)`.
         BufferError: The workload closes its map.
-        TypeError: A number is of a wrong type, or the workload is asynchronous or returns an iterator.
-        ValueError: *size* or *budget* is not positive or too large.
-        GranularityNotSupportedError: *granularity* is none.
+        TypeError: A number has the wrong type, or the workload is asynchronous or returns an iterator.
+        ValueError: *size* or *budget* is not positive, or is too large.
+        GranularityNotSupportedError: *granularity* is not a member of `Granularity`.
     """
     __tracebackhide__ = True
     began = time.perf_counter()
-    room, most = as_positive(size, "size", FILE_SIZE_MAX), as_positive(budget, "budget", FILE_SIZE_MAX)
-    grain = Config(required_granularity=granularity).required_granularity
-    if grain is None:
-        raise TypeError("granularity must be a Granularity")
+    map_size, max_images = as_positive(size, "size", FILE_SIZE_MAX), as_positive(budget, "budget", FILE_SIZE_MAX)
+    checked_granularity = Config(required_granularity=granularity).required_granularity
+    if checked_granularity is None:
+        raise TypeError("granularity must be a Granularity, not None")
     with ExitStack() as stack:
-        map = RecordingMap(room, grain)
+        map = RecordingMap(map_size, checked_granularity)
         stack.callback(map.dispose)
         if setup is not None:
             setup(map)
-        before = map.begin()
+        initial = map.begin()
         acknowledged = record(map, workload)
-        stage = Stage(room, grain, checker(check, acknowledged))
-        stack.callback(stage.dispose)
-        changes: Changes = {}
-        search = Search(lambda: Memory(before, grain, changes), map.events, stage, most, seed)
-        failed: Failed | None = None
+        runner = CheckRunner(map_size, checked_granularity, adapt_check(check, acknowledged))
+        stack.callback(runner.dispose)
+        cache: UnitsByCell = {}
+        search = Search(lambda: Memory(initial, checked_granularity, cache), map.events, runner, max_images, seed)
+        failed: CheckFailed | None = None
         try:
             exhaustive = search.run()
-        except Failed as found:
-            failed = found
-        if failed is not None:  # and no longer handled, so that what is raised in the diagnosis does not name it
-            error = diagnose(search, map.events, start_of(workload), failed)
-            raise error from error.reason
-    findings = lint_of(map.events, grain) if lint else ()
+        except CheckFailed as error:
+            failed = error
+        if failed is not None:  # diagnose outside `except`, so that errors do not chain to `failed`
+            diagnosis = diagnose(search, map.events, workload_start(workload), failed)
+            raise diagnosis from diagnosis.reason
+    findings = lint_events(map.events, checked_granularity) if lint else ()
     return Report(search.images, exhaustive, time.perf_counter() - began, findings)
 
 
 def record(map: RecordingMap, workload: Callable[[Map], object]) -> list[object] | None:
-    """Run the workload to its end; return what it acknowledged, or `None` if it is no generator."""
-    acknowledged = run(map, workload)
+    """Run the workload to its end; return the values that it yielded, or `None` if it is not a generator."""
+    acknowledged = run_workload(map, workload)
     map.end()
     return acknowledged
 
 
-def run(map: RecordingMap, workload: Callable[[Map], object]) -> list[object] | None:
-    """Run the workload, traced."""
-    result = traced(map, functools.partial(workload, map))
+def run_workload(map: RecordingMap, workload: Callable[[Map], object]) -> list[object] | None:
+    """Run the workload with tracing."""
+    result = run_step(map, functools.partial(workload, map))
     if not isinstance(result, GeneratorType):
         if isinstance(result, (Coroutine, Iterator, AsyncIterator)):
             if isinstance(result, Coroutine):
                 result.close()
-            raise TypeError(f"a workload must be a function or a generator, and not return a {type(result).__name__}")
+            raise TypeError(
+                f"workload must be a function or a generator function, but returned a {type(result).__name__}"
+            )
         return None
     acknowledged: list[object] = []
     while True:
-        value = traced(map, functools.partial(following, result))
+        value = run_step(map, functools.partial(next_or_end, result))
         if value is END:
             return acknowledged
         acknowledged.append(deepcopy(value))
-        map.events.append(Acknowledgement(place_of_yield(result) or map.last))
+        map.events.append(Acknowledgement(yield_location(result) or map.last_location))
 
 
-def following(generator: GeneratorType[object, None, object]) -> object:
+def run_step(map: RecordingMap, step: Callable[[], object]) -> object:
+    """Run a part of the workload with tracing."""
+    result = run_traced(step, map.enter_statement)
+    map.check_thread()
+    return result
+
+
+def next_or_end(generator: GeneratorType[object, None, object]) -> object:
     """Return the next value, or `END`."""
     return next(generator, END)
 
 
-def place_of_yield(generator: GeneratorType[object, None, object]) -> Place | None:
-    """Return where a generator waits, or `None` if that is in this package."""
+def yield_location(generator: GeneratorType[object, None, object]) -> SourceLocation | None:
+    """Return the location of the current `yield`; `None` if it is inside this package."""
     while isinstance(generator.gi_yieldfrom, GeneratorType):
         generator = generator.gi_yieldfrom
     frame = generator.gi_frame
-    return None if frame is None or is_ours(frame) else place_of(frame)
+    return None if frame is None or is_internal_frame(frame) else external_location(frame)
 
 
-def start_of(workload: Callable[[Map], object]) -> Place:
-    """Return where a workload begins."""
+def workload_start(workload: Callable[[Map], object]) -> SourceLocation:
+    """Return the location of the definition of a workload, or of the call of `explore` if that is unknown."""
     code: object = getattr(workload, "__code__", None)
-    return Place(code.co_filename, code.co_firstlineno, code.co_name) if isinstance(code, CodeType) else here()
+    if not isinstance(code, CodeType):
+        return caller_location()
+    return SourceLocation(code.co_filename, code.co_firstlineno, code.co_name)
 
 
-def checker(check: Callable[..., object], acknowledged: list[object] | None) -> Callable[[Map, int], None]:
-    """Return what checks a map after so many acknowledgements."""
+def adapt_check(check: Callable[..., object], acknowledged: list[object] | None) -> Callable[[Map, int], None]:
+    """Return a function that calls *check* with a map, and for a generator with the values yielded so far."""
 
     def plain(map: Map, _count: int) -> None:
         check(map)
 
-    def acknowledging(map: Map, count: int) -> None:
+    def with_acknowledged(map: Map, count: int) -> None:
         assert acknowledged is not None
         check(map, deepcopy(acknowledged[:count]))
 
-    return plain if acknowledged is None else acknowledging
+    return plain if acknowledged is None else with_acknowledged

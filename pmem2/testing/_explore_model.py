@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""explore_model: for those who have no check, but know what their data structure is to behave like."""
+"""explore_model: explores a data structure against a model of it, such as a dict, instead of a check."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def explore_model(
     seed: int = 0,
     lint: bool = False,
 ) -> Report:
-    """Check that each step is done wholly or not at all, whenever the power fails, and stays done.
+    """Check that each step is atomic and durable: after a power failure it is done in whole or not at all.
 
-    The steps are done on the data structure, which lives in a map, and on a model of it, as simple as a dict. After a
-    power cut the structure, recovered, must be as the model was before the step that was interrupted, or after it.
+    The steps run on a data structure, which lives in a map, and on a model of it, which can be as simple as a dict.
+    After a power failure and a recovery, the structure must equal the model before the interrupted step or after it.
 
     Args:
-        steps: What is done, one after the other, to the structure and to the model alike.
-        recover: Makes the structure from what is in a map.
-        model: What behaves like it; it is copied.
-        view: What of the structure, and of the model, is to be equal: `dict`, for example.
-        size: Of the map, in bytes.
+        steps: Functions that are called in order, once with the structure and once with the model.
+        recover: Returns the structure from the content of a map.
+        model: An object that behaves like the structure; `explore_model` works on a copy.
+        view: Returns the value to compare, of the structure and of the model: `dict`, for example.
+        size: The size of the map in bytes.
         setup: As in `explore`; it formats the map.
         granularity: As in `explore`.
         budget: As in `explore`.
@@ -47,27 +47,27 @@ def explore_model(
         lint: As in `explore`.
 
     Raises:
-        CrashConsistencyError: It was as neither.
+        CrashConsistencyError: A recovered structure equals neither.
         RuntimeError, BufferError, TypeError, ValueError, GranularityNotSupportedError: As `explore`.
     """
-    every = list(steps)
-    ideal = deepcopy(model)
-    states = [deepcopy(view(ideal))]
-    for step in every:
-        step(ideal)
-        states.append(deepcopy(view(ideal)))
+    all_steps = list(steps)
+    expected_model = deepcopy(model)
+    expected = [deepcopy(view(expected_model))]
+    for step in all_steps:
+        step(expected_model)
+        expected.append(deepcopy(view(expected_model)))
 
     def workload(map: Map) -> Generator[None, None, None]:
         structure = recover(map)
-        for step in every:
+        for step in all_steps:
             step(structure)
             yield
 
     def check(map: Map, acknowledged: list[None]) -> None:
         done = len(acknowledged)
         found = view(recover(map))
-        if found not in states[done : done + 2]:
-            raise AssertionError(f"recovered {found!r}, and after {done} steps the model was {states[done]!r}")
+        if found not in expected[done : done + 2]:
+            raise AssertionError(f"recovered {found!r}, but after {done} steps the model was {expected[done]!r}")
 
     return explore(
         workload, check, size=size, setup=setup, granularity=granularity, budget=budget, seed=seed, lint=lint

@@ -1,31 +1,34 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a workload does for nothing, and what it forgets."""
+"""Lint: stores that never become durable, and flushes and drains without effect."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from pmem2._enums import Granularity
-from pmem2.testing._events import Drain, Event, Flush, Place, Store
-from pmem2.testing._memory_model import flushed_size
+from pmem2.testing._events import Drain, Event, Flush, Store
+from pmem2.testing._memory_model import flush_size
+
+if TYPE_CHECKING:
+    from pmem2.testing._locations import SourceLocation
 
 Kind = Literal["never made durable", "flush of clean lines", "drain of nothing"]
 
 
 @attrs.frozen()
 class Finding:
-    """A store, a flush or a drain that looks like a mistake.
+    """A store, a flush or a drain that is probably a mistake.
 
     Attributes:
         kind: "never made durable" by the end of the workload, "flush of clean lines", or "drain of nothing".
-        offset: Where it begins in the map, in bytes.
-        length: Bytes; 0 for a drain.
-        filename: Where in the source it was done.
-        lineno: The line there.
-        function: The function there.
+        offset: The offset of the range in the map.
+        length: The length in bytes; 0 for a drain.
+        filename: The source file of the store, flush or drain.
+        lineno: The line in that file.
+        function: The function in that file.
     """
 
     kind: Kind
@@ -36,55 +39,55 @@ class Finding:
     function: str
 
 
-def lint_of(events: Sequence[Event], granularity: Granularity) -> tuple[Finding, ...]:
-    """Return what looks like a mistake, each once.
+def lint_events(events: Sequence[Event], granularity: Granularity) -> tuple[Finding, ...]:
+    """Return each probable mistake once.
 
-    On BYTE stores need no flush. On PAGE drains do nothing, and portable code has them all the same.
+    On BYTE, stores need no flush. On PAGE, a drain has no effect, but portable code calls it: it is no finding.
     """
-    once: list[Finding] = []
-    for finding in found(events, granularity):
-        if finding not in once:
-            once.append(finding)
-    return tuple(once)
+    unique: list[Finding] = []
+    for finding in find_mistakes(events, granularity):
+        if finding not in unique:
+            unique.append(finding)
+    return tuple(unique)
 
 
-def found(events: Sequence[Event], granularity: Granularity) -> Iterator[Finding]:
-    """Yield what looks like a mistake."""
-    grain = flushed_size(granularity)
-    dirty: dict[int, list[Store]] = {}  # what was stored to each line (page) since it was flushed
-    waiting: dict[int, list[Store]] = {}  # what was flushed, and not yet drained
-    pending = False
+def find_mistakes(events: Sequence[Event], granularity: Granularity) -> Iterator[Finding]:
+    """Yield the probable mistakes, in program order."""
+    size = flush_size(granularity)
+    dirty: dict[int, list[Store]] = {}  # for each line (page): the stores since its last flush
+    undrained: dict[int, list[Store]] = {}  # for each line: the stores that are flushed but not drained
+    drain_needed = False
     for event in events:
         if isinstance(event, Store):
-            pending = pending or event.free
-            if granularity is not Granularity.BYTE or event.free:
-                for index in {offset // grain: None for offset, _ in event.units}:
+            drain_needed = drain_needed or event.unordered
+            if granularity is not Granularity.BYTE or event.unordered:
+                for index in {offset // size: None for offset, _ in event.units}:
                     dirty.setdefault(index, []).append(event)
         elif isinstance(event, Flush):
             for offset, length in event.ranges:
-                touched = [index for index in grains(offset, length, grain) if index in dirty]
-                if event.asked and length and not touched and granularity is not Granularity.BYTE:
-                    yield finding_at("flush of clean lines", offset, length, event.place)
-                pending = pending or bool(touched)
+                touched = [index for index in blocks(offset, length, size) if index in dirty]
+                if event.explicit and length and not touched and granularity is not Granularity.BYTE:
+                    yield make_finding("flush of clean lines", offset, length, event.location)
+                drain_needed = drain_needed or bool(touched)
                 for index in touched:
                     stores = dirty.pop(index)
                     if granularity is not Granularity.PAGE:
-                        waiting.setdefault(index, []).extend(stores)
+                        undrained.setdefault(index, []).extend(stores)
         elif isinstance(event, Drain):
-            if event.asked and not pending and granularity is Granularity.CACHE_LINE:
-                yield finding_at("drain of nothing", 0, 0, event.place)
-            waiting.clear()
-            pending = False
-    for stores in (*dirty.values(), *waiting.values()):
+            if event.explicit and not drain_needed and granularity is Granularity.CACHE_LINE:
+                yield make_finding("drain of nothing", 0, 0, event.location)
+            undrained.clear()
+            drain_needed = False
+    for stores in (*dirty.values(), *undrained.values()):
         for store in stores:
-            yield finding_at("never made durable", store.offset, store.length, store.place)
+            yield make_finding("never made durable", store.offset, store.length, store.location)
 
 
-def grains(offset: int, length: int, grain: int) -> range:
-    """Return the numbers of the lines (pages) that a range touches."""
-    return range(offset // grain, -(-(offset + length) // grain)) if length else range(0)
+def blocks(offset: int, length: int, size: int) -> range:
+    """Return the numbers of the lines (pages) of *size* bytes that a range touches."""
+    return range(offset // size, -(-(offset + length) // size)) if length else range(0)
 
 
-def finding_at(kind: Kind, offset: int, length: int, place: Place) -> Finding:
-    """Return a finding at a place."""
-    return Finding(kind, offset, length, place.filename, place.lineno, place.function)
+def make_finding(kind: Kind, offset: int, length: int, location: SourceLocation) -> Finding:
+    """Return a finding at a location."""
+    return Finding(kind, offset, length, location.filename, location.lineno, location.function)

@@ -1,29 +1,38 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the program is: which statement of the caller's code is being done."""
+"""Locations in the caller's source: the innermost stack frame outside of pmem2."""
 
 from __future__ import annotations
 
 import sys
 from types import FrameType
 
-from pmem2.testing._events import Place
+import attrs
 
-OURS = "pmem2"
+PACKAGE = "pmem2"
 
 
-def is_ours(frame: FrameType) -> bool:
-    """Whether a frame is of this package."""
+@attrs.frozen()
+class SourceLocation:
+    """A line of source, and the function that contains it."""
+
+    filename: str
+    lineno: int
+    function: str
+
+
+def is_internal_frame(frame: FrameType) -> bool:
+    """Whether *frame* executes code of this package."""
     name = str(frame.f_globals.get("__name__"))
-    return name == OURS or name.startswith(OURS + ".")
+    return name == PACKAGE or name.startswith(PACKAGE + ".")
 
 
-def place_of(frame: FrameType) -> Place:
-    """Return where *frame*, or the innermost of its callers that is not of this package, is."""
-    while frame.f_back is not None and is_ours(frame):
+def external_location(frame: FrameType) -> SourceLocation:
+    """Return the location of *frame*, or of its innermost caller outside of this package."""
+    while frame.f_back is not None and is_internal_frame(frame):
         frame = frame.f_back
-    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+    return SourceLocation(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
-def here() -> Place:
-    """Return the caller's place."""
-    return place_of(sys._getframe(1))
+def caller_location() -> SourceLocation:
+    """Return the location of the code that called into this package."""
+    return external_location(sys._getframe(1))

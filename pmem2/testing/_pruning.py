@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which images need no check, because all that a check looks at in them is as in one that was checked.
+"""Pruning by what a check reads: skips images in which a check would read only what an earlier check has read.
 
-A check that begins by reading cell 3 reads cell 3 of every image. What it reads next depends on what it found there,
-and so on: a tree, in which an image leads along one way. Where that way ends, the check would see nothing new.
+A check that starts by reading cell 3 (a line or sector of the memory model) does so for every image. The content that
+it finds there decides what it reads next, and so on. These reads form a decision tree, and each image follows one path
+in it. If the path of an image ends at a leaf, a check of that image sees nothing new.
 """
 
 from __future__ import annotations
@@ -13,92 +14,96 @@ from typing import Optional
 
 import attrs
 
-SHORT = 256
-"""Bytes; of what is longer a digest is kept."""
+MAX_INLINE_KEY = 256
+"""Bytes: longer content is replaced by its digest."""
 
 
-Found = dict[bytes, Optional["Reading"]]
-"""What was read next, by what was found before; `None` where the check was over."""
+Children = dict[bytes, Optional["ReadNode"]]
+"""The next read for each content found by the previous one; `None` is a leaf, where the check has ended."""
 
 
 @attrs.define(eq=False)
-class Reading:
-    """Cells that were read at once."""
+class ReadNode:
+    """A read of one or more cells."""
 
     cells: tuple[int, ...]
     spans: list[tuple[int, int]]
-    found: Found = attrs.Factory(dict)
+    children: Children = attrs.Factory(dict)
 
     def key(self, image: bytearray) -> bytes:
-        """Return what is found in *image*."""
+        """Return the content of these cells in *image*, or its digest."""
         content = b"".join([image[low:high] for low, high in self.spans])
-        return content if len(content) <= SHORT else hashlib.blake2b(content, digest_size=16).digest()
+        return content if len(content) <= MAX_INLINE_KEY else hashlib.blake2b(content, digest_size=16).digest()
 
 
-class Known:
-    """The images that were checked, as far as the check looked at them."""
+class CheckedImages:
+    """The decision tree of all images that were checked."""
 
-    def __init__(self, cells: Sequence[int], size: int) -> None:
-        """Nothing is known yet.
+    def __init__(self, cells: Sequence[int], cell_size: int) -> None:
+        """Start with an empty tree.
 
         Args:
-            cells: The numbers of those that are not the same in all images.
-            size: How large a cell is, in bytes.
+            cells: The numbers of the cells that differ between images; the reads of all others are ignored.
+            cell_size: The size of a cell in bytes.
         """
-        self._cells: dict[int, None] = dict.fromkeys(cells)  # a set that keeps its order
-        self._size = size
-        self._found: Found = {}
-        self._steady = True
+        self._cells: dict[int, None] = dict.fromkeys(cells)  # an ordered set
+        self._cell_size = cell_size
+        self._roots: Children = {}
+        self._deterministic = True
 
-    def way(self, image: bytearray, acknowledged: int) -> list[int] | None:
-        """Return the cells that a check of *image* would read, or `None` if that would see something new."""
+    def cells_if_checked(self, image: bytearray, acknowledged: int) -> list[int] | None:
+        """Return the cells that a check of *image* would read; `None` if that check would see something new."""
         cells: list[int] = []
-        found, key = self._found, str(acknowledged).encode()
-        while key in found:
-            reading = found[key]
-            if reading is None:
+        children, key = self._roots, str(acknowledged).encode()
+        while key in children:
+            node = children[key]
+            if node is None:
                 return cells
-            cells += reading.cells
-            found, key = reading.found, reading.key(image)
+            cells += node.cells
+            children, key = node.children, node.key(image)
         return None
 
     def add(self, image: bytearray, acknowledged: int, reads: Iterable[tuple[int, int]]) -> list[int]:
-        """Remember what a check of *image* has read, as ranges in that order; return the cells of that."""
-        steps = list(self._steps(reads)) if self._steady else [tuple(self._cells)]
-        found, key = self._found, str(acknowledged).encode()
+        """Add the *reads* (ranges, in order) that a check of *image* made; return the cells that they touch."""
+        steps = list(self._steps(reads)) if self._deterministic else [tuple(self._cells)]
+        children, key = self._roots, str(acknowledged).encode()
         for step in steps:
-            reading = found.get(key)
-            if reading is None:
-                reading = found[key] = Reading(step, spans(step, self._size))
-            elif reading.cells != step:  # it has found the same and read something else: nothing can be said of it
-                self._steady = False
-                self._found = {}
+            node = children.get(key)
+            if node is None:
+                node = children[key] = ReadNode(step, cell_spans(step, self._cell_size))
+            elif node.cells != step:
+                # The check found the same content and read on elsewhere. From now on each check counts as a read of
+                # all cells.
+                self._deterministic = False
+                self._roots = {}
                 return self.add(image, acknowledged, reads)
-            found, key = reading.found, reading.key(image)
-        found[key] = None
+            children, key = node.children, node.key(image)
+        children[key] = None
         return [cell for step in steps for cell in step]
 
     def _steps(self, reads: Iterable[tuple[int, int]]) -> Iterator[tuple[int, ...]]:
-        """Yield the cells that each range touches, each cell once, and only those that are not always the same."""
-        left = self._cells.copy()
+        """Yield the cells that each range touches; skip cells that never differ and cells that were read before."""
+        unread = self._cells.copy()
         for offset, length in reads:
-            low, high = offset // self._size, -(-(offset + length) // self._size)
-            few = high - low <= len(left)
-            step = [n for n in range(low, high) if n in left] if few else [n for n in left if low <= n < high]
+            low, high = offset // self._cell_size, -(-(offset + length) // self._cell_size)
+            if high - low <= len(unread):
+                step = [n for n in range(low, high) if n in unread]
+            else:
+                step = [n for n in unread if low <= n < high]
             if step:
                 yield tuple(step)
                 for cell in step:
-                    del left[cell]
-                if not left:
+                    del unread[cell]
+                if not unread:
                     return
 
 
-def spans(cells: Iterable[int], size: int) -> list[tuple[int, int]]:
-    """Return the ranges from one byte to another that cells take, neighbours together."""
+def cell_spans(cells: Iterable[int], cell_size: int) -> list[tuple[int, int]]:
+    """Return the byte ranges (start, end) of cells; neighbours are merged."""
     result: list[tuple[int, int]] = []
     for index in sorted(cells):
-        if result and result[-1][1] == index * size:
-            result[-1] = result[-1][0], (index + 1) * size
+        if result and result[-1][1] == index * cell_size:
+            result[-1] = result[-1][0], (index + 1) * cell_size
         else:
-            result.append((index * size, (index + 1) * size))
+            result.append((index * cell_size, (index + 1) * cell_size))
     return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A Map of one state after a power cut, which knows what of it was looked at."""
+"""ReadTrackingMap: the Map that a check receives. It notes which ranges the check reads."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ if TYPE_CHECKING:
     from pmem2._slices import Slice
 
 EVERYTHING = (0, 2**64)
+"""The range that a view or the address counts as: reads through them cannot be tracked."""
 
 
-class CheckedMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
-    """The Map that a check gets: reading is noted, as ranges."""
+class ReadTrackingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
+    """A Map of one crash image."""
 
-    __slots__ = ("lent", "reads")
+    __slots__ = ("reads", "views")
 
     reads: list[tuple[int, int]]
-    lent: list[weakref.ref[object]]
+    views: list[weakref.ref[object]]
 
     def __init__(self, memory: VolatileMap) -> None:
-        """Be another Map of the same memory; nothing was read yet."""
+        """Share the memory of another map; no range has been read yet."""
         self._handle = memory._handle
         self._address = memory._address
         self._size = memory._size
         self._config = memory._config
         self._buffer = None
         self.reads = []
-        self.lent = []
+        self.views = []
 
-    def __getitem__(self, key: SupportsIndex | Slice, /) -> int | bytes:  # type: ignore[override] # as Map, of which each overload
-        """Return what Map returns."""
+    def __getitem__(self, key: SupportsIndex | Slice, /) -> int | bytes:  # type: ignore[override] # Map has overloads
+        """Note the bytes between the first and the last that are read."""
         part = as_slice(key)
         if part is None:
             self.reads.append((self._index(key), 1))
@@ -48,38 +49,38 @@ class CheckedMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
             self.reads.append((low, length))
         return super().__getitem__(key)
 
-    def _operation(  # type: ignore[override] # no generator of our own, which takes time
+    def _pinned(  # type: ignore[override] # not a generator: a second one would cost time
         self, need: Protection, offset: int, length: int
     ) -> AbstractContextManager[CharPointer]:
         self.reads.append((offset, length))
-        return super()._operation(need, offset, length)
+        return super()._pinned(need, offset, length)
 
     def load_u64(self, offset: SupportsIndex) -> int:
-        """Load as Map does."""
+        """Note the 8 bytes."""
         self.reads.append(self._range(offset, WORD))
         return super().load_u64(offset)
 
     def compare_exchange_u64(
         self, offset: SupportsIndex, expected: SupportsIndex, desired: SupportsIndex, persist: bool = False
     ) -> tuple[bool, int]:
-        """Exchange as Map does."""
+        """Note the 8 bytes."""
         self.reads.append(self._range(offset, WORD))
         return super().compare_exchange_u64(offset, expected, desired, persist)
 
     def fetch_add_u64(self, offset: SupportsIndex, delta: SupportsIndex, persist: bool = False) -> int:
-        """Add as Map does."""
+        """Note the 8 bytes."""
         self.reads.append(self._range(offset, WORD))
         return super().fetch_add_u64(offset, delta, persist)
 
     def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> memoryview:
-        """Return a view as Map does; what is read through it is not seen."""
+        """Note everything."""
         view = super().view(offset, length)
         self.reads.append(EVERYTHING)
-        self.lent.append(weakref.ref(cast("object", view.obj)))
+        self.views.append(weakref.ref(cast("object", view.obj)))
         return view
 
     @property
     def address(self) -> int:
-        """The address, as Map has it; what is read there is not seen."""
+        """The address; note everything."""
         self.reads.append(EVERYTHING)
         return super().address

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A Map that writes down every store, flush and drain, those through views and arrays too.
+"""RecordingMap: the Map that a workload receives. It records every store, flush and drain as an event.
 
-What is stored through a Map method is seen there. Views, arrays and the address give the memory away: as long as they
-live, the memory that they reach is compared with a copy, after each statement and at each method.
+Methods of the map record their own stores. A view, an array or the address gives direct access to the memory. While one
+of them is alive, the recorder compares the memory within its reach with a copy, after each statement of the workload
+and at each method call.
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ import attrs
 from pmem2._buffers import Ranges, borrow, borrow_ranges
 from pmem2._checks import NO_FLAGS
 from pmem2._enums import Granularity, MemFlag, Protection
-from pmem2._map import Map, lent
+from pmem2._map import Map
 from pmem2._slices import as_slice, slice_span
-from pmem2.testing._events import WORD, Drain, Event, Flush, Place, Store, Unit, whole, words
-from pmem2.testing._locations import here
+from pmem2.testing._events import WORD, Drain, Event, Flush, Store, Unit, split_assignment, split_copy
+from pmem2.testing._locations import SourceLocation, caller_location
 from pmem2.testing._shadow import Shadow
-from pmem2.testing._tracing import SHARED
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
     from pmem2._map import Data
     from pmem2._slices import Slice
 
+OTHER_THREAD_ERROR = "an explored workload must not use its map in other threads"
+
 
 @attrs.define(eq=False)
-class Exposed:
-    """A part of the memory that can be stored to without our seeing it, for as long as its *view* lives."""
+class WatchedRange:
+    """A range of the memory that the workload can store to directly, for as long as its *view* is alive."""
 
     low: int
     high: int
@@ -42,126 +44,148 @@ class Exposed:
 
     @property
     def alive(self) -> bool:
-        """Whether there is still something to store through."""
+        """Whether direct stores are still possible."""
         return self.view() is not None
 
 
-class Inside:
-    """A Map method at work: what it stores is not to be found as if a view had stored it."""
+class Recording:
+    """A running method of the map: keeps the statement tracing from recording its stores a second time."""
 
     __slots__ = ("_map",)
 
     def __init__(self, map: RecordingMap) -> None:
-        """Be about a map."""
+        """Hold the map."""
         self._map = map
 
-    def __enter__(self) -> Place:
-        """Write down what views have changed so far; return what the caller is doing."""
+    def __enter__(self) -> SourceLocation:
+        """Record earlier stores through views; return the location of the method call."""
         if threading.get_ident() != self._map._thread:
-            self._map.shared = True  # for the thread that is traced: this one may swallow what is raised here
-            raise RuntimeError(SHARED)
-        place = here()
-        self._map.found(place)
-        self._map._inside = True
-        return place
+            self._map.used_in_other_thread = True  # the exception may get lost in this thread
+            raise RuntimeError(OTHER_THREAD_ERROR)
+        location = caller_location()
+        self._map.scan_views(location)
+        self._map._in_method = True
+        return location
 
     def __exit__(self, *_: object) -> None:
-        """Look again."""
-        self._map._inside = False
+        """Let the statement tracing record again."""
+        self._map._in_method = False
 
 
 class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
-    """The Map that a workload gets."""
+    """A Map that records events."""
 
-    __slots__ = ("_exposed", "_inside", "_shadow", "_thread", "_use", "events", "last", "shared")
+    __slots__ = (
+        "_in_method",
+        "_pin",
+        "_shadow",
+        "_thread",
+        "_watched",
+        "events",
+        "last_location",
+        "used_in_other_thread",
+    )
 
     events: list[Event]
-    _inside: bool
+    last_location: SourceLocation
+    used_in_other_thread: bool
+    _in_method: bool
+    _pin: ExitStack
     _shadow: Shadow
-    _exposed: list[Exposed]
     _thread: int
-    _use: ExitStack
-    last: Place
-    shared: bool
+    _watched: list[WatchedRange]
 
     def __init__(self, size: int, granularity: Granularity) -> None:
-        """Map *size* bytes of zeros; nothing is written down yet."""
+        """Map *size* zero bytes."""
         super().__init__(size, granularity)
         self.events = []
+        self.last_location = caller_location()
+        self.used_in_other_thread = False
+        self._in_method = False
+        self._pin = ExitStack()  # the workload may know the address: the pin makes even Map.close(map) fail
+        self._pin.enter_context(self._pinned(Protection.READ, 0, 0))
         self._shadow = Shadow(self._address, size)
-        self._exposed = []
-        self._inside = False
         self._thread = threading.get_ident()
-        self._use = ExitStack()  # the address may be taken, so not even Map.close(map) may unmap it
-        self._use.enter_context(self._operation(Protection.READ, 0, 0))
-        self.last = here()
-        self.shared = False
+        self._watched = []
 
     def begin(self) -> bytes:
-        """Forget what was written down, and return what is in the memory: that is durable."""
-        self.found(here())
+        """Discard the events so far, and return the content of the memory: it counts as durable."""
+        self.scan_views(caller_location())
         self.events.clear()
         return self._shadow.content()
 
     def end(self) -> None:
-        """Find what the last statement has changed, and look for what none of our methods has stored.
+        """Record the stores of the last statement.
 
         Raises:
-            RuntimeError: There is such a thing.
+            RuntimeError: The memory contains stores that no event explains.
         """
-        self.found(self.last)
+        self.scan_views(self.last_location)
         if any(self._shadow.changed(0, self._size)):
             raise RuntimeError(
-                "the memory of a workload that is explored was stored to in a way that cannot be followed: "
-                "by a method of Map instead of its map's, or by another process"
+                "the map of an explored workload contains stores that cannot be recorded: another process made them, "
+                "or a method of the class Map was called instead of a method of the map"
             )
 
+    def check_thread(self) -> None:
+        """Check that all calls came from the thread that made the map.
+
+        Raises:
+            RuntimeError: Another thread has used the map.
+        """
+        if self.used_in_other_thread:
+            raise RuntimeError(OTHER_THREAD_ERROR)
+
     def dispose(self) -> None:
-        """Unmap it, unless somebody still looks into it."""
-        self._use.close()
+        """Unmap the memory, unless a view of it is alive."""
+        self._pin.close()
         with suppress(BufferError):
             super().close()
 
-    # ---- what is found
+    # ---- stores through views, arrays and the address
 
-    def found(self, place: Place) -> None:
-        """Write down what has changed in the memory without our seeing it: *place* did that."""
-        if self._exposed:
-            units = [unit for part in self._exposed for unit in self._shadow.changed(part.low, part.high)]
-            self._exposed = [part for part in self._exposed if part.alive]
-            self._discovered(place, units)
+    def scan_views(self, location: SourceLocation) -> None:
+        """Compare the watched ranges with the shadow; record the difference as a store at *location*."""
+        if self._watched:
+            units = [unit for watched in self._watched for unit in self._shadow.changed(watched.low, watched.high)]
+            self._watched = [watched for watched in self._watched if watched.alive]
+            self._record_diff(location, units)
 
-    def statement(self, place: Place) -> None:  # pragma: no cover: what traces is not traced
-        """Write down what the last statement has changed; the next is at *place*."""
-        if not self._inside:
-            self.found(self.last)
-        self.last = place
+    def enter_statement(self, location: SourceLocation) -> None:  # pragma: no cover: runs in a trace function
+        """Record the stores of the previous statement; the next one is at *location*."""
+        if not self._in_method:
+            self.scan_views(self.last_location)
+        self.last_location = location
 
-    def _discovered(self, place: Place, units: list[Unit]) -> None:
+    def _record_diff(self, location: SourceLocation, units: list[Unit]) -> None:
         if units:
             low, high = min(units)[0], max(units)[0] + WORD
-            self.events.append(Store(place, low, min(high, self._size) - low, tuple(units), found=True))
+            self.events.append(Store(location, low, min(high, self._size) - low, tuple(units), from_diff=True))
 
-    def _expose(self, low: int, high: int, view: Callable[[], object]) -> None:
-        if not any(part.view is for_ever for part in self._exposed):
-            self._exposed.append(Exposed(low // WORD * WORD, min(-(-high // WORD) * WORD, self._size), view))
+    def _watch(self, low: int, high: int, view: Callable[[], object]) -> None:
+        if not any(watched.view is always_alive for watched in self._watched):
+            low, high = low // WORD * WORD, min(-(-high // WORD) * WORD, self._size)
+            self._watched.append(WatchedRange(low, high, view))
 
-    # ---- what is seen
+    # ---- stores through methods
 
-    def _stored(self, place: Place, offset: int, units: tuple[Unit, ...], free: bool = False) -> None:
-        """Write down a store that was made."""
+    def _record_store(
+        self, location: SourceLocation, offset: int, units: tuple[Unit, ...], unordered: bool = False
+    ) -> None:
         if units:
             last, stored = units[-1]
-            self.events.append(Store(place, offset, last + len(stored) - offset, units, free))
+            self.events.append(Store(location, offset, last + len(stored) - offset, units, unordered))
 
-    def _flushed(self, place: Place, *ranges: tuple[int, int], drain: bool = True, asked: bool = False) -> None:
-        self.events.append(Flush(place, ranges, asked))
+    def _record_flush(
+        self, location: SourceLocation, *ranges: tuple[int, int], drain: bool = True, explicit: bool = False
+    ) -> None:
+        self.events.append(Flush(location, ranges, explicit))
         if drain:
-            self.events.append(Drain(place))
+            self.events.append(Drain(location))
 
     def __setitem__(self, key: SupportsIndex | Slice, value: SupportsIndex | Data, /) -> None:
-        """Store as Map does."""
-        with Inside(self) as place:
+        """Record a store."""
+        with Recording(self) as location:
             super().__setitem__(key, value)
             part = as_slice(key)
             if part is None:
@@ -169,159 +193,168 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
             else:
                 low, length, step = slice_span(part, self._size)
             if step == 1:
-                self._stored(place, low, whole(low, self._shadow.take(low, length)))
+                self._record_store(location, low, split_assignment(low, self._shadow.take(low, length)))
             else:
                 low, high = low // WORD * WORD, min(-(-(low + length) // WORD) * WORD, self._size)
-                self._discovered(place, list(self._shadow.changed(low, high)))
+                self._record_diff(location, list(self._shadow.changed(low, high)))
 
     def store_u64(self, offset: SupportsIndex, value: SupportsIndex, persist: bool = False) -> None:
-        """Store as Map does."""
-        with Inside(self) as place:
+        """Record a store of 8 bytes."""
+        with Recording(self) as location:
             super().store_u64(offset, value)
-            self._word(place, offset, persist)
+            self._record_atomic(location, offset, persist)
 
     def compare_exchange_u64(
         self, offset: SupportsIndex, expected: SupportsIndex, desired: SupportsIndex, persist: bool = False
     ) -> tuple[bool, int]:
-        """Exchange as Map does."""
-        with Inside(self) as place:
+        """Record a store of 8 bytes, if there was one."""
+        with Recording(self) as location:
             result = super().compare_exchange_u64(offset, expected, desired)
-            self._word(place, offset, persist, stored=result[0])
+            self._record_atomic(location, offset, persist, stored=result[0])
             return result
 
     def fetch_add_u64(self, offset: SupportsIndex, delta: SupportsIndex, persist: bool = False) -> int:
-        """Add as Map does."""
-        with Inside(self) as place:
+        """Record a store of 8 bytes."""
+        with Recording(self) as location:
             result = super().fetch_add_u64(offset, delta)
-            self._word(place, offset, persist)
+            self._record_atomic(location, offset, persist)
             return result
 
-    def _word(self, place: Place, offset: SupportsIndex, persist: bool, stored: bool = True) -> None:
+    def _record_atomic(
+        self, location: SourceLocation, offset: SupportsIndex, persist: bool, stored: bool = True
+    ) -> None:
         start, _ = self._range(offset, WORD)
         if stored:
-            self._stored(place, start, ((start, self._shadow.take(start, WORD)),))
+            self._record_store(location, start, ((start, self._shadow.take(start, WORD)),))
         if persist:
-            self._flushed(place, (start, WORD))
+            self._record_flush(location, (start, WORD))
 
     def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
-        """Copy as Map does."""
-        with Inside(self) as place:
+        """Record a copy."""
+        with Recording(self) as location:
             super().memcpy(offset, data, flags)
-            with lent(data) as (_, length):
-                self._copied(place, self._range(offset, length), flags)
+            self._record_copy(location, self._range(offset, data_size(data)), flags)
 
     def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
-        """Copy as Map does."""
+        """Record a copy."""
         self.memcpy(offset, data, flags)
 
     def memset(
         self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = NO_FLAGS
     ) -> None:
-        """Fill as Map does."""
-        with Inside(self) as place:
+        """Record a copy."""
+        with Recording(self) as location:
             super().memset(offset, value, length, flags)
-            self._copied(place, self._range(offset, length), flags)
+            self._record_copy(location, self._range(offset, length), flags)
 
-    def _copied(self, place: Place, where: tuple[int, int], flags: SupportsIndex) -> None:
-        offset, length = where
-        given = MemFlag(operator.index(flags))
-        flushed = not given & MemFlag.NOFLUSH
-        drained = flushed and not given & MemFlag.NODRAIN
-        free = flushed and not drained
+    def _record_copy(self, location: SourceLocation, range_: tuple[int, int], flags: SupportsIndex) -> None:
+        offset, length = range_
+        mem_flags = MemFlag(operator.index(flags))
+        flushed = not mem_flags & MemFlag.NOFLUSH
+        drained = flushed and not mem_flags & MemFlag.NODRAIN
+        unordered = flushed and not drained
         if self.granularity is Granularity.BYTE:
-            free = bool(free and given & MemFlag.NONTEMPORAL)
+            unordered = bool(unordered and mem_flags & MemFlag.NONTEMPORAL)
         elif self.granularity is Granularity.PAGE:
-            free = False
-        self._stored(place, offset, words(offset, self._shadow.take(offset, length)), free)
+            unordered = False
+        self._record_store(location, offset, split_copy(offset, self._shadow.take(offset, length)), unordered)
         if flushed:
-            self._flushed(place, (offset, length), drain=drained)
+            self._record_flush(location, (offset, length), drain=drained)
 
     def memcpy_many(self, pieces: Iterable[tuple[SupportsIndex, Data]]) -> None:
-        """Copy as Map does; each piece is what it was before the first was copied."""
-        copies = [(offset, copy_of(data)) for offset, data in pieces]
-        with Inside(self) as place:
+        """Record one copy for each piece; a piece that overlaps its source is copied from the original content."""
+        copies = [(offset, copy_data(data)) for offset, data in pieces]
+        with Recording(self) as location:
             super().memcpy_many(copies)
             ranges = [self._range(offset, len(data)) for offset, data in copies]
             for (start, length), (_, data) in zip(ranges, copies):
                 self._shadow.take(start, length)
-                self._stored(place, start, words(start, data), free=True)
-            self._flushed(place, *ranges)
+                self._record_store(location, start, split_copy(start, data), unordered=True)
+            self._record_flush(location, *ranges)
 
     # ---- durability
 
     def persist(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
-        """Persist as Map does."""
-        with Inside(self) as place:
+        """Record a flush and a drain."""
+        with Recording(self) as location:
             super().persist(offset, length)
-            self._flushed(place, self._range(offset, length), asked=True)
+            self._record_flush(location, self._range(offset, length), explicit=True)
 
     def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
-        """Flush as Map does."""
-        with Inside(self) as place:
+        """Record a flush."""
+        with Recording(self) as location:
             super().flush(offset, length)
-            self._flushed(place, self._range(offset, length), drain=False, asked=True)
+            self._record_flush(location, self._range(offset, length), drain=False, explicit=True)
 
     def drain(self) -> None:
-        """Drain as Map does."""
-        with Inside(self) as place:
+        """Record a drain."""
+        with Recording(self) as location:
             super().drain()
-            self.events.append(Drain(place, asked=True))
+            self.events.append(Drain(location, explicit=True))
 
     def persist_many(self, ranges: Ranges) -> None:
-        """Persist as Map does."""
-        pairs = pairs_of(ranges)
-        with Inside(self) as place:
+        """Record one flush of all ranges, and a drain."""
+        pairs = as_pairs(ranges)
+        with Recording(self) as location:
             super().persist_many(pairs)
-            self._flushed(place, *pairs, asked=True)
+            self._record_flush(location, *pairs, explicit=True)
 
     def flush_many(self, ranges: Ranges) -> None:
-        """Flush as Map does."""
-        pairs = pairs_of(ranges)
-        with Inside(self) as place:
+        """Record one flush of all ranges."""
+        pairs = as_pairs(ranges)
+        with Recording(self) as location:
             super().flush_many(pairs)
-            self._flushed(place, *pairs, drain=False, asked=True)
+            self._record_flush(location, *pairs, drain=False, explicit=True)
 
-    # ---- what gives the memory away
+    # ---- direct access to the memory
 
     def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> memoryview:
-        """Return a view as Map does, and watch its memory for as long as it lives."""
+        """Watch the range of the view while the view is alive."""
         view = super().view(offset, length)
         low, _ = self._range(offset, 0)
-        self._expose(low, low + view.nbytes, weakref.ref(cast("object", view.obj)))
+        self._watch(low, low + view.nbytes, weakref.ref(cast("object", view.obj)))
         return view
 
     @property
     def address(self) -> int:
-        """The address, as Map has it; the whole memory is watched from now on."""
+        """The address; watch the whole map from now on."""
         address = super().address
-        self._exposed = [Exposed(0, self._size, for_ever)]
+        self._watched = [WatchedRange(0, self._size, always_alive)]
         return address
 
     # ---- end of life
 
     def close(self) -> NoReturn:
-        """Refuse.
+        """Refuse: the explorer closes the map.
 
         Raises:
             BufferError: Always.
         """
-        raise BufferError("a workload that is explored must not close its map")
+        raise BufferError("an explored workload must not close its map")
 
 
-def for_ever() -> object:
-    """Return that an address is alive."""
+def always_alive() -> object:
+    """Return a true value: an address never expires."""
     return True
 
 
-def copy_of(data: Data) -> bytes:
-    """Return the bytes of what is to be copied."""
+def data_size(data: Data) -> int:
+    """Return the size in bytes of the data of a copy."""
+    if isinstance(data, Map):
+        return data.size
+    with memoryview(data) as view:
+        return view.nbytes
+
+
+def copy_data(data: Data) -> bytes:
+    """Return a snapshot of the data of a copy."""
     if isinstance(data, Map):
         return data[:]
     with borrow(data):
         return memoryview(data).tobytes()
 
 
-def pairs_of(ranges: Ranges) -> list[tuple[int, int]]:
+def as_pairs(ranges: Ranges) -> list[tuple[int, int]]:
     """Return ranges as a list of pairs."""
     with borrow_ranges(ranges) as numbers:
         flat = list(numbers)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which images are checked, and in what order.
+"""The search: which images are checked, and in which order.
 
-All of them, where the budget allows. Else first those that tell most, then random ones. At each moment one image is
-checked; then, for each cell that the check has read, those images that agree with it in all cells read before, and
-differ in this one; and so on. So what a check never reads is not gone through, and no image comes twice.
+If the budget allows, all images are checked. Otherwise boundary images come first, then random ones. At each crash
+point the search checks one image. For each cell that the check has read, it then branches: the images that agree in the
+cells read earlier and differ in this one. So it skips cells that no check reads, and it visits no image twice.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from unittest import SkipTest
 
 import attrs
 
-from pmem2.testing._pruning import Known
+from pmem2.testing._pruning import CheckedImages
 
 if TYPE_CHECKING:
     from pmem2.testing._events import Event
-    from pmem2.testing._memory_model import Cell, Memory, Moment
-    from pmem2.testing._runner import Stage
+    from pmem2.testing._memory_model import Cell, CrashPoint, Memory
+    from pmem2.testing._runner import CheckRunner
 
 Options = list[int]
-"""For each cell of a moment, which of its options."""
-ENDLESS = 2**63
-LOOKS = 10
-"""How many images that are known are looked at for each that is checked."""
-TURNS = 4
-"""How often that is done to find the last that are not known."""
+"""For each cell of a crash point, the number of one of its options."""
+UNLIMITED = 2**63
+LOOKUPS_PER_CHECK = 10
+"""Images that may turn out to be checked already, for each image that is checked."""
+MAX_PASSES = 4
+"""Passes over the unfinished crash points at the end of the search."""
 
 
 @attrs.define(eq=False)
 class Branch:
-    """Images that are as one that was checked in the cells *order* before *depth*, and differ in the one there."""
+    """Images that agree with a checked one in the cells `order[:depth]`, and differ in the cell `order[depth]`."""
 
     options: Options
     order: list[int]
@@ -41,11 +41,11 @@ class Branch:
     step: int = 1
 
 
-class Failed(Exception):  # not an error, and never seen outside
-    """A check has failed."""
+class CheckFailed(Exception):  # internal: never leaves this package
+    """A check has rejected an image."""
 
     def __init__(self, image: bytes, acknowledged: int, reason: BaseException) -> None:
-        """Say of what, and why."""
+        """Hold the image, the count of acknowledgements, and the exception of the check."""
         super().__init__(reason)
         self.image = image
         self.acknowledged = acknowledged
@@ -53,136 +53,139 @@ class Failed(Exception):  # not an error, and never seen outside
 
 
 class Search:
-    """Goes through the images of a workload."""
+    """Checks the images of a workload."""
 
     def __init__(
-        self, new_memory: Callable[[], Memory], events: Sequence[Event], stage: Stage, budget: int, seed: int
+        self, new_memory: Callable[[], Memory], events: Sequence[Event], runner: CheckRunner, budget: int, seed: int
     ) -> None:
-        """Begin with no image checked.
+        """Count the images; check none yet.
 
         Args:
-            new_memory: Makes the memory as it was before the workload.
-            events: What the workload did.
-            stage: Where images are checked.
-            budget: How many of them may be.
-            seed: Of what is random.
+            new_memory: Returns the memory as it was before the workload.
+            events: The events of the workload.
+            runner: Runs the check on an image.
+            budget: The most images to check.
+            seed: The seed of the random choices.
         """
         self._new_memory = new_memory
         self._events = events
-        self._stage = stage
-        self._left = budget
+        self._runner = runner
+        self._budget_left = budget
         self._budget = budget
-        self._random = random.Random(seed)
+        self._rng = random.Random(seed)
         self._image = bytearray()
         memory = new_memory()
-        self._counts = counts(memory.replay(events))
-        self._known = Known(sorted(memory.cells), memory.cell)
-        self._cell = memory.cell
-        self.flushed = memory.flushed
+        self._new_images = count_new_images(memory.replay(events))
+        self._checked = CheckedImages(sorted(memory.cells), memory.cell_size)
+        self._cell_size = memory.cell_size
+        self.flush_size = memory.flush_size
 
     @property
     def images(self) -> int:
         """How many images were checked."""
-        return self._budget - self._left
+        return self._budget - self._budget_left
 
-    def moments(self) -> Iterator[Moment]:
-        """Replay the workload, with an image at hand that is right where only one state is possible."""
+    def crash_points(self) -> Iterator[CrashPoint]:
+        """Replay the workload; keep `_image` correct in every cell that has only one state."""
         memory = self._new_memory()
         self._image = bytearray(memory.content)
-        for moment in memory.replay(self._events):
-            for cell in memory.settled:
-                self._put(cell, cell.durable)
-            memory.settled.clear()
-            yield moment
+        for point in memory.replay(self._events):
+            for cell in memory.newly_durable:
+                self._render_cell(cell, cell.durable)
+            memory.newly_durable.clear()
+            yield point
 
     def run(self) -> bool:
-        """Check images; return whether none is left that would tell something new.
+        """Check images; return whether the check can see nothing new in any image that is left.
 
         Raises:
-            Failed: The check failed.
+            CheckFailed: The check rejects an image.
         """
-        if sum(self._counts) <= self._budget:
-            for number, moment in enumerate(self.moments()):
-                if self._counts[number]:
-                    self._search(moment, ENDLESS)
+        if sum(self._new_images) <= self._budget:
+            for number, point in enumerate(self.crash_points()):
+                if self._new_images[number]:
+                    self._search(point, UNLIMITED)
             return True
-        self._telling()
-        finished = [count == 0 for count in self._counts]
-        while self._left and not all(finished):
-            before = self._left
-            share = fair_share(self._left, [n for n, done in zip(self._counts, finished) if not done])
-            for number, moment in enumerate(self.moments()):
+        self._check_boundary_images()
+        finished = [count == 0 for count in self._new_images]
+        while self._budget_left and not all(finished):
+            before = self._budget_left
+            wanted = [count for count, done in zip(self._new_images, finished) if not done]
+            share = fair_share(self._budget_left, wanted)
+            for number, point in enumerate(self.crash_points()):
                 if not finished[number]:
-                    chaos = None if self._counts[number] <= share else self._random
-                    finished[number] = self._search(moment, share, LOOKS * share + 100, chaos)
-            if before - self._left <= before // 8:  # nearly all that chance finds is known
+                    rng = None if self._new_images[number] <= share else self._rng
+                    finished[number] = self._search(point, share, LOOKUPS_PER_CHECK * share + 100, rng)
+            if before - self._budget_left <= before // 8:  # sampling mostly repeats images that were checked
                 break
-        self._rest(finished)
+        self._exhaust_remaining(finished)
         return all(finished)
 
-    def _rest(self, finished: list[bool]) -> None:
-        """Go through what is not *finished* from one end to the other, with more patience as there is less of it."""
-        before, turns = (0, 0), TURNS
-        while turns and not all(finished) and before != (now := (finished.count(False), self._left)):
-            before, turns = now, turns - 1
-            patience = LOOKS * self._budget // finished.count(False)
-            for number, moment in enumerate(self.moments()):
+    def _exhaust_remaining(self, finished: list[bool]) -> None:
+        """Search the unfinished crash points in order; the fewer are left, the more lookups each of them gets."""
+        before, passes = (0, 0), MAX_PASSES
+        while passes and not all(finished) and before != (now := (finished.count(False), self._budget_left)):
+            before, passes = now, passes - 1
+            lookups = LOOKUPS_PER_CHECK * self._budget // finished.count(False)
+            for number, point in enumerate(self.crash_points()):
                 if not finished[number]:
-                    finished[number] = self._search(moment, self._left, patience)
+                    finished[number] = self._search(point, self._budget_left, lookups)
 
-    def _telling(self) -> None:
-        """Check each prefix of the workload, nothing else surviving, each cell lost alone and surviving alone."""
-        for moment in self.moments():
-            self._try(moment, highest(moment))
-            self._try(moment, lowest(moment))
-        share = max(2, self._left // 2 // len(self._counts))
-        for moment in self.moments():
-            most, least = highest(moment), lowest(moment)
-            numbers = range(len(moment.cells))
+    def _check_boundary_images(self) -> None:
+        """Check the images most likely to fail: all or nothing survives, one cell is lost, one cell survives."""
+        for point in self.crash_points():
+            self._check_if_new(point, highest_options(point))
+            self._check_if_new(point, lowest_options(point))
+        share = max(2, self._budget_left // 2 // len(self._new_images))
+        for point in self.crash_points():
+            highest, lowest = highest_options(point), lowest_options(point)
+            numbers = range(len(point.cells))
             if 2 * len(numbers) > share:
-                numbers = sorted(self._random.sample(numbers, share // 2))  # type: ignore[assignment]
-            for base, other in ((most, least), (least, most)):
+                numbers = sorted(self._rng.sample(numbers, share // 2))  # type: ignore[assignment]
+            for base, other in ((highest, lowest), (lowest, highest)):
                 for number in numbers:
                     options = base.copy()
                     options[number] = other[number]
-                    self._try(moment, options)
+                    self._check_if_new(point, options)
 
-    def _try(self, moment: Moment, options: Options) -> None:
-        if self._left:
-            self._show(moment, options)
-            if self._known.way(self._image, moment.acknowledged) is None:
-                self._check(moment)
+    def _check_if_new(self, point: CrashPoint, options: Options) -> None:
+        if self._budget_left:
+            self._render(point, options)
+            if self._checked.cells_if_checked(self._image, point.acknowledged) is None:
+                self._check(point)
 
-    def _search(self, moment: Moment, share: int, patience: int = ENDLESS, chaos: random.Random | None = None) -> bool:
-        """Check images of one moment; return whether all of them are known then.
+    def _search(
+        self, point: CrashPoint, max_checks: int, max_lookups: int = UNLIMITED, rng: random.Random | None = None
+    ) -> bool:
+        """Check images of one crash point; return whether the check can see nothing new in any other of them.
 
         Args:
-            moment: That moment.
-            share: How many may be checked.
-            patience: How many may be looked at that are known; some more for each that was not.
-            chaos: What decides which come first; `None` is one after the other.
+            point: The crash point.
+            max_checks: The most images to check.
+            max_lookups: The most images to look up that were checked already; each check allows some more.
+            rng: Chooses the order; `None` visits the images in sequence.
         """
-        lows = lowest(moment)
-        sizes = [cell.options - low for cell, low in zip(moment.cells, lows)]
-        number_of = {cell.offset // self._cell: number for number, cell in enumerate(moment.cells)}
+        lows = lowest_options(point)
+        sizes = [cell.options - low for cell, low in zip(point.cells, lows)]
+        number_of = {cell.offset // self._cell_size: number for number, cell in enumerate(point.cells)}
         branches: list[Branch] = []
-        options = [max(option, low) for option, low in zip(highest(moment), lows)]
-        if chaos is not None:
-            options = self._scattered(lows, sizes, options, chaos)
+        options = [max(option, low) for option, low in zip(highest_options(point), lows)]
+        if rng is not None:
+            options = self._randomize(lows, sizes, options, rng)
         fixed: list[int] = []
         while True:
-            self._show(moment, options)
-            cells = self._known.way(self._image, moment.acknowledged)
+            self._render(point, options)
+            cells = self._checked.cells_if_checked(self._image, point.acknowledged)
             if cells is None:
-                if not share or not self._left:
+                if not max_checks or not self._budget_left:
                     return False
-                share -= 1
-                patience += LOOKS
-                cells = self._check(moment)
-            elif not patience:
+                max_checks -= 1
+                max_lookups += LOOKUPS_PER_CHECK
+                cells = self._check(point)
+            elif not max_lookups:
                 return False
             else:
-                patience -= 1
+                max_lookups -= 1
             order = fixed + [
                 number
                 for index in cells
@@ -191,16 +194,16 @@ class Search:
             branches += [Branch(options, order, depth) for depth in range(len(fixed), len(order))]
             if not branches:
                 return True
-            if chaos is not None:
-                pick = chaos.randrange(len(branches))
+            if rng is not None:
+                pick = rng.randrange(len(branches))
                 branches[pick], branches[-1] = branches[-1], branches[pick]
             branch = branches[-1]
             fixed = branch.order[: branch.depth + 1]
             number = fixed[-1]
-            if chaos is None:
+            if rng is None:
                 options = branch.options.copy()
             else:
-                options = self._scattered(lows, sizes, branch.options, chaos)
+                options = self._randomize(lows, sizes, branch.options, rng)
                 for kept in fixed:
                     options[kept] = branch.options[kept]
             options[number] = lows[number] + (branch.options[number] - lows[number] + branch.step) % sizes[number]
@@ -208,93 +211,100 @@ class Search:
             if branch.step == sizes[number]:
                 branches.pop()
 
-    def _scattered(self, lows: Options, sizes: list[int], base: Options, chaos: random.Random) -> Options:
+    def _randomize(self, lows: Options, sizes: list[int], base: Options, rng: random.Random) -> Options:
         """Return options that differ from *base* in a random number of cells."""
         options = base.copy()
-        for _ in range(1 << chaos.randrange(len(options).bit_length())):
-            number = chaos.randrange(len(options))
-            options[number] = lows[number] + chaos.choice((0, sizes[number] - 1, chaos.randrange(sizes[number])))
+        for _ in range(1 << rng.randrange(len(options).bit_length())):
+            number = rng.randrange(len(options))
+            options[number] = lows[number] + rng.choice((0, sizes[number] - 1, rng.randrange(sizes[number])))
         return options
 
-    def _show(self, moment: Moment, options: Options) -> None:
-        for cell, option in zip(moment.cells, options):
+    def _render(self, point: CrashPoint, options: Options) -> None:
+        """Put the content of *options* into the image."""
+        for cell, option in zip(point.cells, options):
             content = cell.option(option)
-            if cell.shown is not content:
-                self._put(cell, content)
+            if cell.rendered is not content:
+                self._render_cell(cell, content)
 
-    def _put(self, cell: Cell, content: bytes) -> None:
-        cell.shown = content
+    def _render_cell(self, cell: Cell, content: bytes) -> None:
+        cell.rendered = content
         self._image[cell.offset : cell.offset + len(content)] = content
 
-    def _check(self, moment: Moment) -> list[int]:
-        """Check the image; return the cells that were read, in that order."""
-        self._left -= 1
-        return self._recheck(moment)
+    def _check(self, point: CrashPoint) -> list[int]:
+        """Check the image; return the cells that the check read, in order."""
+        self._budget_left -= 1
+        return self._check_uncounted(point)
 
-    def _recheck(self, moment: Moment) -> list[int]:
-        """Check the image once more, which is not counted."""
+    def _check_uncounted(self, point: CrashPoint) -> list[int]:
+        """Check the image at no charge to the budget."""
         try:
-            reads = self._stage.check(self._image, moment.acknowledged)
+            reads = self._runner.check(self._image, point.acknowledged)
         except KeyboardInterrupt:
             raise
         except BaseException as reason:
             if is_skip(reason):
                 raise
-            raise Failed(bytes(self._image), moment.acknowledged, reason) from reason
-        return self._known.add(self._image, moment.acknowledged, reads)
+            raise CheckFailed(bytes(self._image), point.acknowledged, reason) from reason
+        return self._checked.add(self._image, point.acknowledged, reads)
 
-    # ---- once more, for whoever asks why an image failed
+    # ---- for the diagnosis of a failure
 
-    def fails(self, moment: Moment, states: Sequence[int] | None) -> Failed | None:
-        """Return what a check of these states says against them, or `None`; such checks are not counted."""
+    def find_failure(self, point: CrashPoint, states: Sequence[int] | None) -> CheckFailed | None:
+        """Check one state of each cell, at no charge to the budget; return the failure, or `None`."""
         if states is None:
             return None
-        for cell, state in zip(moment.cells, states):
-            self._put(cell, cell.content(state))
-        if self._known.way(self._image, moment.acknowledged) is None:
+        for cell, state in zip(point.cells, states):
+            self._render_cell(cell, cell.content(state))
+        if self._checked.cells_if_checked(self._image, point.acknowledged) is None:
             try:
-                self._recheck(moment)
-            except Failed as failed:
+                self._check_uncounted(point)
+            except CheckFailed as failed:
                 return failed
         return None
 
-    def closest(self, moment: Moment, image: bytes) -> list[int] | None:
-        """Return the states in which *image* is found and the fewest stores are lost; `None` if it cannot be found."""
+    def closest_states(self, point: CrashPoint, image: bytes) -> list[int] | None:
+        """Return the states that give *image* and lose the fewest stores; `None` if none were found."""
         states = []
-        for cell in moment.cells:
-            content = image[cell.offset : cell.offset + self._cell]
-            state = cell.closest(content)
+        for cell in point.cells:
+            content = image[cell.offset : cell.offset + self._cell_size]
+            state = cell.closest_state(content)
             if state is None:
                 return None
             states.append(state)
-            self._put(cell, content)
+            self._render_cell(cell, content)
         return states if self._image == image else None
 
 
 def is_skip(error: BaseException) -> bool:
-    """Whether an exception skips the test, by pytest or by unittest."""
+    """Whether an exception skips the test, in pytest or unittest."""
     kind = type(error)
-    return isinstance(error, SkipTest) or (kind.__module__, kind.__name__) == ("builtins", "Skipped")  # pytest's
+    # pytest hides its class: the name avoids an import of pytest
+    return isinstance(error, SkipTest) or (kind.__module__, kind.__name__) == ("builtins", "Skipped")
 
 
-def counts(moments: Iterable[Moment]) -> list[int]:
-    """Return how many new images each moment has; none if there was one before it with the same."""
-    seen: dict[int, int] = {}
-    return [moment.images(ENDLESS) if seen.setdefault(moment.key, n) == n else 0 for n, moment in enumerate(moments)]
+def count_new_images(points: Iterable[CrashPoint]) -> list[int]:
+    """Return the number of new images of each crash point: none if an earlier one has the same images."""
+    first: dict[int, int] = {}
+    return [
+        point.image_count(UNLIMITED) if first.setdefault(point.key, n) == n else 0 for n, point in enumerate(points)
+    ]
 
 
-def highest(moment: Moment) -> Options:
+def highest_options(point: CrashPoint) -> Options:
     """Return the options in which everything survives."""
-    return [cell.highest for cell in moment.cells]
+    return [cell.highest for cell in point.cells]
 
 
-def lowest(moment: Moment) -> Options:
-    """Return the first options that are new, of the cells that were not stored to the first there are."""
-    return [min(moment.first, cell.options - 1) if n == moment.new else 0 for n, cell in enumerate(moment.cells)]
+def lowest_options(point: CrashPoint) -> Options:
+    """Return the first new option of the cell that was stored to, and the first option of every other cell."""
+    return [
+        min(point.first_new, cell.options - 1) if number == point.changed else 0
+        for number, cell in enumerate(point.cells)
+    ]
 
 
 def fair_share(budget: int, wanted: Sequence[int]) -> int:
-    """Return how much each may have, so that what those leave who want less goes to the others."""
+    """Return the share of each crash point; those that want less leave the rest of their share to the others."""
     share = 0
     for number, want in enumerate(sorted(wanted)):
         share = max(share, budget // (len(wanted) - number))

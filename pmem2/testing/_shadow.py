@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A copy of a memory, to find what has been changed without our seeing it."""
+"""Shadow: a copy of the memory. A comparison with it finds stores that no method of the map has seen."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
     from pmem2._ffi import CBuffer
 
 CHUNK = 4096
-"""Bytes that are looked at more closely where something has changed."""
+"""Bytes: only chunks that differ are compared word by word."""
 
 
 class Shadow:
-    """What a memory was when it was looked at last."""
+    """The content of the memory at the last comparison."""
 
     def __init__(self, address: int, size: int) -> None:
-        """Begin with zeros; the memory has *size* bytes at *address*."""
+        """Start with zeros for the *size* bytes at *address*."""
         self._address = address
         self._size = size
         self._copy = ffi.new("char[]", size)
-        self._copied = int(ffi.cast("uintptr_t", self._copy))
+        self._copy_address = int(ffi.cast("uintptr_t", self._copy))
 
     def content(self) -> bytes:
-        """Return what the memory was."""
+        """Return the whole copy."""
         return ffi.buffer(self._copy, self._size)[:]
 
     def take(self, offset: int, length: int) -> bytes:
-        """Return what a range is, and remember that."""
+        """Copy a range of the memory into the shadow; return its bytes."""
         now = bytes_at(self._address + offset, length)[:]
-        bytes_at(self._copied + offset, length)[:] = now
+        bytes_at(self._copy_address + offset, length)[:] = now
         return now
 
     def changed(self, low: int, high: int) -> Iterator[Unit]:
-        """Yield the words between two offsets that are not what they were, and remember what they are."""
+        """Yield the words between two offsets that differ from the shadow, and update the shadow."""
         if self._same(low, high - low):
             return
         for start in range(low, high, CHUNK):
             length = min(CHUNK, high - start)
             if not self._same(start, length):
-                before = bytes_at(self._copied + start, length)[:]
+                before = bytes_at(self._copy_address + start, length)[:]
                 now = self.take(start, length)
                 for word in range(0, length, WORD):
                     if now[word : word + WORD] != before[word : word + WORD]:
@@ -52,9 +52,9 @@ class Shadow:
 
     def _same(self, offset: int, length: int) -> bool:
         memory = ffi.cast("char *", self._address + offset)
-        return lib.memcmp(memory, ffi.cast("char *", self._copied + offset), length) == 0
+        return lib.memcmp(memory, ffi.cast("char *", self._copy_address + offset), length) == 0
 
 
 def bytes_at(address: int, length: int) -> CBuffer:
-    """Return memory itself, which nothing watches over."""
+    """Return a buffer over raw memory, without a bounds check."""
     return ffi.buffer(ffi.cast("char *", address), length)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Follows a workload statement by statement, beside a tracer that may be at work already."""
+"""Reports each statement of a workload, and keeps a trace function that is already set (coverage's) working."""
 
 from __future__ import annotations
 
@@ -8,70 +8,64 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Callable, TypeVar
 
-from pmem2.testing._locations import is_ours, place_of
+from pmem2.testing._locations import SourceLocation, external_location, is_internal_frame
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction
     from typing_extensions import Literal
 
-    Event = Literal["call", "line", "return", "exception", "opcode"]
-
-    from pmem2.testing._recorder import RecordingMap
+    TraceEvent = Literal["call", "line", "return", "exception", "opcode"]
 
 T = TypeVar("T")
-THREADS = "a workload that is explored must not start threads"
-SHARED = "a workload that is explored must not use its map in other threads"
+THREADS_ERROR = "an explored workload must not start threads"
+TRACING_ERROR = "an explored workload must not stop tracing (sys.settrace)"
 
 
-def traced(map: RecordingMap, function: Callable[[], T]) -> T:
-    """Call *function*, and tell *map* of each statement that it does, and of those of the functions that it calls.
+def run_traced(function: Callable[[], T], enter_statement: Callable[[SourceLocation], None]) -> T:
+    """Call *function*; call *enter_statement* before each statement in it and in the functions that it calls.
 
     Raises:
-        RuntimeError: A thread was started, or tracing was ended.
+        RuntimeError: *function* started a thread, or stopped the tracing.
     """
     before = sys.gettrace()
-    refused = False
+    thread_started = False
 
-    def begin(  # pragma: no cover: what traces is not traced
-        frame: FrameType, event: Event, argument: object
+    def trace_call(  # pragma: no cover: no trace function runs while a trace function runs
+        frame: FrameType, event: TraceEvent, argument: object
     ) -> TraceFunction | None:
-        nonlocal refused
+        nonlocal thread_started
         theirs = None if before is None else before(frame, event, argument)
         if before is not None:
-            sys.settrace(begin)  # coverage's tracer puts itself in our place whenever it is called for a call
-        if is_ours(frame):
+            sys.settrace(trace_call)  # coverage re-installs itself on each call event; restore ours
+        if is_internal_frame(frame):
             return theirs
-        lines, frame.f_trace_lines = frame.f_trace_lines, True  # whether they want to be told of each line; we do
+        lines, frame.f_trace_lines = frame.f_trace_lines, True  # they may have turned line events off; we need them
         if frame.f_code is threading.Thread.start.__code__:
-            refused = True
-            raise RuntimeError(THREADS)
-        map.statement(place_of(frame))
+            thread_started = True
+            raise RuntimeError(THREADS_ERROR)
+        enter_statement(external_location(frame))
 
-        def go_on(frame: FrameType, event: Event, argument: object) -> TraceFunction | None:
+        def trace_frame(frame: FrameType, event: TraceEvent, argument: object) -> TraceFunction | None:
             nonlocal theirs, lines
-            map.statement(place_of((frame.f_back if event == "return" else None) or frame))
+            enter_statement(external_location((frame.f_back if event == "return" else None) or frame))
             if theirs is not None and (lines or event != "line"):
                 frame.f_trace_lines = lines
                 theirs = theirs(frame, event, argument) or theirs
                 lines, frame.f_trace_lines = frame.f_trace_lines, True
-            return go_on
+            return trace_frame
 
-        return go_on
+        return trace_frame
 
-    sys.settrace(begin)  # here and not in a function of its own, so that for `before` each call has its return
+    sys.settrace(trace_call)  # not in a helper: `before` would see the helper's return without its call
     try:
         result = function()
-        if refused or sys.gettrace() is not begin:  # and then nobody sees the next line
-            raise RuntimeError(  # pragma: no cover
-                THREADS if refused else "a workload that is explored must not end tracing"
-            )
-        if map.shared:
-            raise RuntimeError(SHARED)
+        if thread_started or sys.gettrace() is not trace_call:
+            raise RuntimeError(THREADS_ERROR if thread_started else TRACING_ERROR)  # pragma: no cover: not traced
         return result
     finally:
         sys.settrace(before)
-        nothing()
+        reinstall_coverage_tracer()
 
 
-def nothing() -> None:
-    """Do nothing: with this call coverage's tracer takes its place again."""
+def reinstall_coverage_tracer() -> None:
+    """Do nothing: the call event makes coverage install its C tracer again."""

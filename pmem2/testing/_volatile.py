@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A map of memory that is as volatile as any, and says that it has the granularity which is explored."""
+"""VolatileMap: a Map of ordinary memory that reports the granularity under test."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from pmem2._enums import Granularity
 
 
-class VolatileMap(Map):  # type: ignore[misc] # final to users: whoever derives has to know every way into the memory
-    """A Map for workloads and checks."""
+class VolatileMap(Map):  # type: ignore[misc] # final for users: a subclass must override every access to the memory
+    """The base class of the maps that workloads and checks receive."""
 
     __slots__ = ()
 
     def __init__(self, size: int, granularity: Granularity) -> None:
-        """Map *size* bytes of zeros."""
+        """Map *size* zero bytes of anonymous memory."""
         with Source.from_anon(size) as source:
             super().__init__(source, Config(required_granularity=granularity))
 
     @property
     def granularity(self) -> Granularity:
-        """The granularity that is explored."""
+        """The granularity under test."""
         granularity = self._config.required_granularity
         assert granularity is not None
         return granularity
 
     def deep_flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
-        """Persist, as far as this memory can."""
+        """Persist the range: libpmem2 refuses a deep flush of anonymous memory."""
         self.persist(offset, length)
 
     def __del__(self) -> None:
-        """Say nothing: nobody was to close it."""
+        """Do not warn: the explorer closes its maps, users need not."""

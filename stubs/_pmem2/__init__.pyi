@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The compiled half of pmem2 as its Python half sees it: `ffi` and `lib`, and what their values are.
+"""The types of the compiled module: `ffi`, `lib` and their values.
 
-A class here is one type of C and exists for type checkers only. Each struct has a pointer type of its own, so that a
-map is not taken for a source; `Pointer` is `void *`. Where a parameter may be NULL, its type says `| Null`.
-Needs nothing from types-cffi, so that installed packages type-check without it.
+Each class stands for one C type and exists for type checkers only. Each struct has its own pointer type, so that a map
+is never accepted as a source; `Pointer` is `void *`. The type of a parameter that may be NULL ends in `| Null`.
+The stubs do not use types-cffi, so that installed packages type-check without it.
 """
 
 import sys
@@ -37,7 +37,7 @@ class Pointer(CData):
 @type_check_only
 class Null(Pointer): ...
 
-# ---- pointers to numbers, to characters and to pointers
+# ---- pointers to numbers, characters and pointers
 
 @type_check_only
 class _Cell(Pointer):
@@ -68,7 +68,7 @@ class Out(Pointer, Generic[_Target]):
     def __getitem__(self, index: Literal[0], /) -> _Target: ...
     def __setitem__(self, index: Literal[0], value: _Target, /) -> None: ...
 
-# ---- arrays, and buffers that are lent until the end of a `with` block
+# ---- arrays, and buffers that are borrowed until the end of a `with` block
 
 @type_check_only
 class CharArray(CharPointer):
@@ -93,7 +93,7 @@ class Uint64Array(Uint64Pointer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
 
-# ---- what libpmem2 makes
+# ---- objects of libpmem2
 
 @final
 @type_check_only
@@ -121,7 +121,7 @@ class RawBadBlock(Pointer):
     offset: int
     length: int
 
-# ---- what the guards make
+# ---- objects of the guards
 
 @final
 @type_check_only
@@ -149,6 +149,10 @@ class MapHandle(Pointer):
 
 @final
 @type_check_only
+class MapRequest(Pointer): ...
+
+@final
+@type_check_only
 class Pin(Pointer): ...
 
 @final
@@ -159,7 +163,7 @@ class Pieces(Pointer): ...
 @type_check_only
 class BadBlocksHandle(Pointer): ...
 
-# ---- functions that are values: what C returns, and what takes any number of arguments
+# ---- functions that libpmem2 returns, and functions with variable arguments
 
 @final
 @type_check_only
@@ -261,6 +265,13 @@ class FFI:
     ) -> Out[RawBadBlockContext]: ...
     @overload
     def new(self, cdecl: Literal["struct pmem2_badblock *"], init: tuple[int, int] = ..., /) -> RawBadBlock: ...
+    @overload
+    def new(
+        self,
+        cdecl: Literal["struct map_request *"],
+        init: tuple[int, int, int, int, int, ReservationHandle | Null, int],
+        /,
+    ) -> MapRequest: ...
     @overload
     def new(self, cdecl: Literal["struct guarded_pin *"], /) -> Pin: ...
     @overload

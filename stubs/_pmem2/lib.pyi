@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What C declares, one line each, in the order of native/*.cdef.h; the compiler supplies the values."""
+"""The declarations of native/*.cdef.h, in the same order; the compiler supplies the values."""
 
 import sys
 from typing import Final
@@ -12,6 +12,7 @@ from . import (
     FlushFunction,
     IntPointer,
     MapHandle,
+    MapRequest,
     Null,
     Out,
     Pieces,
@@ -170,7 +171,7 @@ else:
     def pmem2_errormsg() -> CharPointer: ...
     pmem2_perror: Final[PrintFunction]
 
-# verdicts of the guards
+# return codes of the guards
 GUARD_CLOSED: Final[int]
 GUARD_RANGE: Final[int]
 GUARD_UNREADABLE: Final[int]
@@ -235,19 +236,7 @@ def guarded_reservation_extend(r: ReservationHandle, size: int, message: CharPoi
 def guarded_reservation_shrink(r: ReservationHandle, offset: int, size: int, message: CharPointer, /) -> int: ...
 def guarded_map_alloc() -> MapHandle: ...
 def guarded_force_granularity_ignored() -> int: ...
-def guarded_map_new(
-    m: MapHandle,
-    s: SourceHandle,
-    granularity: int,
-    offset: int,
-    length: int,
-    sharing: int,
-    protection: int,
-    r: ReservationHandle | Null,
-    reservation_offset: int,
-    message: CharPointer,
-    /,
-) -> int: ...
+def guarded_map_new(m: MapHandle, s: SourceHandle, request: MapRequest, message: CharPointer, /) -> int: ...
 def guarded_map_from_existing(
     m: MapHandle,
     s: SourceHandle,
@@ -273,7 +262,7 @@ def guarded_reservation_find(
     how: int,
     offset: int,
     length: int,
-    from_: MapHandle | Null,
+    origin: MapHandle | Null,
     found: Uint64Pointer,
     message: CharPointer,
     /,

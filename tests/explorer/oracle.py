@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The memory model of `pmem2.testing` once more, by brute force: every subset of what is not durable is tried."""
+"""The oracle: an independent implementation of the memory model, which tries every subset of the pending parts.
+
+It shares no code with `pmem2.testing`: a mistake in one of the two makes test_against_oracle.py fail.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ class Set:
 
 
 @dataclass
-class Viewed:
-    """The same through a view, in two places at once."""
+class SetInView:
+    """An assignment through a view, to two offsets in one statement."""
 
     offset: int
     data: bytes
@@ -50,15 +53,15 @@ class Copy:
 
 
 @dataclass
-class Many:
+class CopyMany:
     """`m.memcpy_many(...)`."""
 
     pieces: list[tuple[int, bytes]]
 
 
 @dataclass
-class Flushed:
-    """`m.flush(...)`, or `m.persist(...)`."""
+class Flush:
+    """`m.flush(...)` or `m.persist(...)`."""
 
     offset: int
     length: int
@@ -66,24 +69,24 @@ class Flushed:
 
 
 @dataclass
-class Drained:
+class Drain:
     """`m.drain()`."""
 
 
 @dataclass
-class Yielded:
+class Yield:
     """`yield`."""
 
 
-Step = Union[Set, Viewed, Atomic, Copy, Many, Flushed, Drained, Yielded]
+Step = Union[Set, SetInView, Atomic, Copy, CopyMany, Flush, Drain, Yield]
 
 
 def run(map: pmem2.Map, steps: Iterable[Step]) -> Iterator[int]:
-    """Do the steps; a generator, as a workload is that acknowledges."""
+    """Apply the steps to a map; yield where a step acknowledges."""
     for number, step in enumerate(steps):
         if isinstance(step, Set):
             map[step.offset : step.offset + len(step.data)] = step.data
-        elif isinstance(step, Viewed):
+        elif isinstance(step, SetInView):
             with map.view() as view:
                 size = len(step.data)
                 view[step.other : step.other + size] = view[step.offset : step.offset + size] = step.data
@@ -91,11 +94,11 @@ def run(map: pmem2.Map, steps: Iterable[Step]) -> Iterator[int]:
             map.store_u64(step.offset, step.value, persist=step.persist)
         elif isinstance(step, Copy):
             map.memcpy(step.offset, step.data, step.flags)
-        elif isinstance(step, Many):
+        elif isinstance(step, CopyMany):
             map.memcpy_many(step.pieces)
-        elif isinstance(step, Flushed):
+        elif isinstance(step, Flush):
             (map.persist if step.persist else map.flush)(step.offset, step.length)
-        elif isinstance(step, Drained):
+        elif isinstance(step, Drain):
             map.drain()
         else:
             yield number
@@ -103,25 +106,25 @@ def run(map: pmem2.Map, steps: Iterable[Step]) -> Iterator[int]:
 
 @dataclass
 class Part:
-    """Bytes that survive together, or do not."""
+    """Bytes that survive together or not at all."""
 
     store: int
     offset: int
     data: bytes
-    free: bool
+    unordered: bool
     flushed: bool = False
     durable: bool = False
 
 
 class TooMany(Exception):
-    """There are too many subsets for brute force."""
+    """The subsets are too many for brute force."""
 
 
 class Oracle:
-    """Memory, and all that can be left of it."""
+    """The memory, and every image that a power failure can leave."""
 
     def __init__(self, size: int, granularity: Granularity) -> None:
-        """Begin with zeros."""
+        """Start with zeros."""
         self.granularity = granularity
         self.size = size
         self.cell = 512 if granularity is Granularity.PAGE else 64
@@ -130,44 +133,44 @@ class Oracle:
         self.stores = 0
         self.yields = 0
         self.images: set[tuple[int, bytes]] = set()
-        self.look()
+        self.add_images()
 
-    def look(self) -> None:
-        """Add every image that is possible now."""
-        open_parts = [part for part in self.parts if not part.durable]
-        if len(open_parts) > 8:
+    def add_images(self) -> None:
+        """Add every image that is possible at this moment."""
+        pending = [part for part in self.parts if not part.durable]
+        if len(pending) > 8:
             raise TooMany
-        for choice in product((False, True), repeat=len(open_parts)):
-            alive = {id(part) for part, lives in zip(open_parts, choice) if lives}
-            alive |= {id(part) for part in self.parts if part.durable}
-            if all(self.possible(part, alive) for part in open_parts if id(part) in alive):
+        for choice in product((False, True), repeat=len(pending)):
+            surviving = {id(part) for part, survives in zip(pending, choice) if survives}
+            surviving |= {id(part) for part in self.parts if part.durable}
+            if all(self.predecessors_survive(part, surviving) for part in pending if id(part) in surviving):
                 image = bytearray(self.size)
                 for part in self.parts:
-                    if id(part) in alive:
+                    if id(part) in surviving:
                         image[part.offset : part.offset + len(part.data)] = part.data
                 self.images.add((self.yields, bytes(image)))
 
-    def possible(self, part: Part, alive: set[int]) -> bool:
-        """Whether all that had to reach the medium before a part has."""
-        return all(id(other) in alive for other in self.before(part))
+    def predecessors_survive(self, part: Part, surviving: set[int]) -> bool:
+        """Whether *surviving* contains every predecessor of a part."""
+        return all(id(other) in surviving for other in self.predecessors(part))
 
-    def before(self, part: Part) -> list[Part]:
-        """Return what lies in the same line and was stored earlier, in order."""
+    def predecessors(self, part: Part) -> list[Part]:
+        """Return the parts in the same cell from earlier ordered stores."""
         cell = part.offset // self.cell
-        return [p for p in self.parts if p.offset // self.cell == cell and p.store < part.store and not p.free]
+        return [p for p in self.parts if p.offset // self.cell == cell and p.store < part.store and not p.unordered]
 
-    def store(self, parts: Iterable[tuple[int, bytes]], free: bool = False) -> None:
-        """Store bytes that may be torn between *parts*; the power may fail while they are stored."""
+    def store(self, parts: Iterable[tuple[int, bytes]], unordered: bool = False) -> None:
+        """Store bytes that may tear between *parts*; the power may fail during the store."""
         self.stores += 1
-        new = [Part(self.stores, offset, data, free) for offset, data in parts]
+        new = [Part(self.stores, offset, data, unordered) for offset, data in parts]
         self.parts += new
-        self.look()
-        if self.granularity is Granularity.BYTE and not free:
+        self.add_images()
+        if self.granularity is Granularity.BYTE and not unordered:
             for part in new:
                 part.durable = True
 
     def flush(self, offset: int, length: int) -> None:
-        """Flush every whole line, or page, of a range."""
+        """Flush every line or page that a range touches."""
         if length:
             low, high = offset // self.grain, (offset + length - 1) // self.grain
             for part in self.parts:
@@ -176,29 +179,29 @@ class Oracle:
                     part.durable = part.durable or self.granularity is Granularity.PAGE
 
     def drain(self) -> None:
-        """Wait for what was flushed, and for what is free."""
+        """Make flushed and unordered parts durable, and the parts that precede them."""
         if self.granularity is Granularity.PAGE:
             return
         for part in self.parts:
-            if part.flushed or part.free:
+            if part.flushed or part.unordered:
                 part.durable = True
-                for other in self.before(part):
+                for other in self.predecessors(part):
                     other.durable = True
 
     def current(self) -> bytearray:
-        """Return what the program sees."""
+        """Return the content that the program sees."""
         now = bytearray(self.size)
         for part in self.parts:
             now[part.offset : part.offset + len(part.data)] = part.data
         return now
 
     def step(self, step: Step) -> None:
-        """Do a step."""
+        """Apply a step."""
         if isinstance(step, Set):
             size = len(step.data)
             atomic = size in (1, 2, 4, 8) and step.offset % size == 0
             self.store([(step.offset, step.data)] if atomic else torn(step.offset, step.data))
-        elif isinstance(step, Viewed):
+        elif isinstance(step, SetInView):
             now = self.current()
             now[step.other : step.other + len(step.data)] = step.data
             now[step.offset : step.offset + len(step.data)] = step.data
@@ -213,33 +216,33 @@ class Oracle:
         elif isinstance(step, Copy):
             flushed = not step.flags & MemFlag.NOFLUSH
             drained = flushed and (not step.flags & MemFlag.NODRAIN or self.granularity is Granularity.PAGE)
-            free = flushed and not drained
+            unordered = flushed and not drained
             if self.granularity is Granularity.BYTE:
-                free = free and bool(step.flags & MemFlag.NONTEMPORAL)
-            self.store(torn(step.offset, step.data), free)
+                unordered = unordered and bool(step.flags & MemFlag.NONTEMPORAL)
+            self.store(torn(step.offset, step.data), unordered)
             if flushed:
                 self.flush(step.offset, len(step.data))
             if drained:
                 self.drain()
-        elif isinstance(step, Many):
+        elif isinstance(step, CopyMany):
             for offset, data in step.pieces:
-                self.store(torn(offset, data), free=True)
+                self.store(torn(offset, data), unordered=True)
             for offset, data in step.pieces:
                 self.flush(offset, len(data))
             self.drain()
-        elif isinstance(step, Flushed):
+        elif isinstance(step, Flush):
             self.flush(step.offset, step.length)
             if step.persist:
                 self.drain()
-        elif isinstance(step, Drained):
+        elif isinstance(step, Drain):
             self.drain()
         else:
             self.yields += 1
-            self.look()
+            self.add_images()
 
 
 def torn(offset: int, data: bytes) -> list[tuple[int, bytes]]:
-    """Return aligned words, and the bytes that are left over on both sides."""
+    """Return aligned words, and single bytes at the unaligned ends."""
     parts: list[tuple[int, bytes]] = []
     place = offset
     while place < offset + len(data):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Programs that are right, and the same with a bug in them: each bug is found, and nothing is said of the others."""
+"""Correct programs pass; the same programs with a bug fail, with the reason that fits the bug."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pmem2.testing import CrashConsistencyError, explore
 SIZE = 8192
 NODRAIN, NOFLUSH = MemFlag.NODRAIN, MemFlag.NOFLUSH
 BYTE, LINE, PAGE = Granularity
-AT = 640  # another line than the length, and another sector
+AT = 640  # the record lies in another line and another sector than its length
 RECORD = b"a record that needs more than one line of 64 bytes, so that it can be torn between them"
 
 
 def word(number: int) -> bytes:
-    """Return 8 bytes."""
+    """Return a number as 8 bytes."""
     return number.to_bytes(8, "little")
 
 
 class Case(NamedTuple):
-    """A program, what must hold after a power cut, and what is found on each granularity: the reason, or `None`."""
+    """A program, its check, and the reason of the failure on each granularity; `None` if it passes."""
 
     workload: Callable[[Map], Optional[Iterator[object]]]
     check: Callable[..., None]
@@ -34,53 +34,53 @@ class Case(NamedTuple):
     page: str | None
 
 
-def record(map: Map, _acknowledged: object = None) -> None:
-    """What the length at 0 promises is there."""
+def check_record(map: Map, _acknowledged: object = None) -> None:
+    """Check that the record has the length at 0."""
     length = map.load_u64(0)
     assert length in (0, len(RECORD))
     assert map[AT : AT + length] == RECORD[:length]
 
 
 def log(map: Map) -> None:
-    """Right."""
+    """Correct: the record is durable before its length."""
     map.memcpy(AT, RECORD)
     map.store_u64(0, len(RECORD), persist=True)
 
 
 def log_not_flushed(map: Map) -> None:
-    """The record is only copied."""
+    """Bug: the record is not flushed."""
     map.memcpy(AT, RECORD, NOFLUSH)
     map.store_u64(0, len(RECORD), persist=True)
 
 
 def log_not_drained(map: Map) -> None:
-    """The record is on its way when the length is stored."""
+    """Bug: the record is not drained before the length is stored."""
     map.memcpy(AT, RECORD, NODRAIN)
     map.store_u64(0, len(RECORD), persist=True)
 
 
 def log_flushed_short(map: Map) -> None:
-    """The last line is not flushed."""
+    """Bug: the last line of the record is not flushed."""
     map[AT : AT + len(RECORD)] = RECORD
     map.persist(AT, 64)
     map.store_u64(0, len(RECORD), persist=True)
 
 
 def log_flushed_before(map: Map) -> None:
-    """What is flushed is what was there before."""
+    """Bug: the flush comes before the record."""
     map.persist(AT, len(RECORD))
     map[AT : AT + len(RECORD)] = RECORD
     map.store_u64(0, len(RECORD), persist=True)
 
 
 def log_too_early(map: Map) -> None:
-    """The length comes first."""
+    """Bug: the length comes before the record."""
     map.store_u64(0, len(RECORD), persist=True)
     map.memcpy(AT, RECORD)
 
 
 def log_one_barrier(map: Map) -> None:
-    """Both are flushed, and nothing is between them."""
+    """Bug: no drain separates the record from its length."""
     map[AT : AT + len(RECORD)] = RECORD
     map.flush(AT, len(RECORD))
     map.store_u64(0, len(RECORD))
@@ -88,8 +88,8 @@ def log_one_barrier(map: Map) -> None:
     map.drain()
 
 
-def log_of_views(map: Map) -> None:
-    """Right, through views."""
+def log_through_views(map: Map) -> None:
+    """Correct, with stores through a view."""
     with map.view() as view:
         view[AT : AT + len(RECORD)] = RECORD
         map.persist(AT, len(RECORD))
@@ -97,8 +97,8 @@ def log_of_views(map: Map) -> None:
     map.persist(0, 8)
 
 
-def log_of_views_not_flushed(map: Map) -> None:
-    """The record is flushed too late."""
+def log_through_views_not_flushed(map: Map) -> None:
+    """Bug: the record is flushed after the length is stored."""
     with map.view() as view:
         view[AT : AT + len(RECORD)] = RECORD
         view.cast("Q")[0] = len(RECORD)
@@ -106,36 +106,36 @@ def log_of_views_not_flushed(map: Map) -> None:
 
 
 def log_in_pieces(map: Map) -> None:
-    """Right: memcpy_many has a drain."""
+    """Correct: memcpy_many drains."""
     map.memcpy_many([(AT, RECORD[:30]), (AT + 30, RECORD[30:])])
     map.store_u64(0, len(RECORD), persist=True)
 
 
-def log_in_one_piece_too_many(map: Map) -> None:
-    """The pieces are unordered, the length is one of them."""
+def log_with_length_as_piece(map: Map) -> None:
+    """Bug: the length is one of the pieces, which are unordered."""
     map.memcpy_many([(AT, RECORD), (0, word(len(RECORD)))])
 
 
-def record_with_sum(map: Map, _acknowledged: object = None) -> None:
-    """A record counts if its sum is right; nothing else is promised."""
+def check_record_with_sum(map: Map, _acknowledged: object = None) -> None:
+    """Check the record if its checksum matches."""
     record = map[AT : AT + len(RECORD)]
     assert map.load_u64(0) != zlib.crc32(record) or record in (RECORD, bytes(len(RECORD)))
 
 
-def summed(map: Map) -> None:
-    """Right in any order, since the sum is of what is there."""
+def checksummed(map: Map) -> None:
+    """Correct in any order: the checksum shows whether the record is complete."""
     map.store_u64(0, zlib.crc32(RECORD))
     map.memcpy(AT, RECORD, NODRAIN)
     map.drain()
 
 
-def pair(map: Map, _acknowledged: object = None) -> None:
-    """Two numbers in one line are equal, or the first is ahead by one."""
+def check_pair(map: Map, _acknowledged: object = None) -> None:
+    """Check that two numbers are equal, or the first is ahead by one."""
     assert map.load_u64(0) - map.load_u64(8) in (0, 1)
 
 
 def same_line(map: Map) -> None:
-    """Right: stores to one line keep their order."""
+    """Correct: stores to one line keep their order."""
     for number in (1, 2):
         map.store_u64(0, number)
         map.store_u64(8, number)
@@ -143,91 +143,91 @@ def same_line(map: Map) -> None:
 
 
 def same_line_wrong_order(map: Map) -> None:
-    """The second first: the workload itself goes through that."""
+    """Bug: the second number comes first, so the workload itself passes through the bad state."""
     map.store_u64(8, 1)
     map.store_u64(0, 1)
     map.persist(0, 16)
 
 
 def same_line_not_drained(map: Map) -> None:
-    """Nothing orders a copy that is not drained, not even in its line."""
+    """Bug: nothing orders a copy that is not drained, not even within its line."""
     map.memcpy(0, word(1), NODRAIN)
     map.store_u64(8, 1)
     map.persist(0, 16)
 
 
-def sectors(map: Map, _acknowledged: object = None) -> None:
-    """The number in the second sector is never ahead of the one in the first."""
+def check_sectors(map: Map, _acknowledged: object = None) -> None:
+    """Check that the number in the second sector is not ahead of the one in the first."""
     assert map.load_u64(0) >= map.load_u64(512)
 
 
 def two_sectors(map: Map) -> None:
-    """Right on BYTE only: nothing is between the two."""
+    """Correct on BYTE only: nothing orders the two stores elsewhere."""
     map.store_u64(0, 1)
     map.store_u64(512, 1)
     map.persist()
 
 
 def two_sectors_flushed(map: Map) -> None:
-    """Right everywhere."""
+    """Correct on every granularity."""
     map.store_u64(0, 1, persist=True)
     map.store_u64(512, 1, persist=True)
 
 
-def two_sectors_drained_for_nothing(map: Map) -> None:
-    """A drain without a flush."""
+def two_sectors_without_flush(map: Map) -> None:
+    """Bug: a drain without a flush."""
     map.store_u64(0, 1)
     map.drain()
     map.store_u64(512, 1, persist=True)
 
 
-def acknowledged_numbers(map: Map, acknowledged: list[int]) -> None:
-    """The last number that was acknowledged is there, or the next."""
+def check_acknowledged(map: Map, acknowledged: list[int]) -> None:
+    """Check that the last acknowledged number, or the next one, is stored."""
     assert map.load_u64(0) - len(acknowledged) in (0, 1)
 
 
 def acknowledging(map: Map) -> Iterator[int]:
-    """Right."""
+    """Correct: each number is durable before its acknowledgement."""
     for number in (1, 2, 3):
         map.store_u64(0, number, persist=True)
         yield number
 
 
 def acknowledging_too_early(map: Map) -> Iterator[int]:
-    """What was acknowledged is not durable yet."""
+    """Bug: the acknowledged number is not durable yet."""
     for number in (1, 2, 3):
         map.store_u64(0, number)
         yield number
         map.persist(0, 8)
 
 
-def swapped(map: Map, _acknowledged: object = None) -> None:
-    """The number that the index at 0 selects is one that was stored there wholly."""
+def check_selected_copy(map: Map, _acknowledged: object = None) -> None:
+    """Check that the copy selected by the index at 0 is complete."""
     place = 64 + 64 * (map.load_u64(0) % 2)
     assert len(set(map[place : place + 16])) == 1
 
 
 def two_copies(map: Map) -> None:
-    """Right: the copy that is not in use is written."""
+    """Correct: the program writes the copy that is not selected."""
     for number in (1, 2, 3):
         map.memcpy(64 + 64 * (number % 2), bytes([number]) * 16)
         map.store_u64(0, number, persist=True)
 
 
 def one_copy(map: Map) -> None:
-    """The copy that is in use is written."""
+    """Bug: the program writes the copy that is selected."""
     for number in (1, 2, 3):
         map.memcpy(64 + 64 * (map.load_u64(0) % 2), bytes([number]) * 16)
         map.store_u64(0, number, persist=True)
 
 
-def counted(map: Map, acknowledged: list[int]) -> None:
-    """What was added is there."""
+def check_sum(map: Map, acknowledged: list[int]) -> None:
+    """Check that every acknowledged number was added."""
     assert map.load_u64(0) >= sum(acknowledged)
 
 
 def adding(map: Map) -> Iterator[int]:
-    """Right: each addition is persisted by the exchange that follows, even if that does not swap."""
+    """Correct: the exchange persists the addition, even if it does not swap."""
     for number in (1, 2):
         map.fetch_add_u64(0, number)
         map.compare_exchange_u64(0, 0, 9, persist=True)
@@ -235,7 +235,7 @@ def adding(map: Map) -> Iterator[int]:
 
 
 def adding_not_persisted(map: Map) -> Iterator[int]:
-    """Nothing is."""
+    """Bug: the addition is not persisted."""
     for number in (1, 2):
         map.fetch_add_u64(0, number)
         yield number
@@ -243,37 +243,37 @@ def adding_not_persisted(map: Map) -> Iterator[int]:
 
 NEVER, FLUSHED, LATE, ITSELF = "never flushed", "flushed, not drained", "overtaken", "itself"
 CASES = [
-    Case(log, record, None, None, None),
-    Case(log_not_flushed, record, None, NEVER, LATE),
-    Case(log_not_drained, record, None, FLUSHED, None),
-    Case(log_flushed_short, record, None, NEVER, None),
-    Case(log_flushed_before, record, None, NEVER, LATE),
-    Case(log_too_early, record, ITSELF, ITSELF, ITSELF),
-    Case(log_one_barrier, record, None, FLUSHED, None),
-    Case(log_of_views, record, None, None, None),
-    Case(log_of_views_not_flushed, record, None, LATE, LATE),
-    Case(log_in_pieces, record, None, None, None),
-    Case(log_in_one_piece_too_many, record, LATE, LATE, LATE),
-    Case(summed, record_with_sum, None, None, None),
-    Case(same_line, pair, None, None, None),
-    Case(same_line_wrong_order, pair, ITSELF, ITSELF, ITSELF),
-    Case(same_line_not_drained, pair, None, FLUSHED, None),
-    Case(two_sectors, sectors, None, LATE, LATE),
-    Case(two_sectors_flushed, sectors, None, None, None),
-    Case(two_sectors_drained_for_nothing, sectors, None, NEVER, LATE),
-    Case(acknowledging, acknowledged_numbers, None, None, None),
-    Case(acknowledging_too_early, acknowledged_numbers, None, LATE, LATE),
-    Case(two_copies, swapped, None, None, None),
-    Case(one_copy, swapped, LATE, LATE, LATE),
-    Case(adding, counted, None, None, None),
-    Case(adding_not_persisted, counted, None, NEVER, NEVER),
+    Case(log, check_record, None, None, None),
+    Case(log_not_flushed, check_record, None, NEVER, LATE),
+    Case(log_not_drained, check_record, None, FLUSHED, None),
+    Case(log_flushed_short, check_record, None, NEVER, None),
+    Case(log_flushed_before, check_record, None, NEVER, LATE),
+    Case(log_too_early, check_record, ITSELF, ITSELF, ITSELF),
+    Case(log_one_barrier, check_record, None, FLUSHED, None),
+    Case(log_through_views, check_record, None, None, None),
+    Case(log_through_views_not_flushed, check_record, None, LATE, LATE),
+    Case(log_in_pieces, check_record, None, None, None),
+    Case(log_with_length_as_piece, check_record, LATE, LATE, LATE),
+    Case(checksummed, check_record_with_sum, None, None, None),
+    Case(same_line, check_pair, None, None, None),
+    Case(same_line_wrong_order, check_pair, ITSELF, ITSELF, ITSELF),
+    Case(same_line_not_drained, check_pair, None, FLUSHED, None),
+    Case(two_sectors, check_sectors, None, LATE, LATE),
+    Case(two_sectors_flushed, check_sectors, None, None, None),
+    Case(two_sectors_without_flush, check_sectors, None, NEVER, LATE),
+    Case(acknowledging, check_acknowledged, None, None, None),
+    Case(acknowledging_too_early, check_acknowledged, None, LATE, LATE),
+    Case(two_copies, check_selected_copy, None, None, None),
+    Case(one_copy, check_selected_copy, LATE, LATE, LATE),
+    Case(adding, check_sum, None, None, None),
+    Case(adding_not_persisted, check_sum, None, NEVER, NEVER),
 ]
 
 
 @pytest.mark.parametrize("granularity", [BYTE, LINE, PAGE], ids=["byte", "line", "page"])
 @pytest.mark.parametrize("case", CASES, ids=[case.workload.__name__ for case in CASES])
-def test_each_bug_is_found_and_no_other(case: Case, granularity: Granularity) -> None:
-    """With the reason, and a line of the workload as its place."""
+def test_bugs_are_found(case: Case, granularity: Granularity) -> None:
+    """explore finds each bug, with its reason and a location in the workload, and passes correct programs."""
     expected = (case.byte, case.line, case.page)[granularity]
     if expected is None:
         assert explore(case.workload, case.check, size=SIZE, granularity=granularity, budget=2000).images > 1

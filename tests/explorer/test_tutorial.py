@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""docs/crash-testing.md, run: every block of Python, and what pytest prints of the bug."""
+"""The page docs/crash-testing.md: its Python blocks run, and its pytest output is exact."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ PRINTED = re.compile(r"print\(.*\)  # (.*)")
 
 
 def blocks(language: str) -> list[str]:
-    """Return the blocks of the page in one language."""
+    """Return the code blocks of the page in one language."""
     return [text for kind, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if kind == language]
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Return a folder with the log and its test, as the page has them before the bug is mended."""
+    """Return a folder with the first two blocks of the page: the log with the bug, and its test."""
     for text in blocks("python")[:2]:
         (tmp_path / text.split()[1]).write_text(text, encoding="utf-8")
     return tmp_path
 
 
-def test_the_message_is_what_pytest_prints(files: Path) -> None:
-    """The test of the log that has the bug fails as printed."""
+def test_output_matches_page(files: Path) -> None:
+    """The test of the log with the bug fails with the output that the page shows."""
     search_path = os.pathsep.join(filter(None, sys.path))
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "_pmem2_pytestplugin", "test_log.py"],
@@ -52,13 +52,13 @@ def test_the_message_is_what_pytest_prints(files: Path) -> None:
 
 
 def test_every_block_runs(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """One after the other; what they define as tests passes, what they print is what the comments say."""
+    """The blocks run in order, the tests that they define pass, and they print what their comments say."""
     monkeypatch.chdir(files)
-    log, test, mended, *rest = blocks("python")
+    log, test, fixed, *rest = blocks("python")
     names: dict[str, object] = {"crash_explorer": explore}
     monkeypatch.setitem(sys.modules, "log", type(sys)("log"))
     exec(compile(log, "log.py", "exec"), vars(sys.modules["log"]))
-    exec(compile(mended, "log.py", "exec"), vars(sys.modules["log"]))
+    exec(compile(fixed, "log.py", "exec"), vars(sys.modules["log"]))
     expected = []
     for text in (test, *rest):
         tests = re.findall(r"^def (test_\w+)\(crash_explorer\)", text, re.MULTILINE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Building pmem2 without libpmem2, and importing it with another one than it was compiled for."""
+"""Building the C half of pmem2, and importing it with a different libpmem2 or without one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from support.children import RunChild
 from pmem2._ffi import explain_import_error
 
 ROOT = Path(__file__).parents[2]
+NATIVE = ROOT / "native"
 IMPORT = """
 try:
     import pmem2
@@ -27,12 +28,12 @@ except ImportError as error:
 
 @pytest.fixture
 def libpmem2_2(tmp_path: Path) -> Path:
-    """A folder with an empty libpmem2.so.1 that has the functions of libpmem2, as 2.x versions them."""
+    """A folder with a libpmem2.so.1 whose empty functions have the symbol version of libpmem2 2.x."""
     if sys.platform == "win32" or shutil.which("cc") is None:
         pytest.skip("needs a C compiler for ELF")
     if Path(_pmem2.__file__).with_name("pmem2.libs").is_dir():
-        pytest.skip("installed from a wheel that brings its own libpmem2")
-    declarations = (ROOT / "native/libpmem2.cdef.h", ROOT / "native/posix.cdef.h")
+        pytest.skip("the wheel bundles its own libpmem2")
+    declarations = (NATIVE / "libpmem2.cdef.h", NATIVE / "posix.cdef.h")
     names = re.findall(r"\b(pmem2_\w+)\(", "".join(path.read_text(encoding="utf-8") for path in declarations))
     source, script, library = (tmp_path / name for name in ("stub.c", "stub.map", "libpmem2.so.1"))
     source.write_text("".join(f"void {name}(void) {{}}\n" for name in names), encoding="utf-8")
@@ -42,8 +43,8 @@ def libpmem2_2(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_import_refuses_another_libpmem2(libpmem2_2: Path, run_child: RunChild) -> None:
-    """One sentence names the library that was found and says what to do."""
+def test_import_explains_wrong_libpmem2(libpmem2_2: Path, run_child: RunChild) -> None:
+    """The ImportError names the library that was found and says how to fix it, in one sentence."""
     child = run_child(IMPORT, LD_LIBRARY_PATH=str(libpmem2_2))
     assert child.returncode == 0, child.stderr
     (sentence,) = child.stdout.splitlines()
@@ -51,8 +52,8 @@ def test_import_refuses_another_libpmem2(libpmem2_2: Path, run_child: RunChild) 
     assert f"{libpmem2_2}/libpmem2.so.1 has not; compile pmem2 for this one: pip install" in sentence
 
 
-def test_what_the_loader_says() -> None:
-    """What glibc says of another library, or of none, becomes a sentence; what it says of anything else stays."""
+def test_loader_messages_are_explained() -> None:
+    """glibc's messages about a wrong or missing libpmem2 become sentences; any other message stays as it is."""
     other = "/usr/lib/libpmem2.so.1: version `LIBPMEM2_2.0' not found (required by _pmem2.abi3.so)"
     assert "the symbols LIBPMEM2_2.0, which /usr/lib/libpmem2.so.1 has not" in explain_import_error(other)
     gone = "libpmem2.so.1: cannot open shared object file: No such file or directory"
@@ -60,8 +61,20 @@ def test_what_the_loader_says() -> None:
     assert explain_import_error("No module named '_pmem2'") == "No module named '_pmem2'"
 
 
+def test_native_files_compile_alone() -> None:
+    """Each C file includes what it uses, and can be included twice."""
+    tools = (shutil.which("cc"), shutil.which("pkg-config"))
+    if sys.platform == "win32" or None in tools or subprocess.run(["pkg-config", "--exists", "libpmem2"]).returncode:
+        pytest.skip("needs a C compiler and the headers of libpmem2")
+    flags = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-variable"]
+    files = [path for layer in ("os", "guard_", "workaround_", "batch_") for path in NATIVE.glob(f"{layer}*.c")]
+    for path in files:
+        if "windows" not in path.name:
+            subprocess.run(["cc", *flags, "-include", path, path], check=True)
+
+
 def test_build_without_libpmem2(tmp_path: Path) -> None:
-    """The package to install is named, for each of four distributions, and there is no traceback."""
+    """The build names the package to install for each of four distributions, without a traceback."""
     pytest.importorskip("cffi")
     environment = {**os.environ, "PKG_CONFIG_PATH": str(tmp_path), "PKG_CONFIG_LIBDIR": str(tmp_path)}
     command = [sys.executable, str(ROOT / "build_pmem2.py")]

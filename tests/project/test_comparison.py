@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the README says of the standard library, NumPy and ctypes, where it says that pmem2 is different."""
+"""The comparison table of the README: `mmap`, `numpy.memmap` and ctypes behave as it says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.values import PAGE
 import pmem2
 
 PYPY = sys.implementation.name == "pypy"
-BY_CTYPES = """
+MAP_WITH_CTYPES = """
 import ctypes, os, sys
 lib = ctypes.CDLL("libpmem2.so.1")
 source, config, map = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
@@ -28,20 +28,20 @@ lib.pmem2_map_get_address.restype = ctypes.c_void_p
 address = lib.pmem2_map_get_address(map)
 view = (ctypes.c_char * 8).from_address(address)
 """
-GONE = (
-    BY_CTYPES
+USE_AFTER_UNMAP = (
+    MAP_WITH_CTYPES
     + """
 assert not lib.pmem2_map_delete(ctypes.byref(map))
 print("deleted", flush=True)
 view.raw
 """
 )
-FAILING = (
-    BY_CTYPES
+FAILING_WRITE_BACK = (
+    MAP_WITH_CTYPES
     + """
 lib.pmem2_get_persist_fn.restype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
 persist = lib.pmem2_get_persist_fn(map)
-ctypes.CDLL(None).munmap(ctypes.c_void_p(address), ctypes.c_size_t(8192))  # so that msync fails
+ctypes.CDLL(None).munmap(ctypes.c_void_p(address), ctypes.c_size_t(8192))  # makes msync fail
 print("unmapped", flush=True)
 persist(address, 8)
 """
@@ -50,7 +50,7 @@ persist(address, 8)
 
 @pytest.fixture
 def libpmem2() -> None:
-    """Skip where ctypes finds no libpmem2."""
+    """Skip the test if ctypes cannot load libpmem2."""
     ctypes = pytest.importorskip("ctypes")
     try:
         ctypes.CDLL("libpmem2.so.1")
@@ -59,47 +59,47 @@ def libpmem2() -> None:
 
 
 def test_mmap_flushes_pages_only(path: Path) -> None:
-    """An offset inside a page is refused, where pmem2 takes it."""
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
-        mapped.flush(0, PAGE)
+    """`mmap.flush` refuses an offset inside a page, and `persist` accepts it."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mm:
+        mm.flush(0, PAGE)
         with pytest.raises((OSError, ValueError)):
-            mapped.flush(8, 8)
+            mm.flush(8, 8)
     with pmem2.open(path) as m:
         m.persist(8, 8)
 
 
-def test_mmap_closed(path: Path) -> None:
-    """It refuses to be used, and to be closed under a view, as pmem2 does; PyPy's closes all the same."""
+def test_mmap_close_and_use_after(path: Path) -> None:
+    """A closed `mmap` raises `ValueError`; with a live view, `close` raises `BufferError`, but not on PyPy."""
     with path.open("r+b") as file:
-        mapped = mmap.mmap(file.fileno(), 0)
-    view = memoryview(mapped)
+        mm = mmap.mmap(file.fileno(), 0)
+    view = memoryview(mm)
     if not PYPY:
         with pytest.raises(BufferError):
-            mapped.close()
+            mm.close()
     view.release()
-    mapped.close()
+    mm.close()
     with pytest.raises(ValueError, match="closed"):
-        mapped[0]
+        mm[0]
 
 
-def test_memmap_flushes_the_whole_array_and_cannot_be_closed() -> None:
-    """`flush` takes no range, and there is no `close`."""
+def test_memmap_flush_and_close() -> None:
+    """`numpy.memmap.flush` takes no range, and `numpy.memmap` has no `close`."""
     numpy = pytest.importorskip("numpy")
     assert list(inspect.signature(numpy.memmap.flush).parameters) == ["self"]
     assert not hasattr(numpy.memmap, "close")
 
 
 @pytest.mark.usefixtures("libpmem2")
-def test_ctypes_reads_memory_that_is_gone(path: Path, run_child: RunChild) -> None:
-    """A view that outlives its map ends the process."""
-    child = run_child(GONE, str(path))
+def test_ctypes_view_outlives_map(path: Path, run_child: RunChild) -> None:
+    """With ctypes, reading a view after unmapping ends the process."""
+    child = run_child(USE_AFTER_UNMAP, str(path))
     assert "deleted" in child.stdout
     assert child.returncode == -signal.SIGSEGV
 
 
 @pytest.mark.usefixtures("libpmem2")
-def test_ctypes_dies_of_a_failing_write_back(path: Path, run_child: RunChild) -> None:
-    """libpmem2 aborts."""
-    child = run_child(FAILING, str(path))
+def test_ctypes_failing_write_back(path: Path, run_child: RunChild) -> None:
+    """With ctypes, a failing write-back aborts the process."""
+    child = run_child(FAILING_WRITE_BACK, str(path))
     assert "unmapped" in child.stdout
     assert child.returncode == -signal.SIGABRT

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the documentation lists, it lists completely. Its examples are run by `nox -s docs`."""
+"""The documentation: its tables are complete, its names exist, its blocks are executed. `nox -s docs` executes them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,35 @@ import pmem2
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+ALL_PAGES = [*PAGES, *sorted(ROOT.glob("*.md")), ROOT / "examples/README.md"]
 EXECUTED = {"python", "pycon"}
-CHECKED_OTHERWISE = {"console", "sh", "{toctree}", "{eval-rst}"}
+NOT_EXECUTED = {"console", "sh", "{toctree}", "{eval-rst}"}
+FOLDERS = "benchmarks|docs|examples|fuzz|native|pmem2|stubs|tests|tools"
+
+
+def read(path: Path) -> str:
+    """Return the text of a file."""
+    return path.read_text(encoding="utf-8")
 
 
 def rows(page: str) -> list[list[str]]:
-    """Return the rows of the tables of a page."""
-    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    """Return the table rows of a page whose first cell is code."""
+    lines = read(ROOT / "docs" / page).splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| `")]
 
 
-def test_every_function_of_libpmem2_is_in_the_table() -> None:
-    """The table of functions has each that is declared, once."""
-    text = "".join((ROOT / f"native/{name}.cdef.h").read_text(encoding="utf-8") for name in ("libpmem2", "posix"))
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a page in one language."""
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", read(page), re.MULTILINE | re.DOTALL)
+    return [str(block) for block in found]
+
+
+# ---- tables
+
+
+def test_all_functions_are_listed() -> None:
+    """The table of functions lists each declared function once."""
+    text = "".join(read(ROOT / f"native/{name}.cdef.h") for name in ("libpmem2", "posix"))
     declared = set(re.findall(r"\b(pmem2_\w+)\(", text)) - {"pmem2_err_to_errno"}
     listed = [row[0].strip("`") for row in rows("guide/functions.md")]
     assert declared <= set(listed)
@@ -36,15 +52,15 @@ def test_every_function_of_libpmem2_is_in_the_table() -> None:
 @pytest.mark.skipif(
     not list(Path("/usr/share/man/man3").glob("pmem2_*")), reason="libpmem2's man pages are not installed"
 )
-def test_every_man_page_is_in_the_table() -> None:
-    """The table has each page that comes with libpmem2."""
+def test_all_man_pages_are_listed() -> None:
+    """The table of functions lists each man page of libpmem2."""
     pages = {path.name.partition(".")[0] for path in Path("/usr/share/man/man3").glob("pmem2_*")}
     listed = {row[0].split("`")[1] for row in rows("guide/functions.md")}
     assert pages <= listed
 
 
-def test_every_python_name_in_the_table_exists() -> None:
-    """What stands beside a function can be had from pmem2."""
+def test_listed_python_names_exist() -> None:
+    """Each Python name in the table of functions is an attribute of pmem2."""
     names = {
         name
         for row in rows("guide/functions.md")
@@ -52,82 +68,134 @@ def test_every_python_name_in_the_table_exists() -> None:
         for name in re.findall(r"`([A-Za-z]\w*(?:\.\w+)*)`", row[1])
     }
     assert len(names) > 40
-    of_instances = {"Pmem2Error.strerror", "Pmem2Error.errno"}
-    for name in names - of_instances:
+    instance_attributes = {"Pmem2Error.strerror", "Pmem2Error.errno"}
+    for name in names - instance_attributes:
         assert operator.attrgetter(name)(pmem2) is not None
 
 
-def test_every_code_is_in_the_catalogue() -> None:
-    """Each code has a row, with its class, when it comes and what to do, in the order of the codes."""
+def test_all_error_codes_are_listed() -> None:
+    """The table of errors lists each code in order, with its class, cause and fix."""
     table = [row for row in rows("guide/errors.md") if len(row) == 3]
     assert [row[0] for row in table] == [
         f"`{code.name}`, `{pmem2.errors.BY_CODE[code].__name__}`" for code in sorted(pmem2.ErrorCode, reverse=True)
     ]
-    assert all(when and what for _, when, what in table)
+    assert all(cause and fix for _, cause, fix in table)
     assert len(table) == 37
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_no_code_block_is_left_unchecked(page: Path) -> None:
-    """Every block is Python, which is run, or a shell's, or for Sphinx, and says so."""
-    fences = re.findall(r"^ *```(\S*)", page.read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(fences[::2]) <= EXECUTED | CHECKED_OTHERWISE
-    assert set(fences[1::2]) <= {""}
+# ---- names of files and sessions
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+def test_mentioned_files_exist(page: Path) -> None:
+    """Each file and folder that a page names in backticks exists."""
+    for name in re.findall(rf"`((?:{FOLDERS})/[\w./-]*)", read(page)):
+        assert (ROOT / name).exists(), name
+
+
+def test_tests_of_faults_exist() -> None:
+    """Each row of the table of faults names a test file."""
+    names = re.findall(r"^\|.* `(\w+/test_\w+\.py)` \|$", read(ROOT / "docs/faults.md"), re.MULTILINE)
+    assert len(names) > 15
+    for name in names:
+        assert (ROOT / "tests" / name).exists(), name
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_files(page: Path) -> None:
+    """Each relative link leads to an existing file."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[\w-]+)?\)", read(page)):
+        assert (page.parent / target).exists(), target
+
+
+NOXFILE = ast.parse(read(ROOT / "noxfile.py"))
 
 
 def sessions() -> set[str]:
-    """Return the names of the sessions of the noxfile."""
-    tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    return {f.name for f in functions if any("nox.session" in ast.unparse(d) for d in f.decorator_list)}
+    """Return the names of the sessions in the noxfile."""
+    names: set[str] = set()
+    for function in (node for node in NOXFILE.body if isinstance(node, ast.FunctionDef)):
+        for decorator in function.decorator_list:
+            if "nox.session" in ast.unparse(decorator):
+                keywords = decorator.keywords if isinstance(decorator, ast.Call) else []
+                given = [ast.literal_eval(keyword.value) for keyword in keywords if keyword.arg == "name"]
+                names.update(given or [function.name])
+    return names
 
 
-@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md")], ids=lambda page: page.stem)
-def test_sessions_that_are_named_exist(page: Path) -> None:
-    """Each `nox -s NAME` and `./run NAME` is one of the noxfile's."""
-    named = re.findall(r"(?:nox -s|\./run) ([a-z]\w*)", page.read_text(encoding="utf-8"))
-    assert set(named) <= sessions()
+def default_sessions() -> set[str]:
+    """Return the sessions that every change must pass."""
+    (value,) = (
+        node.value
+        for node in NOXFILE.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "nox.options.sessions"
+    )
+    return set(ast.literal_eval(value))
 
 
-def test_workflows_run_sessions_that_exist() -> None:
-    """The workflows of GitHub are thin: what they run is a session."""
+def without_python(session: str) -> str:
+    """Remove the interpreter from the name of a session: `tests` for `tests-3.14`."""
+    return re.sub(r"-(pypy)?3(\.\d+)+$", "", session)
+
+
+def mentioned_sessions(text: str) -> set[str]:
+    """Return the sessions in commands such as `nox -s NAME` and `./run NAME`."""
+    return {without_python(name) for name in re.findall(r"(?:nox -s|\./run) ([a-z][\w.-]*\w)", text)}
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+def test_mentioned_sessions_exist(page: Path) -> None:
+    """Each `nox -s NAME` and `./run NAME` of a page is a session."""
+    assert mentioned_sessions(read(page)) <= sessions()
+
+
+def test_workflow_sessions_exist() -> None:
+    """The workflows of GitHub run sessions that exist."""
     if not (ROOT / ".github").is_dir():
         pytest.skip("only a checkout has the workflows")
-    files = sorted((ROOT / ".github/workflows").glob("*.yml"))
-    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    text = "".join(read(path) for path in sorted((ROOT / ".github/workflows").glob("*.yml")))
     matrices = ", ".join(re.findall(r"session: \[(.*)\]", text)).split(", ")
-    named = {*matrices, *re.findall(r"\./run ([a-z]\w*)", text)}
-    assert len(named) > 10
-    assert named <= sessions()
+    entries = re.findall(r"\{session: ([a-z][\w.-]*)", text)
+    named = {without_python(name) for name in (*matrices, *entries) if name}
+    named |= mentioned_sessions(text)
+    assert "wheels" in named
+    assert len(default_sessions()) > 5
+    assert named | default_sessions() <= sessions()
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """Return the blocks of a language."""
-    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [str(block) for block in found]
+# ---- code blocks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_code_blocks_name_their_language(page: Path) -> None:
+    """Each block names a language: Python is executed, others are tested below or belong to Sphinx."""
+    fences = re.findall(r"^ *```(\S*)", read(page), re.MULTILINE)
+    assert set(fences[::2]) <= EXECUTED | NOT_EXECUTED
+    assert set(fences[1::2]) <= {""}
 
 
 COMMANDS = {
-    "pip install pmem2": "nox -s wheels does it in empty Debians, and then the next two",
-    "python": "the session that follows it is run",
+    "pip install pmem2": "nox -s wheels runs it in empty Debians, and then the next two",
+    "python": "the Python blocks of the tutorial follow",
     "python -m pmem2 demo": "tests/cli/test_demo.py",
 }
 
 
-@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md")], ids=lambda page: page.stem)
-def test_shell_commands_are_run_somewhere(page: Path) -> None:
-    """Each is a session, a benchmark, or one that is run elsewhere: here it would install things, or take long."""
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+def test_shell_commands_are_tested(page: Path) -> None:
+    """Each shell command is a session or a benchmark, or another test runs it."""
     for line in (line for block in blocks(page, "sh") for line in block.splitlines()):
         command = line.partition(" #")[0].strip()
-        if found := re.fullmatch(r"(?:\./run|nox -s) (\w+)(?: .*)?", command):
-            assert found[1] in sessions()
+        if re.match(r"(\./run|nox -s) ", command):
+            assert mentioned_sessions(command) <= sessions()
+            assert mentioned_sessions(command)
         elif found := re.fullmatch(r"python (benchmarks/\w+\.py)(?: .*)?", command):
             assert (ROOT / found[1]).exists()
         else:
             assert command in COMMANDS
 
 
-def test_what_a_console_shows_is_checked() -> None:
-    """There are two such blocks: the tests of the tutorial compare one, those on persistent memory the other."""
+def test_console_blocks_are_tested() -> None:
+    """Two pages have a console block, which explorer/test_tutorial.py and hardware/test_cli.py compare."""
     shown = {page.name: len(found) for page in PAGES if (found := blocks(page, "console"))}
     assert shown == {"command-line.md": 1, "crash-testing.md": 1}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the README shows, run."""
+"""The README: its Python session and its demo command work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pmem2.cli import main
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_first_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The session of the README runs as printed."""
+def test_python_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python session of the README produces the printed output."""
     monkeypatch.chdir(tmp_path)
     failed, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.ELLIPSIS)
     gc.collect()
@@ -24,19 +24,19 @@ def test_the_first_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("name", "forced"), [("demo", ""), ("", "CACHE_LINE")])
-def test_the_demo_loses_nothing(
+def test_demo_loses_nothing(
     tmp_path: Path, name: str, forced: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The demonstration finds all that it persisted, and cleans up, in a directory or under a name."""
-    if forced:  # and quick
+    """The demo finds all persisted data and removes its files, for a directory and for a file name."""
+    if forced:
         monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", forced)
     assert main(["demo", str(tmp_path / name)]) == 0
     assert "all that was persisted is there" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
-def test_the_demo_spares_a_file_that_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that is there already is not touched."""
+def test_demo_keeps_existing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo refuses an existing file or link and leaves it unchanged."""
     path = tmp_path / "precious"
     path.write_bytes(b"data")
     assert main(["demo", str(path)]) == 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The stubs say what the compiled module has, and the modules of pmem2 import one way.
+"""The stubs match the compiled module, and the modules of pmem2 import one way.
 
-stubtest compares names; how many arguments a C function takes, and of which types, only `ffi.typeof` knows.
+stubtest compares only names. These tests compare the number and the types of arguments, through `ffi.typeof`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ NAMES = {
     "struct guarded_source *": "SourceHandle",
     "struct guarded_reservation *": "ReservationHandle",
     "struct guarded_map *": "MapHandle",
+    "struct map_request *": "MapRequest",
     "struct guarded_pin *": "Pin",
     "struct guarded_piece *": "Pieces",
     "struct guarded_badblocks *": "BadBlocksHandle",
@@ -59,12 +60,12 @@ NAMES = {
     "void(*)(wchar_t *, ...)": "WidePrintFunction",
 }
 
-# exported by libpmem2 before 2.0, for asynchronous copies, and not declared in the headers that are bound
+# functions for asynchronous copies: libpmem2 before 2.0 exports them, pmem2 does not bind them
 ASYNCHRONOUS = {"pmem2_config_set_vdm", "pmem2_memcpy_async", "pmem2_memmove_async", "pmem2_memset_async"}
 
 
-def declared(platform: str) -> Iterator[ast.FunctionDef | ast.AnnAssign]:
-    """Yield what lib.pyi declares on a platform."""
+def declarations(platform: str) -> Iterator[ast.FunctionDef | ast.AnnAssign]:
+    """Yield the declarations of lib.pyi for *platform*."""
     for node in ast.parse((ROOT / "stubs/_pmem2/lib.pyi").read_text(encoding="utf-8")).body:
         if isinstance(node, (ast.FunctionDef, ast.AnnAssign)):
             yield node
@@ -76,23 +77,23 @@ def declared(platform: str) -> Iterator[ast.FunctionDef | ast.AnnAssign]:
 
 
 def name_of(node: ast.FunctionDef | ast.AnnAssign) -> str:
-    """Return the name that a declaration declares."""
+    """Return the declared name."""
     return node.name if isinstance(node, ast.FunctionDef) else ast.unparse(node.target)
 
 
-STUB = {name_of(node): node for node in declared(PLATFORM)}
+STUB = {name_of(node): node for node in declarations(PLATFORM)}
 FUNCTIONS = [node for node in STUB.values() if isinstance(node, ast.FunctionDef)]
 VARIABLES = [node for node in STUB.values() if isinstance(node, ast.AnnAssign)]
 
 
 def stub_type(annotation: ast.expr | None) -> str:
-    """Return the main part of an annotation: whether NULL or bytes are taken as well, C does not say."""
+    """Return the first type of an annotation: C types do not say whether NULL or bytes are accepted too."""
     assert annotation is not None
     return ast.unparse(annotation).split(" | ")[0]
 
 
 def c_type(kind: CType) -> str:
-    """Return what the stub calls a type of C."""
+    """Return the stub's name for a C type."""
     if kind.kind in ("primitive", "enum"):
         return "int"
     if kind.cname.endswith("* *"):
@@ -100,25 +101,25 @@ def c_type(kind: CType) -> str:
     return NAMES[kind.cname]
 
 
-def test_nothing_is_missing_and_nothing_is_made_up() -> None:
-    """The stub declares what the module has, no more and no less."""
+def test_stub_declares_exactly_lib() -> None:
+    """The stub declares every name of `lib`, and no other."""
     assert set(STUB) == {name for name in dir(lib) if not name.startswith("__")}
 
 
 @pytest.mark.parametrize("platform", ["posix", "windows"])
-def test_order(platform: str) -> None:
-    """The stub declares things in the order in which C does."""
+def test_stub_order(platform: str) -> None:
+    """The stub and the cdef files declare names in the same order."""
     files = ("libpmem2", platform, "guards")
     text = "\n".join((ROOT / f"native/{name}.cdef.h").read_text(encoding="utf-8") for name in files)
-    found = [re.search(rf"\b{name_of(node)}\b", text) for node in declared(platform)]
-    places = [match.start() for match in found if match is not None]
-    assert len(places) == len(found)
-    assert places == sorted(places)
+    matches = [re.search(rf"\b{name_of(node)}\b", text) for node in declarations(platform)]
+    positions = [match.start() for match in matches if match is not None]
+    assert len(positions) == len(matches)
+    assert positions == sorted(positions)
 
 
 @pytest.mark.parametrize("node", FUNCTIONS, ids=name_of)
-def test_function(node: ast.FunctionDef) -> None:
-    """A function takes and returns what C does, and its arguments have no names that a caller could use."""
+def test_function_signature(node: ast.FunctionDef) -> None:
+    """The stub of a function has the argument and return types of C, and its parameters are positional-only."""
     kind = ffi.typeof(getattr(lib, node.name))
     assert kind.kind == "function"
     assert [stub_type(argument.annotation) for argument in node.args.posonlyargs] == [c_type(a) for a in kind.args]
@@ -129,18 +130,18 @@ def test_function(node: ast.FunctionDef) -> None:
 
 
 @pytest.mark.parametrize("node", VARIABLES, ids=name_of)
-def test_variable(node: ast.AnnAssign) -> None:
-    """A constant is an int that the compiler supplied; a function that takes any number of arguments is a value."""
+def test_variable_type(node: ast.AnnAssign) -> None:
+    """A constant is an int; a function with variable arguments is a function pointer."""
     value = getattr(lib, name_of(node))
     name = "int" if isinstance(value, int) else NAMES[ffi.typeof(value).cname]
     assert ast.unparse(node.annotation) == f"Final[{name}]"
 
 
-def test_what_libpmem2_exports() -> None:
-    """All 49 functions of libpmem2 are declared."""
+def test_every_exported_function_declared() -> None:
+    """The stub declares all 49 functions that libpmem2 exports."""
     maps = Path("/proc/self/maps")
     if shutil.which("nm") is None or not maps.exists():
-        pytest.skip("nm is not installed, or the system does not tell where libpmem2 is")
+        pytest.skip("needs nm, and /proc/self/maps to find libpmem2")
     (library,) = set(re.findall(r"\S*/libpmem2\.so\S*", maps.read_text(encoding="utf-8")))
     symbols = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
     exported = set(re.findall(r"\bpmem2_\w+", symbols)) - ASYNCHRONOUS
@@ -149,7 +150,7 @@ def test_what_libpmem2_exports() -> None:
 
 
 def ffi_types() -> list[str]:
-    """Return the types of C that the stub of `ffi` takes."""
+    """Return the C types in the `Literal` annotations of the stub of `ffi`."""
     found = set()
     for node in ast.walk(ast.parse((ROOT / "stubs/_pmem2/__init__.pyi").read_text(encoding="utf-8"))):
         if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
@@ -158,8 +159,8 @@ def ffi_types() -> list[str]:
 
 
 @pytest.mark.parametrize("name", ffi_types())
-def test_ffi_knows_each_type_that_its_stub_takes(name: str) -> None:
-    """The literals in the overloads of `ffi` are types of C."""
+def test_stub_literals_are_types(name: str) -> None:
+    """Every string literal in the overloads of `ffi` names a C type."""
     ffi.typeof(name)
 
 

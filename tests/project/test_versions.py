@@ -54,7 +54,8 @@ def test_builds_and_imports_against_pmdk_2(run_child: RunChild, stub: Path, tmp_
     emit += "; build_pmem2.ffibuilder.emit_c_code(sys.argv[2])"
     run(sys.executable, "-c", emit, str(PROJECT), str(code))
     module = built / f"_pmem2{importlib.machinery.EXTENSION_SUFFIXES[0]}"
-    headers = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
+    folders = (sysconfig.get_path("include"), sysconfig.get_path("platinclude"), PROJECT / "native")
+    headers = [f"-I{folder}" for folder in folders]
     # that no symbol is missing is found here: shared libraries may have undefined ones, of Python's
     options = ["-shared", "-fPIC", "-O0", *headers, f"-L{stub}", "-o", str(module), str(code), "-lpmem2"]
     run("cc", *options)

@@ -78,10 +78,12 @@ TESTS = {
         "test_reservation_closed_later": RESERVATIONS,
         "test_reservation_shrunk_later": RESERVATIONS,
     },
-    "explorer/test_explore.py": {
-        "test_a_store_that_was_never_flushed": EXPLORER,
-        "test_pytest_finds_the_fixture": INSTALLED,
-        "test_pytest_shows_what_is_lost": INSTALLED,
+    "explorer/test_report.py": {
+        "test_never_flushed": EXPLORER,
+    },
+    "explorer/test_pytest_plugin.py": {
+        "test_fixture_is_found": INSTALLED,
+        "test_failure_shows_lost_stores": INSTALLED,
     },
     "api/test_errors.py": {
         "test_misspelt_forced_granularity": FORCED,

@@ -176,6 +176,7 @@ def extension(interpreter: Path, source: Path, dll: Path) -> None:
     call(DLLTOOL, "-d", "python3.def", "-l", "libpython3.a", folder=folder)
     flags = ["-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared", "-static-libgcc"]
     flags += ["-DPy_LIMITED_API=0x03090000", "-isystem", "include", "-isystem", str(source / "include")]
+    flags += [f"-I{PROJECT / 'native'}"]
     call(
         CC,
         *flags,

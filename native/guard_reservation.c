@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Reservations: all under library_lock. Maps hold a reference, so that one outlives its maps in any order. */
+/*
+ * Reservations, all under library_lock. Each map holds a reference, so that reservation and maps may be dropped in any
+ * order.
+ */
+#ifndef PMEM2_GUARD_RESERVATION_C
+#define PMEM2_GUARD_RESERVATION_C
+
+#include "guard_errors.c"
+#include "os.c"
+#include "workaround_reservation.c"
 
 struct guarded_reservation {
     struct pmem2_vm_reservation *reservation;
     size_t references;
-    size_t padding;  /* that libpmem2 keeps behind an explicit address and never gives back */
+    size_t padding;  /* bytes behind the reservation that libpmem2 never unmaps (workaround_reservation.c) */
 };
 
 static struct guarded_reservation *guarded_reservation_alloc(void)
@@ -19,7 +28,7 @@ static int reservation_delete(struct guarded_reservation *r, char *message)
 {
     char *end = (char *)pmem2_vm_reservation_get_address(r->reservation)
         + pmem2_vm_reservation_get_size(r->reservation);
-    int rc = told(pmem2_vm_reservation_delete(&r->reservation), message);
+    int rc = save_errormsg(pmem2_vm_reservation_delete(&r->reservation), message);
     if (!rc && r->padding)
         unmap(end, r->padding);
     return rc;
@@ -38,7 +47,7 @@ static void reservation_unref(struct guarded_reservation *r)
 static int guarded_reservation_new(struct guarded_reservation *r, uintptr_t address, size_t size, char *message)
 {
     lock(&library_lock);
-    int rc = told(pmem2_vm_reservation_new(&r->reservation, (void *)address, size), message);
+    int rc = save_errormsg(pmem2_vm_reservation_new(&r->reservation, (void *)address, size), message);
     if (!rc && address)
         r->padding = reservation_padding(size);
     unlock(&library_lock);
@@ -87,7 +96,7 @@ static int guarded_reservation_extend(struct guarded_reservation *r, size_t size
     if (r->reservation) {
         rc = size > SIZE_MAX / 2 - pmem2_vm_reservation_get_size(r->reservation)
             ? GUARD_RANGE
-            : told(pmem2_vm_reservation_extend(r->reservation, size), message);
+            : save_errormsg(pmem2_vm_reservation_extend(r->reservation, size), message);
         if (!rc)
             r->padding = 0;
     }
@@ -102,10 +111,12 @@ static int guarded_reservation_shrink(struct guarded_reservation *r, size_t offs
     if (r->reservation) {
         rc = offset > pmem2_vm_reservation_get_size(r->reservation) || size > SIZE_MAX - offset
             ? GUARD_RANGE
-            : told(pmem2_vm_reservation_shrink(r->reservation, offset, size), message);
+            : save_errormsg(pmem2_vm_reservation_shrink(r->reservation, offset, size), message);
         if (!rc)
             r->padding = 0;
     }
     unlock(&library_lock);
     return rc;
 }
+
+#endif

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Python's own objects, by their address, while the caller holds them: the one place that knows them. */
+/* Access to Python objects by address, while the caller holds them: the only file that uses Python's C API. */
+#ifndef PMEM2_PYTHON_OBJECTS_C
+#define PMEM2_PYTHON_OBJECTS_C
 
-#ifdef PYPY_VERSION /* its objects have no address, and it needs neither */
+#include "os.c"
+
+#include <Python.h>
+
+#ifdef PYPY_VERSION /* PyPy's objects have no address, and PyPy needs neither function */
 static void guarded_immortalize(uintptr_t address)
 {
     (void)address;
@@ -13,27 +19,26 @@ static int guarded_pack_pairs(uintptr_t address, uint64_t *numbers, size_t count
     return 0;
 }
 #else
-#include <Python.h>
 
-/* Let an object live for ever, also when the interpreter takes apart the module that has it. */
+/* Never free an object, not even when the interpreter tears down the module that holds it. */
 static void guarded_immortalize(uintptr_t address)
 {
-    PyGILState_STATE state = PyGILState_Ensure(); /* cffi has let it go */
+    PyGILState_STATE state = PyGILState_Ensure(); /* cffi releases the GIL around every call */
     Py_IncRef((PyObject *)address);
     PyGILState_Release(state);
 }
 
-static int is_number(PyObject *object, uint64_t *number)
+static int read_uint64(PyObject *object, uint64_t *number)
 {
-    if (!PyLong_CheckExact(object)) /* True is an int too, but no number */
+    if (!PyLong_CheckExact(object)) /* rejects bool, a subclass of int */
         return 0;
     *number = PyLong_AsUnsignedLongLong(object);
     return *number != UINT64_MAX || !PyErr_Occurred();
 }
 
 /*
- * Read the numbers of a list of tuples of two ints, which from Python costs ten times as much. Nothing of Python's runs
- * meanwhile that could change them. 1 on success; 0 for what is anything else, which is for Python to look at.
+ * Read the numbers of a list of tuples of two ints: ten times as fast as in Python. No Python code runs during the call
+ * that could change the list. Return 1 on success; return 0 for any other object, which the caller handles in Python.
  */
 static int guarded_pack_pairs(uintptr_t address, uint64_t *numbers, size_t count)
 {
@@ -43,11 +48,13 @@ static int guarded_pack_pairs(uintptr_t address, uint64_t *numbers, size_t count
     for (size_t i = 0; ok && i < count; i++) {
         PyObject *pair = PyList_GetItem(list, (Py_ssize_t)i);
         ok = PyTuple_CheckExact(pair) && PyTuple_Size(pair) == 2 &&
-             is_number(PyTuple_GetItem(pair, 0), &numbers[2 * i]) &&
-             is_number(PyTuple_GetItem(pair, 1), &numbers[2 * i + 1]);
+             read_uint64(PyTuple_GetItem(pair, 0), &numbers[2 * i]) &&
+             read_uint64(PyTuple_GetItem(pair, 1), &numbers[2 * i + 1]);
     }
     PyErr_Clear();
     PyGILState_Release(state);
     return ok;
 }
+#endif
+
 #endif

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* libpmem2 answers a search with its own pointer; Python looks its Map up by our serial number. */
+/* Search a reservation. libpmem2 returns its own pointer; Python looks its Map up by our serial number. */
+#ifndef PMEM2_GUARD_RESERVATION_FIND_C
+#define PMEM2_GUARD_RESERVATION_FIND_C
+
+#include "guard_errors.c"
+#include "guard_map.c"
+#include "guard_reservation.c"
+#include "os.c"
 
 enum { FIND_RANGE, FIND_FIRST, FIND_LAST, FIND_NEXT, FIND_PREV };
 
-static int look(struct guarded_reservation *r, int how, size_t offset, size_t length, const struct guarded_map *origin,
+static int find(struct guarded_reservation *r, int how, size_t offset, size_t length, const struct guarded_map *origin,
                 struct pmem2_map **map)
 {
     switch (how) {
@@ -20,7 +27,7 @@ static int look(struct guarded_reservation *r, int how, size_t offset, size_t le
     }
 }
 
-/* `offset` and `length` are for FIND_RANGE, `origin` is for FIND_NEXT and FIND_PREV, else NULL. */
+/* FIND_RANGE uses `offset` and `length`; FIND_NEXT and FIND_PREV use `origin`, which is NULL otherwise. */
 static int guarded_reservation_find(struct guarded_reservation *r, int how, size_t offset, size_t length,
                                     struct guarded_map *origin, uint64_t *found, char *message)
 {
@@ -35,18 +42,22 @@ static int guarded_reservation_find(struct guarded_reservation *r, int how, size
         const size_t size = pmem2_vm_reservation_get_size(r->reservation);
         if (offset > size)
             rc = GUARD_RANGE;
-        else /* a length that wraps would find nothing */
-            rc = told(look(r, how, offset, length < size - offset ? length : size - offset, origin, &map), message);
+        else { /* clamp the length: libpmem2 finds nothing if offset + length wraps */
+            length = length < size - offset ? length : size - offset;
+            rc = save_errormsg(find(r, how, offset, length, origin, &map), message);
+        }
     }
     if (!rc) {
         const struct guarded_map *m = reserved_maps;
         while (m && m->map != map)
-            m = m->neighbour;
+            m = m->next;
         if (m)
             *found = m->serial;
-        else /* one that could not be undone: it was nobody's Map */
+        else /* a map whose creation failed and could not be undone: no Map exists for it */
             rc = PMEM2_E_MAPPING_NOT_FOUND;
     }
     unlock(&library_lock);
     return rc;
 }
+
+#endif

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The library keeps the number of a descriptor, so a bad-block context owns one: a file of its own. */
+/* Bad-block contexts. libpmem2 keeps only the descriptor number, so each context owns a duplicate of the file. */
+#ifndef PMEM2_GUARD_BADBLOCKS_C
+#define PMEM2_GUARD_BADBLOCKS_C
+
+#include "guard_errors.c"
+#include "guard_source.c"
+#include "os.c"
 
 struct guarded_badblocks {
     struct pmem2_badblock_context *context;
@@ -23,11 +29,11 @@ static int guarded_badblocks_new(struct guarded_badblocks *b, struct guarded_sou
     struct pmem2_source *own = NULL;
     if (s->dax_size)
         rc = PMEM2_E_NOSUPP;
-    else if (s->file != NO_FILE && !(rc = duplicate(s->file, &b->file)))
-        rc = told(source_from_file(&own, b->file), message);
+    else if (s->file != NO_FILE && !(rc = duplicate_file(s->file, &b->file)))
+        rc = save_errormsg(source_from_file(&own, b->file), message);
     lock(&library_lock);
     if (!rc)
-        rc = told(pmem2_badblock_context_new(&b->context, own ? own : s->source), message);
+        rc = save_errormsg(pmem2_badblock_context_new(&b->context, own ? own : s->source), message);
     unlock(&library_lock);
     pmem2_source_delete(&own);
     if (rc)
@@ -40,7 +46,7 @@ static int guarded_badblocks_next(struct guarded_badblocks *b, struct pmem2_badb
     lock(&library_lock);
     int rc = GUARD_CLOSED;
     if (b->context) {
-        rc = b->finished ? PMEM2_E_NO_BAD_BLOCK_FOUND : told(pmem2_badblock_next(b->context, block), message);
+        rc = b->finished ? PMEM2_E_NO_BAD_BLOCK_FOUND : save_errormsg(pmem2_badblock_next(b->context, block), message);
         b->finished = rc == PMEM2_E_NO_BAD_BLOCK_FOUND;
     }
     unlock(&library_lock);
@@ -50,7 +56,7 @@ static int guarded_badblocks_next(struct guarded_badblocks *b, struct pmem2_badb
 static int guarded_badblocks_clear(struct guarded_badblocks *b, const struct pmem2_badblock *block, char *message)
 {
     lock(&library_lock);
-    int rc = b->context ? told(pmem2_badblock_clear(b->context, block), message) : GUARD_CLOSED;
+    int rc = b->context ? save_errormsg(pmem2_badblock_clear(b->context, block), message) : GUARD_CLOSED;
     unlock(&library_lock);
     return rc;
 }
@@ -79,3 +85,5 @@ static int guarded_badblocks_closed(struct guarded_badblocks *b)
     unlock(&library_lock);
     return closed;
 }
+
+#endif

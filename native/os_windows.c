@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the guards need of Windows, as posix.c has it for other systems. For gcc and clang: they know __atomic_*. */
+/* Windows; os_posix.c defines the same names for other systems. Needs gcc or clang: Visual C++ lacks __atomic_*. */
+#ifndef PMEM2_OS_WINDOWS_C
+#define PMEM2_OS_WINDOWS_C
 
 #define PMDK_UTF8_API
-#define mode_t pmdk_mode_t /* not that of mingw-w64 */
+#define mode_t pmdk_mode_t /* the mode_t of mingw-w64 differs */
 
 #include <errno.h>
 #include <stdint.h>
@@ -15,9 +17,9 @@
 
 #include <libpmem2.h>
 
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* PMDK 1.13 marks every function so, on Windows */
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* PMDK 1.13 deprecates all its functions on Windows */
 
-/* what names an open file */
+/* An open file: a handle. */
 typedef void *file_t;
 #define NO_FILE INVALID_HANDLE_VALUE
 #define source_get_file pmem2_source_get_handle
@@ -27,8 +29,9 @@ typedef SRWLOCK lock_t;
 static lock_t library_lock = SRWLOCK_INIT;
 static lock_t sigbus_lock = SRWLOCK_INIT;
 
-/* nothing forks here */
-static const uint64_t generation;
+/* Windows has no fork, so the generation stays 0. */
+#define GENERATION_MASK (((uint64_t)0xffff) << 20)
+static const uint64_t fork_generation;
 
 static void lock(lock_t *l)
 {
@@ -65,24 +68,24 @@ static int last_error(void)
     case ERROR_INVALID_ADDRESS:
     case ERROR_INVALID_FUNCTION:
         return -EINVAL;
-    case ERROR_CRC: /* what a bad block is called */
+    case ERROR_CRC: /* a bad block */
         return PMEM2_E_IO_FAIL;
     default:
         return -EIO;
     }
 }
 
-/* Every map of libpmem2 owns an index of thread-local storage, as it owns a pthread key elsewhere. */
-static int spare_keys(void)
+typedef DWORD tls_key_t;
+
+static int tls_key_create(tls_key_t *key)
 {
-    enum { SPARE = 16 };
-    DWORD keys[SPARE];
-    int made = 0;
-    while (made < SPARE && (keys[made] = TlsAlloc()) != TLS_OUT_OF_INDEXES)
-        made++;
-    for (int i = 0; i < made; i++)
-        TlsFree(keys[i]);
-    return made == SPARE ? 0 : -EAGAIN;
+    *key = TlsAlloc();
+    return *key != TLS_OUT_OF_INDEXES;
+}
+
+static void tls_key_delete(tls_key_t key)
+{
+    TlsFree(key);
 }
 
 static void close_file(file_t *file)
@@ -92,11 +95,11 @@ static void close_file(file_t *file)
     *file = NO_FILE;
 }
 
-static int duplicate(file_t file, file_t *own)
+static int duplicate_file(file_t file, file_t *own)
 {
     const HANDLE self = GetCurrentProcess();
     *own = NO_FILE;
-    /* those are pseudo handles, of the process and of the thread: duplicating them works, and is not what was meant */
+    /* The pseudo handles of the process (the value of NO_FILE) and of the thread can be duplicated but name no file. */
     if (file == NO_FILE || file == GetCurrentThread())
         return -EBADF;
     if (DuplicateHandle(self, file, self, own, 0, FALSE, DUPLICATE_SAME_ACCESS))
@@ -105,7 +108,7 @@ static int duplicate(file_t file, file_t *own)
     return last_error();
 }
 
-/* libpmem2 asks what only a file on a disk can answer, and reports what Windows says to that. */
+/* Refuse devices and pipes: libpmem2 makes queries that only a disk file answers, and returns a misleading error. */
 static int source_from_file(struct pmem2_source **source, file_t file)
 {
     const DWORD kind = GetFileType(file);
@@ -114,8 +117,8 @@ static int source_from_file(struct pmem2_source **source, file_t file)
     return pmem2_source_from_handle(source, file);
 }
 
-/* libpmem2 takes a handle that cannot be read, and then no map can be made from it: it is refused as elsewhere. */
-static int inspect(file_t file, int *device, int *writable)
+/* Refuses a handle without read access, as libpmem2 does on POSIX: on Windows it accepts one but cannot map it. */
+static int stat_file(file_t file, int *device, int *writable)
 {
     PUBLIC_OBJECT_BASIC_INFORMATION information;
     if (NtQueryObject(file, ObjectBasicInformation, &information, sizeof information, NULL))
@@ -125,7 +128,7 @@ static int inspect(file_t file, int *device, int *writable)
     return information.GrantedAccess & FILE_READ_DATA ? 0 : PMEM2_E_INVALID_FILE_HANDLE;
 }
 
-/* Make a file as long as that: NTFS gives it space on disk then, unless it is sparse. */
+/* Extend a file to `size`: NTFS then allocates disk space, unless the file is sparse. */
 static int guarded_allocate(file_t file, size_t size)
 {
     LARGE_INTEGER now;
@@ -138,21 +141,22 @@ static int guarded_allocate(file_t file, size_t size)
 }
 
 /*
- * libpmem2's own functions read and write wherever the file pointer stands, whatever the offset. These move the file
- * pointer too, but do not depend on it; and they take handles that were opened for overlapped operations.
+ * libpmem2's own functions ignore the offset: they read and write at the file pointer. These functions honour it, and
+ * accept handles that were opened for overlapped operations. They move the file pointer too.
  */
 static int transfer(file_t file, char *data, size_t size, size_t offset, int writing)
 {
     DWORD done = 0;
-    OVERLAPPED place = {.Offset = (DWORD)offset, .OffsetHigh = (DWORD)(offset >> 32)};
-    place.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
-    if (!place.hEvent)
+    OVERLAPPED position = {.Offset = (DWORD)offset, .OffsetHigh = (DWORD)(offset >> 32)};
+    position.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
+    if (!position.hEvent)
         return last_error();
-    BOOL ok = writing ? WriteFile(file, data, (DWORD)size, NULL, &place) : ReadFile(file, data, (DWORD)size, NULL, &place);
+    BOOL ok = writing ? WriteFile(file, data, (DWORD)size, NULL, &position)
+                      : ReadFile(file, data, (DWORD)size, NULL, &position);
     if (ok || GetLastError() == ERROR_IO_PENDING)
-        ok = GetOverlappedResult(file, &place, &done, TRUE);
+        ok = GetOverlappedResult(file, &position, &done, TRUE);
     int rc = ok ? 0 : GetLastError() == ERROR_HANDLE_EOF ? 0 : last_error();
-    CloseHandle(place.hEvent);
+    CloseHandle(position.hEvent);
     return !rc && writing && done < size ? -ENOSPC : rc;
 }
 
@@ -160,7 +164,7 @@ static int read_at(struct pmem2_source *source, void *buffer, size_t size, size_
 {
     file_t file;
     if (pmem2_source_get_handle(source, &file))
-        return pmem2_source_pread_mcsafe(source, buffer, size, offset); /* which refuses */
+        return pmem2_source_pread_mcsafe(source, buffer, size, offset); /* returns the error */
     return transfer(file, buffer, size, offset, 0);
 }
 
@@ -179,25 +183,10 @@ static uintptr_t page_size(void)
     return system.dwPageSize;
 }
 
-/* FlushViewOfFile alone does not wait for the disk. Through a handle that only reads there is nothing to wait for. */
-static int write_back(file_t file, uintptr_t address, size_t length)
-{
-    if (!FlushViewOfFile((void *)address, length))
-        return last_error();
-    if (file == NO_FILE || FlushFileBuffers(file) || GetLastError() == ERROR_ACCESS_DENIED)
-        return 0;
-    return last_error();
-}
-
 static void unmap(void *address, size_t length)
 {
     (void)length;
     UnmapViewOfFile(address);
 }
 
-/* libpmem2 keeps none here */
-static size_t reservation_padding(size_t size)
-{
-    (void)size;
-    return 0;
-}
+#endif

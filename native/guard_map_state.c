@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The state of a map, the checks on entering one, and its creation through a pmem2_config. */
+#ifndef PMEM2_GUARD_MAP_STATE_C
+#define PMEM2_GUARD_MAP_STATE_C
+
+#include "guard_errors.c"
+#include "guard_gate.c"
+#include "guard_reservation.c"
+#include "os.c"
+
+struct guarded_map {
+    uint64_t gate;
+    uintptr_t address;
+    size_t size;
+    unsigned protection;
+    enum pmem2_granularity granularity;
+    pmem2_persist_fn persist;
+    pmem2_flush_fn flush;
+    pmem2_drain_fn drain;
+    pmem2_memmove_fn memmove;
+    pmem2_memset_fn memset;
+    struct pmem2_map *map;
+    struct guarded_reservation *reservation;
+    struct guarded_map *next;  /* in the list `reserved_maps` */
+    uint64_t serial;           /* never reused: Python looks a Map up by it */
+    size_t unmap_size;         /* bytes to unmap ourselves: device DAX without an NVDIMM region */
+    file_t file;               /* a Windows map owns the handle that it writes pages back through; or NO_FILE */
+};
+
+/* How to map a source: a Config with its defaults resolved. */
+struct map_request {
+    int granularity;  /* the one required, or GUARD_GRANULARITY_UNSET */
+    size_t offset;
+    size_t length;    /* 0: the rest of the source */
+    enum pmem2_sharing_type sharing;
+    unsigned protection;
+    struct guarded_reservation *reservation;  /* or NULL */
+    size_t reservation_offset;
+};
+
+/* Durability calls need no particular access, only READ or WRITE. */
+#define NEED_ANY 0u
+
+static int map_enter(struct guarded_map *m, uint64_t unit, unsigned need, size_t offset, size_t length)
+{
+    int rc = gate_enter(&m->gate, unit);
+    if (rc)
+        return rc;
+    if (need & PMEM2_PROT_WRITE & ~m->protection)
+        rc = GUARD_UNWRITABLE;
+    else if (need & PMEM2_PROT_READ & ~m->protection)
+        rc = GUARD_UNREADABLE;
+    else if (!(m->protection & (PMEM2_PROT_READ | PMEM2_PROT_WRITE)))
+        rc = GUARD_INACCESSIBLE;
+    else if (offset > m->size || length > m->size - offset)
+        rc = GUARD_RANGE;
+    if (rc)
+        gate_leave(&m->gate, unit);
+    return rc;
+}
+
+static int map_leave(struct guarded_map *m, int rc)
+{
+    gate_leave(&m->gate, OPERATION);
+    return rc;
+}
+
+static char *map_ptr(const struct guarded_map *m, size_t offset)
+{
+    return (char *)(m->address + offset);
+}
+
+/* Cache the functions that libpmem2 chose for `map`. */
+static void cache_functions(struct guarded_map *m, struct pmem2_map *map)
+{
+    m->persist = pmem2_get_persist_fn(map);
+    m->flush = pmem2_get_flush_fn(map);
+    m->drain = pmem2_get_drain_fn(map);
+    m->memmove = pmem2_get_memmove_fn(map);
+    m->memset = pmem2_get_memset_fn(map);
+}
+
+/* Call pmem2_map_new with a temporary config. */
+static int map_with_config(struct guarded_map *m, const struct pmem2_source *source, const struct map_request *request,
+                           char *message)
+{
+    struct pmem2_config *config;
+    size_t size;
+    int rc = save_errormsg(pmem2_config_new(&config), message);
+    if (rc)
+        return rc;
+    if (request->granularity != GUARD_GRANULARITY_UNSET)
+        rc = pmem2_config_set_required_store_granularity(config, (enum pmem2_granularity)request->granularity);
+    if (!rc)
+        rc = pmem2_config_set_offset(config, request->offset);
+    if (!rc)
+        rc = pmem2_config_set_length(config, request->length);
+    if (!rc)
+        rc = pmem2_config_set_sharing(config, request->sharing);
+    if (!rc)
+        rc = pmem2_config_set_protection(config, request->protection);
+    if (!rc && request->reservation)
+        rc = pmem2_config_set_vm_reservation(config, request->reservation->reservation, request->reservation_offset);
+    if (!rc)
+        rc = pmem2_map_new(&m->map, config, source);
+    save_errormsg(rc, message);
+    pmem2_config_delete(&config);
+    /* An offset exactly at the end passes libpmem2's checks and fails in mmap. */
+    if (rc == -EINVAL && !pmem2_source_size(source, &size) && request->offset == size)
+        rc = PMEM2_E_MAP_RANGE;
+    return rc;
+}
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Sources. A source owns its file. The last thread that leaves a closed source releases it. */
+#ifndef PMEM2_GUARD_SOURCE_C
+#define PMEM2_GUARD_SOURCE_C
+
+#include "guard_errors.c"
+#include "guard_gate.c"
+#include "os.c"
+
+struct guarded_source {
+    uint64_t gate;
+    struct pmem2_source *source;
+    size_t dax_size;       /* nonzero for device DAX without an NVDIMM region (CXL), on which libndctl would crash */
+    size_t dax_alignment;
+    file_t file;           /* a duplicate that the source owns, or NO_FILE */
+    int device;            /* a character device: device DAX */
+    int writable;
+};
+
+static void source_release(struct guarded_source *s)
+{
+    pmem2_source_delete(&s->source);
+    close_file(&s->file);
+}
+
+static int source_enter(struct guarded_source *s)
+{
+    return gate_enter(&s->gate, OPERATION);
+}
+
+static int source_leave(struct guarded_source *s, int rc)
+{
+    uint64_t word = gate_leave(&s->gate, OPERATION);
+    if (word & CLOSED && !(word & OPERATIONS))
+        source_release(s);
+    return rc;
+}
+
+static struct guarded_source *guarded_source_alloc(void)
+{
+    struct guarded_source *s = calloc(1, sizeof *s);
+    if (s)
+        s->file = NO_FILE;
+    return s;
+}
+
+static int guarded_source_from_file(struct guarded_source *s, file_t file, char *message)
+{
+    int rc = duplicate_file(file, &s->file);
+    if (rc)
+        return rc == -EBADF ? PMEM2_E_INVALID_FILE_HANDLE : rc;
+    rc = save_errormsg(source_from_file(&s->source, s->file), message);
+    if (!rc)
+        rc = stat_file(s->file, &s->device, &s->writable);
+    if (rc)
+        source_release(s);
+    return rc;
+}
+
+static int guarded_source_from_anon(struct guarded_source *s, size_t size, char *message)
+{
+    s->writable = 1;
+    return save_errormsg(pmem2_source_from_anon(&s->source, size), message);
+}
+
+/* Release the source now, or leave that to the last thread inside (source_leave). */
+static void guarded_source_close(struct guarded_source *s)
+{
+    if (gate_close(&s->gate, 1) == 0)
+        source_release(s);
+}
+
+static void guarded_source_drop(struct guarded_source *s)
+{
+    guarded_source_close(s);
+    free(s);
+}
+
+static int guarded_source_closed(struct guarded_source *s)
+{
+    return (__atomic_load_n(&s->gate, __ATOMIC_ACQUIRE) & CLOSED) != 0;
+}
+
+static int guarded_source_get_file(struct guarded_source *s, file_t *file, char *message)
+{
+    int rc = source_enter(s);
+    return rc ? rc : source_leave(s, save_errormsg(source_get_file(s->source, file), message));
+}
+
+static int source_size(struct guarded_source *s, size_t *size, char *message)
+{
+    if (!s->dax_size)
+        return save_errormsg(pmem2_source_size(s->source, size), message);
+    *size = s->dax_size;
+    return 0;
+}
+
+static int source_alignment(struct guarded_source *s, size_t *alignment, char *message)
+{
+    if (!s->dax_size)
+        return save_errormsg(pmem2_source_alignment(s->source, alignment), message);
+    *alignment = s->dax_alignment;
+    return 0;
+}
+
+static int guarded_source_size(struct guarded_source *s, size_t *size, char *message)
+{
+    int rc = source_enter(s);
+    return rc ? rc : source_leave(s, source_size(s, size, message));
+}
+
+static int guarded_source_alignment(struct guarded_source *s, size_t *alignment, char *message)
+{
+    int rc = source_enter(s);
+    return rc ? rc : source_leave(s, source_alignment(s, alignment, message));
+}
+
+static int guarded_source_device_id(struct guarded_source *s, char *id, size_t *length, char *message)
+{
+    int rc = source_enter(s);
+    if (rc)
+        return rc;
+    rc = s->dax_size ? PMEM2_E_NOSUPP : save_errormsg(pmem2_source_device_id(s->source, id, length), message);
+    return source_leave(s, rc);
+}
+
+static int guarded_source_device_usc(struct guarded_source *s, uint64_t *usc, char *message)
+{
+    int rc = source_enter(s);
+    if (rc)
+        return rc;
+    rc = s->dax_size ? PMEM2_E_NOSUPP : save_errormsg(pmem2_source_device_usc(s->source, usc), message);
+    return source_leave(s, rc);
+}
+
+static int guarded_source_numa_node(struct guarded_source *s, int *node, char *message)
+{
+    int rc = source_enter(s);
+    if (rc)
+        return rc;
+    rc = s->dax_size ? PMEM2_E_NOSUPP : save_errormsg(pmem2_source_numa_node(s->source, node), message);
+    return source_leave(s, rc);
+}
+
+#endif

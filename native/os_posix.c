@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* POSIX systems; os_windows.c defines the same names for Windows. */
+#ifndef PMEM2_OS_POSIX_C
+#define PMEM2_OS_POSIX_C
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <libpmem2.h>
+
+/* An open file: a descriptor. */
+typedef int file_t;
+#define NO_FILE (-1)
+#define source_from_file pmem2_source_from_fd
+#define source_get_file pmem2_source_get_fd
+#define read_at pmem2_source_pread_mcsafe
+#define write_at pmem2_source_pwrite_mcsafe
+
+typedef pthread_mutex_t lock_t;
+
+/* Guards maps, reservations and bad blocks: libpmem2 does not lock them, or its lock does not survive a fork. */
+static lock_t library_lock = PTHREAD_MUTEX_INITIALIZER;
+/* mcsafe calls on device DAX replace the SIGBUS handler of the whole process. */
+static lock_t sigbus_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Counts forks, in the bits of a gate word that hold the generation (guard_gate.c). */
+#define GENERATION_ONE ((uint64_t)1 << 20)
+#define GENERATION_MASK (((uint64_t)0xffff) << 20)
+static uint64_t fork_generation;
+
+static void lock(lock_t *l)
+{
+    pthread_mutex_lock(l);
+}
+
+static void unlock(lock_t *l)
+{
+    pthread_mutex_unlock(l);
+}
+
+static void before_fork(void)
+{
+    lock(&library_lock);
+    lock(&sigbus_lock);
+}
+
+static void after_fork_in_parent(void)
+{
+    unlock(&sigbus_lock);
+    unlock(&library_lock);
+}
+
+static void after_fork_in_child(void)
+{
+    fork_generation = (fork_generation + GENERATION_ONE) & GENERATION_MASK;
+    after_fork_in_parent();
+}
+
+__attribute__((constructor)) static void register_atfork(void)
+{
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+/* Runs before libpmem2's own destructor, which frees memory that a daemon thread may still use: block such threads. */
+__attribute__((destructor)) static void lock_at_exit(void)
+{
+    before_fork();
+}
+
+typedef pthread_key_t tls_key_t;
+
+static int tls_key_create(tls_key_t *key)
+{
+    return pthread_key_create(key, NULL) == 0;
+}
+
+static void tls_key_delete(tls_key_t key)
+{
+    pthread_key_delete(key);
+}
+
+static void close_file(file_t *file)
+{
+    if (*file != NO_FILE)
+        close(*file);
+    *file = NO_FILE;
+}
+
+/* Never returns descriptor 0, 1 or 2: the debug build of libpmem2 refuses those for bad blocks. */
+static int duplicate_file(file_t file, file_t *own)
+{
+    char path[32];
+    struct stat status;
+    *own = fcntl(file, F_DUPFD_CLOEXEC, 3);
+    if (*own == NO_FILE)
+        return errno == EINVAL ? -EMFILE : -errno; /* EINVAL: the process may have at most three descriptors */
+    const int flags = fcntl(*own, F_GETFL);
+    if (!(flags & O_APPEND) || fstat(*own, &status) || !S_ISREG(status.st_mode))
+        return 0;
+    /* With O_APPEND, Linux ignores the offset of a write and appends: reopen the file without the flag. */
+    snprintf(path, sizeof path, "/proc/self/fd/%d", *own);
+    const int other = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
+    const int rc = other == NO_FILE ? -errno : 0;
+    close(*own);
+    *own = other;
+    return rc;
+}
+
+static int stat_file(file_t file, int *device, int *writable)
+{
+    struct stat status;
+    if (fstat(file, &status))
+        return -errno;
+    *device = S_ISCHR(status.st_mode);
+    *writable = (fcntl(file, F_GETFL) & O_ACCMODE) == O_RDWR;
+    return 0;
+}
+
+/*
+ * Allocate disk space for a file; PyPy's own posix_fallocate reports no error. Signals are blocked during the call: a
+ * signal makes tmpfs undo all its work, so that under a frequent timer the allocation would never finish.
+ */
+static int guarded_allocate(file_t file, size_t size)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int code = posix_fallocate(file, 0, (off_t)size);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -code;
+}
+
+static uintptr_t page_size(void)
+{
+    return (uintptr_t)sysconf(_SC_PAGESIZE);
+}
+
+static void unmap(void *address, size_t length)
+{
+    munmap(address, length);
+}
+
+#endif

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Create a map, on POSIX; workaround_map_windows.c is for Windows. map_new and map_existing run under library_lock. */
+#ifndef PMEM2_WORKAROUND_MAP_POSIX_C
+#define PMEM2_WORKAROUND_MAP_POSIX_C
+
+#include "guard_errors.c"
+#include "guard_map_state.c"
+#include "guard_source.c"
+#include "os.c"
+
+#include <strings.h>
+
+static int to_mmap_prot(unsigned protection)
+{
+    return (protection & PMEM2_PROT_READ ? PROT_READ : 0) | (protection & PMEM2_PROT_WRITE ? PROT_WRITE : 0)
+        | (protection & PMEM2_PROT_EXEC ? PROT_EXEC : 0);
+}
+
+static int mmap_shared(file_t file, size_t offset, size_t length, unsigned protection, void **address)
+{
+    *address = mmap(NULL, length, to_mmap_prot(protection), MAP_SHARED, file, (off_t)offset);
+    if (*address != MAP_FAILED)
+        return 0;
+    return errno == EACCES ? PMEM2_E_NO_ACCESS : -errno;
+}
+
+/* Return 0 if MAP_SYNC is unsupported. Any other failure counts as DAX: libpmem2 then reports the error itself. */
+static int is_dax(file_t file, size_t offset)
+{
+    void *probe = mmap(NULL, page_size(), PROT_READ, MAP_SHARED_VALIDATE | MAP_SYNC, file,
+                       (off_t)(offset & ~(page_size() - 1)));
+    if (probe == MAP_FAILED)
+        return errno != EOPNOTSUPP && errno != EINVAL;
+    munmap(probe, page_size());
+    return 1;
+}
+
+/* Replace the mapping at `address` in one step, so that no mapping of another thread can get in between. */
+static int mmap_fixed(void *address, file_t file, size_t offset, size_t length, unsigned protection)
+{
+    void *probe;
+    /* probe elsewhere first: a failed MAP_FIXED leaves a hole at `address` */
+    int rc = mmap_shared(file, offset, page_size(), protection, &probe);
+    if (rc)
+        return rc;
+    munmap(probe, page_size());
+    if (mmap(address, length, to_mmap_prot(protection), MAP_SHARED | MAP_FIXED, file, (off_t)offset) == MAP_FAILED)
+        return -errno;
+    return 0;
+}
+
+/* Parse PMEM2_FORCE_GRANULARITY as libpmem2 does: it ignores unknown values. */
+static enum pmem2_granularity forced_granularity(enum pmem2_granularity otherwise)
+{
+    const char *name = secure_getenv("PMEM2_FORCE_GRANULARITY");
+    if (!name)
+        return otherwise;
+    if (!strcasecmp(name, "BYTE"))
+        return PMEM2_GRANULARITY_BYTE;
+    if (!strcasecmp(name, "CACHE_LINE") || !strcasecmp(name, "CACHELINE"))
+        return PMEM2_GRANULARITY_CACHE_LINE;
+    return strcasecmp(name, "PAGE") ? otherwise : PMEM2_GRANULARITY_PAGE;
+}
+
+/* Return whether PMEM2_FORCE_GRANULARITY has a value that libpmem2 silently ignores. */
+static int guarded_force_granularity_ignored(void)
+{
+    return secure_getenv("PMEM2_FORCE_GRANULARITY")
+        && forced_granularity(PMEM2_GRANULARITY_BYTE) != forced_granularity(PMEM2_GRANULARITY_PAGE);
+}
+
+/* Map device DAX without an NVDIMM region (CXL), where pmem2_map_new would crash; the same checks in the same order. */
+static int map_devdax(struct guarded_map *m, struct guarded_source *s, const struct map_request *request, char *message)
+{
+    const size_t offset = request->offset, length = request->length ? request->length : s->dax_size - offset;
+    if (request->granularity == GUARD_GRANULARITY_UNSET)
+        return PMEM2_E_GRANULARITY_NOT_SET;
+    if (offset % s->dax_alignment)
+        return PMEM2_E_OFFSET_UNALIGNED;
+    if (request->sharing == PMEM2_PRIVATE)
+        return PMEM2_E_SRC_DEVDAX_PRIVATE;
+    if (request->length % s->dax_alignment)
+        return PMEM2_E_LENGTH_UNALIGNED;
+    if (offset >= s->dax_size || length > s->dax_size - offset)
+        return PMEM2_E_MAP_RANGE;
+    if (request->granularity == PMEM2_GRANULARITY_BYTE)
+        return PMEM2_E_GRANULARITY_NOT_SUPPORTED;
+    void *address;
+    int rc = mmap_shared(s->file, offset, length, request->protection, &address);
+    if (rc)
+        return rc;
+    rc = save_errormsg(pmem2_map_from_existing(&m->map, s->source, address, length, PMEM2_GRANULARITY_CACHE_LINE),
+                       message);
+    if (rc)
+        unmap(address, length);
+    else
+        m->unmap_size = length;
+    return rc;
+}
+
+/* Set the functions for CACHE_LINE, taken once from a map of static memory: libpmem2's functions serve every map. */
+static int use_cache_line_functions(struct guarded_map *m, struct guarded_source *s, char *message)
+{
+    static char memory[64];
+    static struct guarded_map cached;
+    if (!cached.persist) {
+        int rc = save_errormsg(
+            pmem2_map_from_existing(&cached.map, s->source, memory, sizeof memory, PMEM2_GRANULARITY_CACHE_LINE),
+            message);
+        if (rc)
+            return rc;
+        cache_functions(&cached, cached.map);
+        pmem2_map_delete(&cached.map);
+    }
+    m->persist = cached.persist;
+    m->flush = cached.flush;
+    m->drain = cached.drain;
+    m->memmove = cached.memmove;
+    m->memset = cached.memset;
+    return 0;
+}
+
+/* Make the private mapping of a file without DAX shared: the second half of map_new. */
+static int remap_shared(struct guarded_map *m, struct guarded_source *s, const struct map_request *request,
+                        char *message)
+{
+    int rc = 0;
+    m->granularity = forced_granularity(PMEM2_GRANULARITY_PAGE);
+    if ((int)m->granularity > request->granularity)
+        rc = PMEM2_E_GRANULARITY_NOT_SUPPORTED;
+    else if (m->granularity == PMEM2_GRANULARITY_CACHE_LINE)
+        rc = use_cache_line_functions(m, s, message);
+    else /* a private mapping has the functions for BYTE; for PAGE only its plain copies are used */
+        cache_functions(m, m->map);
+    if (!rc)
+        rc = mmap_fixed(pmem2_map_get_address(m->map), s->file, request->offset, pmem2_map_get_size(m->map),
+                        request->protection);
+    if (rc)
+        pmem2_map_delete(&m->map); /* if this fails too, dropping `m` tries again */
+    return rc;
+}
+
+/*
+ * On a file without DAX, pmem2_map_new first tries MAP_SYNC at a fixed address. Many file systems refuse only after the
+ * kernel has unmapped the old range; the second attempt then replaces whatever another thread has mapped in the gap,
+ * for example its stack. So libpmem2 maps such a file privately, in one attempt, and mmap_fixed replaces that mapping.
+ */
+static int map_new(struct guarded_map *m, struct guarded_source *s, const struct map_request *request, char *message)
+{
+    if (s->dax_size)
+        return request->reservation ? PMEM2_E_NOSUPP : map_devdax(m, s, request, message);
+    if (s->file == NO_FILE || s->device || request->sharing != PMEM2_SHARED || is_dax(s->file, request->offset))
+        return map_with_config(m, s->source, request, message);
+    struct map_request private_request = *request;
+    private_request.sharing = PMEM2_PRIVATE;
+    private_request.protection = PMEM2_PROT_READ;
+    int rc = map_with_config(m, s->source, &private_request, message);
+    return rc ? rc : remap_shared(m, s, request, message);
+}
+
+static int map_existing(struct guarded_map *m, struct guarded_source *s, uintptr_t address, size_t length,
+                        enum pmem2_granularity granularity, char *message)
+{
+    return save_errormsg(pmem2_map_from_existing(&m->map, s->source, (void *)address, length, granularity), message);
+}
+
+#endif

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The report of a failure: crash point, lost stores, reasons, the fix, and the image."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Generator
+from pathlib import Path
+from typing import Callable, NoReturn
+
+import attrs
+import pytest
+
+import pmem2
+from explorer.helpers import NODRAIN, SIZE, check_published, failure_of, line_of
+from pmem2 import Granularity, Map, MemFlag
+from pmem2.testing import CrashConsistencyError, LostStore, explore
+
+
+def test_never_flushed() -> None:
+    """The error names location, range, reason and the missing persist of a store that was never flushed."""
+
+    def workload(map: Map) -> None:
+        map[0:8] = b"promised"
+        map.store_u64(64, 1, persist=True)
+
+    error = failure_of(workload, check_published)
+    store = LostStore(0, 8, __file__, line_of(workload, "promised"), "workload", "never flushed")
+    assert error.lost == (store,)
+    assert error.crash_point == (__file__, line_of(workload, "store_u64"))
+    assert f"persist(0, 8) before line {error.crash_point[1]} of " in str(error)
+    assert error.image[0:8] == bytes(8)
+    assert error.image[64] == 1
+    assert len(error.image) == SIZE
+    assert isinstance(error, AssertionError)
+    assert isinstance(error.__cause__, AssertionError)
+
+
+def test_flushed_not_drained() -> None:
+    """The error asks for a drain if the lost store was flushed but not drained."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"promised", NODRAIN)
+        map.store_u64(64, 1, persist=True)
+
+    error = failure_of(workload, check_published)
+    assert [store.reason for store in error.lost] == ["flushed, not drained"]
+    assert "drain() before" in str(error)
+
+
+def test_overtaken() -> None:
+    """A store that is flushed only after the crash point is reported as overtaken."""
+
+    def workload(map: Map) -> None:
+        map[0:8] = b"promised"
+        map.store_u64(64, 1)
+        map.persist()
+
+    error = failure_of(workload, check_published)
+    assert [store.reason for store in error.lost] == ["overtaken"]
+
+
+def test_lost_acknowledged_store() -> None:
+    """The crash point is the yield if the check misses an acknowledged store."""
+
+    def workload(map: Map) -> Generator[None, None, None]:
+        map.store_u64(0, 1)
+        yield
+
+    def check(map: Map, acknowledged: list[None]) -> None:
+        assert map.load_u64(0) or not acknowledged
+
+    with pytest.raises(CrashConsistencyError) as raised:
+        explore(workload, check, size=SIZE)
+    assert raised.value.crash_point == (__file__, line_of(workload, "yield"))
+    assert [store.lineno for store in raised.value.lost] == [line_of(workload, "store_u64")]
+
+
+def test_torn_copy_is_listed() -> None:
+    """A copy that survives in part is listed as a whole, and the hint says that it can be torn."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"\1" * 64)
+
+    error = failure_of(workload, lambda map: len(set(map[0:64])) == 1 or pytest.fail("torn"))
+    assert [(store.offset, store.length) for store in error.lost] == [(0, 64)]
+    assert error.crash_point == (__file__, line_of(workload, "memcpy"))
+    assert "can be torn" in str(error)
+
+
+def test_workload_passes_through_failure() -> None:
+    """No store is lost if the workload itself passes through the bad state."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(64, 1, persist=True)
+        map.memcpy(0, b"promised")
+
+    error = failure_of(workload, check_published)
+    assert error.lost == ()
+    assert error.crash_point == (__file__, line_of(workload, "store_u64"))
+
+
+def test_failure_after_setup() -> None:
+    """A check that rejects the state after setup fails at the definition of the workload."""
+
+    def workload(map: Map) -> None:
+        """Do nothing."""
+
+    error = failure_of(workload, lambda map: pytest.fail("never"))
+    assert error.crash_point == (__file__, line_of(workload, "def workload"))
+    assert error.lost == ()
+
+
+@attrs.define
+class NoOp:
+    """A workload that is not a function."""
+
+    def __call__(self, map: Map) -> None:
+        """Do nothing."""
+
+
+def test_failure_without_workload_code() -> None:
+    """The crash point is the call of explore if the workload is not a function."""
+    with pytest.raises(CrashConsistencyError) as raised:
+        explore(NoOp(), lambda map: pytest.fail("never"), size=SIZE)
+    assert raised.value.crash_point[0] == __file__
+
+
+def test_fewest_stores_are_named() -> None:
+    """The error names only the one store of many pending ones that makes the check fail."""
+
+    def workload(map: Map) -> None:
+        for line in range(128, 1280, 64):
+            map.store_u64(line, 1)
+        map[0:8] = b"promised"
+        map.store_u64(64, 1)
+        map.persist()
+
+    error = failure_of(workload, check_published)
+    assert [(store.offset, store.length) for store in error.lost] == [(0, 8)]
+
+
+def test_two_stores_lost_together() -> None:
+    """The error names both stores, and one persist_many, if the check fails only without both."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(128, 1)
+        map.store_u64(192, 1)
+        map.store_u64(64, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map.load_u64(64) or map.load_u64(128) or map.load_u64(192)
+
+    error = failure_of(workload, check)
+    assert [store.offset for store in error.lost] == [128, 192]
+    assert "persist_many([(128, 8), (192, 8)])" in str(error)
+
+
+def test_many_stores_lost_together() -> None:
+    """The error lists no store that need not be lost for the failure."""
+
+    def workload(map: Map) -> None:
+        for line in range(128, 1024, 64):
+            map.store_u64(line, 1)
+        map.store_u64(64, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map.load_u64(64) or any(map.load_u64(line) for line in range(128, 448, 64))
+
+    error = failure_of(workload, check)
+    assert [store.offset for store in error.lost] == list(range(128, 448, 64))
+    assert len(str(error).splitlines()) == 8
+
+
+def test_crash_point_with_fewer_stores() -> None:
+    """The error reports the crash point that needs the fewest lost stores, not the one found first."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(128, 1)
+        map.store_u64(192, 1)
+        map.store_u64(64, 1, persist=True)
+        map.store_u64(256, 1)
+        map.store_u64(320, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map.load_u64(64) or map.load_u64(128) or map.load_u64(192)
+        assert not map.load_u64(320) or map.load_u64(256)
+
+    assert [store.offset for store in failure_of(workload, check).lost] == [256]
+
+
+def test_diagnosis_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error still names the necessary stores when the limits of the diagnosis are reached."""
+
+    def workload(map: Map) -> None:
+        for line in range(128, 1280, 64):
+            map.store_u64(line, 1)
+        map.store_u64(64, 1)
+        map.persist()
+
+    def check(map: Map) -> None:
+        assert not map.load_u64(64) or any(map.load_u64(line) for line in range(128, 320, 64))
+
+    assert [store.offset for store in failure_of(workload, check).lost] == [128, 192, 256]
+    monkeypatch.setattr("pmem2.testing._diagnosis.MAX_STORES_FOR_PAIRS", 1)
+    assert [store.offset for store in failure_of(workload, check).lost] == [128, 192, 256]
+    monkeypatch.setattr("pmem2.testing._diagnosis.MAX_CELLS_VISITED", 10)
+    assert {128, 192, 256} <= {store.offset for store in failure_of(workload, check).lost}
+
+
+def test_partly_lost_store_is_alone() -> None:
+    """A store lost in part is reported alone although the failing image loses others too."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"".join(bytes([n]) * 8 for n in range(1, 9)), MemFlag.NOFLUSH)
+        for line in range(64, 832, 64):
+            map.store_u64(line, 7)
+
+    def check(map: Map) -> None:
+        assert map[0:64:8] != bytes([0, 2, 0, 4, 5, 0, 7, 8]) or not map[64:832:64][-1]
+
+    assert [store.offset for store in failure_of(workload, check).lost] == [0]
+
+
+def test_smaller_set_is_found() -> None:
+    """The error names four stores although the image found first needs five."""
+
+    def workload(map: Map) -> None:
+        for line in range(0, 704, 64):
+            map.store_u64(line, 1)
+
+    def check(map: Map) -> None:
+        lost = {n for n in range(10) if not map.load_u64(n * 64)}
+        assert not map.load_u64(640) or not (lost >= set(range(5)) or lost == {6, 7, 8, 9})
+
+    assert [store.offset for store in failure_of(workload, check, budget=100).lost] == [384, 448, 512, 576]
+
+
+def test_partly_lost_nodrain_copy() -> None:
+    """The error names only the NODRAIN copy if a later store to its line survives without a word of it."""
+
+    def check(map: Map) -> None:
+        assert not map[24] or map[0] == map[8]
+
+    for granularity in (Granularity.CACHE_LINE, Granularity.BYTE):
+        flags = NODRAIN if granularity is Granularity.CACHE_LINE else NODRAIN | MemFlag.NONTEMPORAL
+
+        def flagged(map: Map, flags: MemFlag = flags) -> None:
+            map.memcpy(128, b"\1" * 8, flags)
+            map.memcpy(0, b"\1" * 16, flags)
+            map.memcpy(32, b"\1" * 8, flags)
+            map.store_u64(16, 1)
+            map.store_u64(48, 1)
+            map.store_u64(24, 1)
+
+        with pytest.raises(CrashConsistencyError) as raised:
+            explore(flagged, check, size=SIZE, granularity=granularity)
+        assert [(store.offset, store.length, store.reason) for store in raised.value.lost] == [
+            (0, 16, "flushed, not drained")
+        ]
+
+
+def test_copy_over_two_lines_tears() -> None:
+    """A copy over two lines is reported as one store if one line, or one word of a line, is lost."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"\1" * 128)
+
+    def lines(map: Map) -> None:
+        assert map[0] == map[64]
+
+    def word(map: Map) -> None:
+        assert map[8] or not (map[0] and map[16] and map[64] and map[120])
+
+    for check in (lines, word):
+        assert [(store.offset, store.length) for store in failure_of(workload, check).lost] == [(0, 128)]
+
+
+def test_statement_is_reported_by_range() -> None:
+    """The error names only the lost range of a statement that stores two through a view."""
+
+    def workload(map: Map) -> None:
+        with map.view(0, 128) as view:
+            view[0:8], view[64:72] = b"promised", b"\1" * 8
+
+    error = failure_of(workload, check_published)
+    assert [(store.offset, store.length, store.lineno) for store in error.lost] == [
+        (0, 8, line_of(workload, "promised"))
+    ]
+
+
+def test_adjacent_stores_need_one_call() -> None:
+    """The hint merges adjacent ranges into one persist."""
+
+    def workload(map: Map) -> None:
+        map[0:8] = b"promised"
+        map[8:16] = b"promised"
+        map.store_u64(64, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map.load_u64(64) or map[0:8] == b"promised" or map[8:16] == b"promised"
+
+    assert "persist(0, 16) before" in str(failure_of(workload, check))
+
+
+def test_image_can_be_checked_alone(tmp_path: Path) -> None:
+    """The image of the error fails the check when it is mapped from a file."""
+
+    def workload(map: Map) -> None:
+        map[0:8] = b"promised"
+        map.store_u64(64, 1, persist=True)
+
+    path = tmp_path / "image"
+    path.write_bytes(failure_of(workload, check_published).image)
+    with pmem2.open(path, "c") as map, pytest.raises(AssertionError):
+        check_published(map)
+
+
+def test_error_can_be_pickled() -> None:
+    """The error keeps its text and its attributes when it is pickled."""
+
+    def workload(map: Map) -> None:
+        map[0:8] = b"promised"
+        map.store_u64(64, 1, persist=True)
+
+    error = failure_of(workload, check_published)
+    again: object = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, CrashConsistencyError)
+    assert str(again) == str(error)
+    assert (again.crash_point, again.image, again.lost) == (error.crash_point, error.image, error.lost)
+    assert isinstance(again.reason, AssertionError)
+
+
+def test_exceptions_that_fail_a_check() -> None:
+    """Every exception of the check is a failure, pytest.fail and xfail too, except a skip and KeyboardInterrupt."""
+
+    def raising(error: BaseException) -> Callable[[Map], NoReturn]:
+        def check(map: Map) -> NoReturn:
+            raise error
+
+        return check
+
+    def nothing(map: Map) -> None:
+        """Do nothing."""
+
+    for error in (KeyError("k"), SystemExit(1), pytest.fail.Exception("f"), pytest.xfail.Exception("x")):
+        assert failure_of(nothing, raising(error)).reason is error
+    for other in (KeyboardInterrupt(), pytest.skip.Exception("s")):
+        with pytest.raises(type(other)):
+            explore(nothing, raising(other), size=SIZE)
