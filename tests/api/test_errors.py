@@ -116,7 +116,7 @@ def test_raw_errno(number: int) -> None:
 def test_too_much_anonymous_memory() -> None:
     """Mapping more memory than the address space holds raises OSError(ENOMEM)."""
     with pmem2.Source.from_anon(2**62) as source:
-        with pytest.raises(OSError, match="cannot map everything at 0") as caught:
+        with pytest.raises(OSError, match="cannot map") as caught:
             source.map()
     assert caught.value.errno == errno.ENOMEM
     assert not isinstance(caught.value, pmem2.Pmem2Error)
@@ -192,7 +192,7 @@ MISTAKES: dict[str, Mistake] = {
         "pmem2_source_from_fd",
         "source from descriptor -1",
         "open",
-        "pass one that is open for reading",
+        "open for reading",
     ),
     "directory": Mistake(
         open_directory,
@@ -214,7 +214,7 @@ MISTAKES: dict[str, Mistake] = {
         lambda path: map_with(lambda: pmem2.Config(required_granularity=None), path),
         ErrorCode.GRANULARITY_NOT_SET,
         "pmem2_map_new",
-        "map everything",
+        "map to the end",
         "granularity",
         "required_granularity; PAGE",
     ),
@@ -254,7 +254,7 @@ MISTAKES: dict[str, Mistake] = {
         lambda path: map_with(lambda: pmem2.Config(offset=17), path),
         ErrorCode.OFFSET_UNALIGNED,
         "pmem2_map_new",
-        "at 17 of",
+        "from offset 17 of",
         "multiple of",
         "multiple of Source.alignment",
     ),
@@ -270,18 +270,18 @@ MISTAKES: dict[str, Mistake] = {
         lambda path: map_with(lambda: pmem2.Config(length=2**40), path),
         ErrorCode.MAP_RANGE,
         "pmem2_map_new",
-        f"map {2**40} bytes at 0",
+        f"map {2**40} bytes from offset 0",
         "range",
         "make the file larger",
     ),
     "empty file": Mistake(
-        map_empty_file, ErrorCode.SOURCE_EMPTY, "pmem2_map_new", "map everything", "0", "give the file a size first"
+        map_empty_file, ErrorCode.SOURCE_EMPTY, "pmem2_map_new", "map to the end", "0", "give the file a size first"
     ),
     "read-only source": Mistake(
         map_read_only_for_writing,
         ErrorCode.NO_ACCESS,
         "pmem2_map_new",
-        "map everything",
+        "map to the end",
         "allow",
         "for reading and writing",
     ),
@@ -291,7 +291,7 @@ MISTAKES: dict[str, Mistake] = {
         "pmem2_source_get_fd",
         "descriptor",
         "not set",
-        "file or a descriptor",
+        "source of a file",
     ),
     "anonymous read": Mistake(
         lambda path: use_anonymous_source(lambda source: source.pread_mcsafe(1)),
@@ -306,7 +306,7 @@ MISTAKES: dict[str, Mistake] = {
         ErrorCode.LENGTH_OUT_OF_RANGE,
         "pmem2_source_pread_mcsafe",
         f"read 1 bytes at {2**40}",
-        "does not lie inside",
+        "outside",
         "stay inside",
     ),
     "mapped twice": Mistake(
@@ -316,9 +316,9 @@ MISTAKES: dict[str, Mistake] = {
         lambda path: use_reservation(lambda reservation, map: map_with(lambda: map.config, path), path),
         ErrorCode.MAPPING_EXISTS,
         "pmem2_map_new",
-        f"map {PAGE} bytes at 0",
+        f"map {PAGE} bytes from offset 0",
         "occupied",
-        "choose another place",
+        "choose another address",
     ),
     "reservation in use": Mistake(
         lambda path: use_reservation(lambda reservation, map: reservation.close(), path),
@@ -368,11 +368,14 @@ def test_error_texts(case: Mistake, file: Path) -> None:
     text = error.strerror
     assert text is not None
     requested, found = text.split(": ", 1)
-    assert requested.startswith("cannot ")
+    assert requested.startswith(("cannot ", "invalid Config"))
     assert case.requested in requested
     assert case.found in found
-    assert re.search("; .+", found), "the text has no advice"
-    assert case.advice in found.split("; ", 1)[1]
+    if "must be" in found:  # names the valid values, which is the advice
+        assert case.advice in found
+    else:
+        assert re.search("; .+", found), "the text has no advice"
+        assert case.advice in found.split("; ", 1)[1]
 
 
 def test_no_stale_text(file: Path) -> None:
@@ -407,7 +410,7 @@ def test_forced_granularity_too_coarse(
     assert error.code is ErrorCode.GRANULARITY_NOT_SUPPORTED
     assert error.function == "pmem2_map_new"
     text = str(error)
-    assert f"{required.name} granularity is required" in text
+    assert f"requires {required.name} granularity" in text
     assert f"gives {given.name}" in text
     assert "PMEM2_FORCE_GRANULARITY forces it" in text
     assert "unset PMEM2_FORCE_GRANULARITY" in text
@@ -423,7 +426,7 @@ def test_file_without_dax(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(pmem2.GranularityNotSupportedError) as caught:
         source.map(pmem2.Config(required_granularity=required))
     text = str(caught.value)
-    assert f"{required.name} granularity is required" in text
+    assert f"requires {required.name} granularity" in text
     assert "gives PAGE" in text
     assert "not on a file system mounted with DAX" in text
     assert "require Granularity.PAGE" in text
@@ -435,7 +438,7 @@ def test_dax_without_eadr(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error for DAX without eADR says to require CACHE_LINE."""
     monkeypatch.delenv("PMEM2_FORCE_GRANULARITY", raising=False)
     text = str(granularity_error("cannot map it", Granularity.BYTE, Granularity.CACHE_LINE))
-    assert "BYTE granularity is required" in text
+    assert "requires BYTE granularity" in text
     assert "gives CACHE_LINE" in text
     assert "eADR" in text
     assert "require Granularity.CACHE_LINE" in text

@@ -48,7 +48,7 @@ def test_error_of_huge_integer(map: pmem2.Map, source: pmem2.Source, name: str, 
 
 def test_config_offset_of_thousands_digits() -> None:
     """A huge Config offset raises libpmem2's error, and a negative one raises ValueError."""
-    with pytest.raises(pmem2.OffsetOutOfRangeError, match=r"0x[0-9a-f]{4000,} is beyond any file"):
+    with pytest.raises(pmem2.OffsetOutOfRangeError, match=r"offset.* 0x[0-9a-f]{4000,}"):
         pmem2.Config(offset=HUGE)
     with pytest.raises(ValueError, match="offset"):
         pmem2.Config(offset=-HUGE)
