@@ -8,6 +8,7 @@ import errno
 import os
 import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -453,9 +454,23 @@ def test_granularity_explanations(monkeypatch: pytest.MonkeyPatch) -> None:
     assert explain_granularity(Granularity.BYTE) != "PMEM2_FORCE_GRANULARITY forces it"
 
 
-def test_misspelt_forced_granularity(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt PMEM2_FORCE_GRANULARITY, which libpmem2 ignores silently, warns at the caller's line."""
+MAKERS: dict[str, Callable[[pmem2.Source, Path], pmem2.Map]] = {
+    "Map": lambda source, path: pmem2.Map(source),
+    "Source.map": lambda source, path: source.map(),
+    "open": lambda source, path: pmem2.open(path),
+    "open an existing file with w+": lambda source, path: pmem2.open(path, "w+", size=PAGE),
+    "open a new file with x+": lambda source, path: pmem2.open(path.with_name("new"), "x+", size=PAGE),
+    "refused map": lambda source, path: source.map(pmem2.Config(required_granularity=Granularity.BYTE)),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_misspelt_forced_granularity(
+    source: pmem2.Source, file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A misspelt PMEM2_FORCE_GRANULARITY, which libpmem2 ignores silently, warns once and at the caller's line."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE LINE")
-    with pytest.warns(RuntimeWarning, match="CACHE LINE") as caught, pmem2.Map(source):
-        pass
-    assert [warning.filename for warning in caught] == [__file__]
+    make = MAKERS[name]
+    with pytest.warns(RuntimeWarning, match="CACHE LINE") as caught, suppress(pmem2.GranularityNotSupportedError):
+        make(source, file).close()
+    assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, make.__code__.co_firstlineno)]
