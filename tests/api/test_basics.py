@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The main job, once through."""
+"""The package: its main use case, a lazy import, exported names and the version."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.medium
-def test_what_was_persisted_is_in_the_file(tmp_path: Path, granularity: pmem2.Granularity) -> None:
-    """What was stored and persisted is found again through another map and by reading the file."""
+def test_persisted_data_is_in_file(tmp_path: Path, granularity: pmem2.Granularity) -> None:
+    """Persisted data is readable through another map and from the file."""
     path = tmp_path / "data"
     with pmem2.open(path, "w+", size=4096) as m:
         m.memcpy(0, b"hello")
@@ -29,8 +29,8 @@ def test_what_was_persisted_is_in_the_file(tmp_path: Path, granularity: pmem2.Gr
     assert path.read_bytes()[:13] == b"hello\0\0\0world"
 
 
-def test_importing_does_nothing_that_can_wait(run_child: RunChild) -> None:
-    """What only some users need is imported when they need it."""
+def test_import_is_lazy(run_child: RunChild) -> None:
+    """Importing pmem2 does not import modules that only some users need."""
     child = run_child("""
         import json, sys
         import attrs, _cffi_backend
@@ -42,3 +42,30 @@ def test_importing_does_nothing_that_can_wait(run_child: RunChild) -> None:
     new = cast("list[str]", json.loads(child.stdout))
     assert "pmem2._map" in new
     assert not {"pathlib", "numpy", "ctypes", "subprocess", "tempfile", "threading"} & set(new)
+
+
+def test_exports() -> None:
+    """`pmem2.__all__` lists exactly these names in sorted order, and all of them exist."""
+    names = [
+        "BadBlock",
+        "BadBlockContext",
+        "Config",
+        "ErrorCode",
+        "Granularity",
+        "Map",
+        "MemFlag",
+        "Pmem2Error",
+        "Protection",
+        "Sharing",
+        "Source",
+        "VMReservation",
+        "__version__",
+        "open",
+    ]
+    assert pmem2.__all__ == sorted([*names, *(error.__name__ for error in pmem2.Pmem2Error.__subclasses__())])
+    assert [name for name in pmem2.__all__ if not hasattr(pmem2, name)] == []
+
+
+def test_version() -> None:
+    """The version consists of numbers and dots."""
+    assert all(part.isdecimal() for part in pmem2.__version__.split("."))

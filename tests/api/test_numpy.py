@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""NumPy arrays: as the memory of a map itself, as data, as ranges and as numbers."""
+"""NumPy: arrays that share the memory of a map, arrays as data and as ranges, NumPy integers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Callable, Literal
 
 import pytest
+from support.map_calls import OUTSIDE
 from support.values import CONTENT, PAGE, no_integer, no_size
 
 import pmem2
 from pmem2 import Map, Source
 
-pytest.importorskip("numpy", reason="needs NumPy, an extra that is optional")
+pytest.importorskip("numpy", reason="NumPy, an optional extra, is not installed")
 
 import numpy as np
 
 LENGTH = len(CONTENT)
-REFUSED = (TypeError, DeprecationWarning)  # before NumPy 2.3 its bools still pass as integers, with that warning
+WRONG_TYPE = (TypeError, DeprecationWarning)  # before NumPy 2.3, NumPy bools convert to int with that warning
 READ, WRITE = pmem2.Protection.READ, pmem2.Protection.WRITE
 
 
 @pytest.fixture
-def small(path: Path) -> Iterator[Map]:
-    """A map of that file; what the test has left to the garbage collector is collected before it is closed."""
+def small_map(path: Path) -> Iterator[Map]:
+    """A map of a file that contains CONTENT; arrays in garbage are collected before it is closed."""
     with pmem2.open(path) as map:
         yield map
         gc.collect()
@@ -40,15 +41,15 @@ DTYPES = ["u1", "b", "?", "<u4", ">u4", "u8", "f4", "f8", "c16", "S5", "U3", "V7
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_all_whole_items(small: Map, dtype: str) -> None:
-    """Without a shape an array has all the whole items that there are, of any dtype: the very bytes."""
-    array = small.as_array(dtype)
+def test_default_shape(small_map: Map, dtype: str) -> None:
+    """Without a shape an array of any dtype has all whole items of the map."""
+    array = small_map.as_array(dtype)
     kind = np.dtype(dtype)
     assert array.dtype == kind
     assert array.shape == (LENGTH // kind.itemsize,)
     assert array.tobytes() == CONTENT[: array.nbytes]
     assert array.flags.writeable
-    assert array.ctypes.data == small.address
+    assert array.ctypes.data == small_map.address
 
 
 SHAPES: list[tuple[object, tuple[int, ...]]] = [
@@ -66,35 +67,35 @@ SHAPES: list[tuple[object, tuple[int, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "found"), SHAPES, ids=str)
-def test_shape(small: Map, shape: int, found: tuple[int, ...]) -> None:
-    """A shape is a number or a tuple of numbers; an array of nothing, or of one item without dimensions, is one."""
-    array = small.as_array("<u2", shape)
-    assert array.shape == found
+@pytest.mark.parametrize(("shape", "expected"), SHAPES, ids=str)
+def test_shape(small_map: Map, shape: int, expected: tuple[int, ...]) -> None:
+    """A shape is a number or a tuple of numbers, and may be empty or contain 0."""
+    array = small_map.as_array("<u2", shape)
+    assert array.shape == expected
     assert array.flags.c_contiguous
     assert array.tobytes() == CONTENT[: array.nbytes]
 
 
 @pytest.mark.parametrize("offset", [0, 1, 7, 8, PAGE, LENGTH - 16, LENGTH - 15, LENGTH - 1, LENGTH])
-def test_offset(small: Map, offset: int) -> None:
-    """An array begins where it is told; what remains is counted in whole items."""
-    array = small.as_array("u8", offset=offset)
+def test_offset(small_map: Map, offset: int) -> None:
+    """An array begins at its offset and by default holds the whole items of the rest."""
+    array = small_map.as_array("u8", offset=offset)
     assert array.shape == ((LENGTH - offset) // 8,)
     assert array.tobytes() == CONTENT[offset : offset + array.nbytes]
     if offset <= LENGTH - 16:
-        pair = small.as_array(dtype="u8", shape=(2,), offset=np.int32(offset))
+        pair = small_map.as_array(dtype="u8", shape=(2,), offset=np.int32(offset))
         assert pair.tobytes() == CONTENT[offset : offset + 16]
 
 
-def test_array_is_the_memory(small: Map) -> None:
-    """What is stored in an array is in the map, and the reverse."""
-    array = small.as_array("<u4", 4, 8)
+def test_array_shares_memory(small_map: Map) -> None:
+    """An array and its map see each other's stores."""
+    array = small_map.as_array("<u4", 4, 8)
     array[1] = 0x01020304
-    assert small[12:16] == b"\4\3\2\1"
-    small[8:12] = b"\1\0\0\0"
+    assert small_map[12:16] == b"\4\3\2\1"
+    small_map[8:12] = b"\1\0\0\0"
     assert array[0] == 1
     array[:] = 7
-    assert small[:24] == CONTENT[:8] + b"\7\0\0\0" * 4
+    assert small_map[:24] == CONTENT[:8] + b"\7\0\0\0" * 4
 
 
 @pytest.mark.parametrize(
@@ -113,58 +114,58 @@ def test_array_is_the_memory(small: Map) -> None:
         ((2**64 - 1, 2**64 - 1), 2**64 - 1),
     ],
 )
-def test_array_outside(small: Map, shape: int | None, offset: int) -> None:
-    """An array that does not lie inside the map is a ValueError, however large."""
-    with pytest.raises(ValueError):  # noqa: PT011 # whoever says it
-        small.as_array("u1", shape, offset)
+def test_array_outside(small_map: Map, shape: int | None, offset: int) -> None:
+    """An array that does not lie inside the map raises ValueError, however large it is."""
+    with pytest.raises(ValueError):  # noqa: PT011 # Python or pmem2 raises it
+        small_map.as_array("u1", shape, offset)
 
 
 @no_integer
-def test_no_number(small: Map, wrong: int) -> None:
-    """An offset, or a number in a shape, that is no integer is a TypeError."""
+def test_integer_of_wrong_type(small_map: Map, wrong: int) -> None:
+    """An offset or dimension that is a bool or not an integer raises TypeError."""
     with pytest.raises(TypeError, match="offset"):
-        small.as_array("u1", 1, wrong)
+        small_map.as_array("u1", 1, wrong)
     with pytest.raises(TypeError, match="shape"):
-        small.as_array("u1", wrong)
+        small_map.as_array("u1", wrong)
     with pytest.raises(TypeError, match="shape"):
-        small.as_array("u1", (1, wrong))
+        small_map.as_array("u1", (1, wrong))
 
 
 @no_size
-def test_impossible_number(small: Map, outside: int) -> None:
-    """An offset, or a number in a shape, that is negative or too large is a ValueError: -1 is no wildcard."""
+def test_integer_out_of_range(small_map: Map, outside: int) -> None:
+    """An offset or dimension that is negative or too large raises ValueError, so -1 is not a wildcard."""
     with pytest.raises(ValueError, match="offset"):
-        small.as_array("u1", 1, outside)
+        small_map.as_array("u1", 1, outside)
     with pytest.raises(ValueError, match="shape"):
-        small.as_array("u1", outside)
+        small_map.as_array("u1", outside)
     with pytest.raises(ValueError, match="shape"):
-        small.as_array("u1", (1, outside))
+        small_map.as_array("u1", (1, outside))
 
 
 @pytest.mark.parametrize(
     "dtype", ["O", object, [("id", "u8"), ("thing", "O")], [("in", [("out", "O", (2,))])]], ids=str
 )
-def test_no_objects(small: Map, dtype: str) -> None:
-    """A dtype that holds Python objects is a TypeError."""
+def test_dtype_with_objects(small_map: Map, dtype: str) -> None:
+    """A dtype that holds Python objects raises TypeError."""
     with pytest.raises(TypeError, match="objects"):
-        small.as_array(dtype)
+        small_map.as_array(dtype)
 
 
 @pytest.mark.parametrize("dtype", ["S0", "V0", "U0", []], ids=str)
-def test_items_of_no_size(small: Map, dtype: str) -> None:
-    """Items of no size are a ValueError: there is no end of them."""
+def test_dtype_of_size_zero(small_map: Map, dtype: str) -> None:
+    """A dtype whose items have no bytes raises ValueError."""
     with pytest.raises(ValueError, match="size"):
-        small.as_array(dtype)
+        small_map.as_array(dtype)
 
 
 @pytest.mark.parametrize("dtype", ["no such type", 5.0, ["x"]], ids=str)
-def test_no_dtype(small: Map, dtype: str) -> None:
-    """What is no dtype is the TypeError that NumPy raises."""
+def test_dtype_of_wrong_type(small_map: Map, dtype: str) -> None:
+    """An invalid dtype raises NumPy's TypeError."""
     with pytest.raises(TypeError):
-        small.as_array(dtype)
+        small_map.as_array(dtype)
 
 
-def test_array_of_a_read_only_map(path: Path) -> None:
+def test_array_is_read_only(path: Path) -> None:
     """An array of a map without WRITE is read-only."""
     with pmem2.open(path, "r") as map:
         array = map.as_array("u1")
@@ -175,8 +176,8 @@ def test_array_of_a_read_only_map(path: Path) -> None:
         gc.collect()
 
 
-def test_array_of_a_read_only_map_stays_read_only(path: Path) -> None:
-    """An array of a map without WRITE cannot be made writable: a store would be a SIGSEGV."""
+def test_array_stays_read_only(path: Path) -> None:
+    """An array of a map without WRITE cannot be made writable, because a store would be a SIGSEGV."""
     with pmem2.open(path, "r") as map:
         array = map.as_array("u4", (2, 3))
         with suppress(ValueError):
@@ -189,15 +190,15 @@ def test_array_of_a_read_only_map_stays_read_only(path: Path) -> None:
 
 @pytest.mark.parametrize("protection", [WRITE, pmem2.Protection.NONE])
 def test_array_needs_read(path: Path, protection: pmem2.Protection) -> None:
-    """An array of a map made without READ is a TypeError, even one of nothing."""
+    """An array of a map without READ raises TypeError, also an empty one."""
     with Source.from_path(path) as source, source.map(pmem2.Config(protection=protection)) as map:
         for shape in (None, 1, 0):
             with pytest.raises(TypeError, match="READ"):
                 map.as_array("u1", shape)
 
 
-def test_array_of_a_closed_map(path: Path) -> None:
-    """An array of a closed map is a ValueError."""
+def test_array_of_closed_map(path: Path) -> None:
+    """An array of a closed map raises ValueError."""
     with pmem2.open(path) as map:
         pass
     for shape in (None, 0, 1):
@@ -205,8 +206,8 @@ def test_array_of_a_closed_map(path: Path) -> None:
             map.as_array("u1", shape)
 
 
-def test_live_array_keeps_the_map_open(path: Path) -> None:
-    """close() refuses with BufferError while an array, or a part of one, is alive."""
+def test_close_with_live_array(path: Path) -> None:
+    """close() raises BufferError while an array or a slice of it is alive."""
     map = pmem2.open(path)
     array = map.as_array("u8")
     part = array[3:5]
@@ -222,7 +223,7 @@ def test_live_array_keeps_the_map_open(path: Path) -> None:
     assert map.closed
 
 
-# ---- as data
+# ---- arrays as data
 
 
 ARRAYS: dict[str, Callable[[], np.ndarray[tuple[int, ...], np.dtype[np.generic]]]] = {
@@ -231,47 +232,47 @@ ARRAYS: dict[str, Callable[[], np.ndarray[tuple[int, ...], np.dtype[np.generic]]
     "table": lambda: np.arange(6, dtype="<f4").reshape(2, 3),
     "records": lambda: np.zeros(2, RECORD),
     "single": lambda: np.array(5, dtype="u4"),
-    "nothing": lambda: np.zeros((0, 5)),
+    "empty": lambda: np.zeros((0, 5)),
 }
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_data(small: Map, name: str) -> None:
-    """A contiguous array is data: of copies, pieces and slices."""
+def test_array_as_data(small_map: Map, name: str) -> None:
+    """Copies, pieces and slice assignment accept a contiguous array as data."""
     array = ARRAYS[name]()
     data = array.tobytes()
     end = 100 + len(data)
-    small.memcpy(100, array)
-    assert small[:] == CONTENT[:100] + data + CONTENT[end:]
-    small.memmove(0, array)
-    small.memcpy_many([(1000, array)])
-    small[2000 : 2000 + len(data)] = array
-    for place in (0, 1000, 2000):
-        assert small[place : place + len(data)] == data
+    small_map.memcpy(100, array)
+    assert small_map[:] == CONTENT[:100] + data + CONTENT[end:]
+    small_map.memmove(0, array)
+    small_map.memcpy_many([(1000, array)])
+    small_map[2000 : 2000 + len(data)] = array
+    for offset in (0, 1000, 2000):
+        assert small_map[offset : offset + len(data)] == data
 
 
 @pytest.mark.parametrize("gaps", [np.arange(8)[::2], np.arange(8)[::-1], np.zeros((3, 2)).T], ids=["step", "back", "T"])
-def test_data_with_gaps(small: Map, gaps: bytes) -> None:
-    """An array that is not C-contiguous is a BufferError, and nothing is stored."""
+def test_data_not_contiguous(small_map: Map, gaps: bytes) -> None:
+    """An array that is not C-contiguous raises BufferError as data, and nothing is stored."""
     with pytest.raises(BufferError):
-        small.memcpy(0, gaps)
+        small_map.memcpy(0, gaps)
     with pytest.raises(BufferError):
-        small.memmove(0, gaps)
+        small_map.memmove(0, gaps)
     with pytest.raises(BufferError):
-        small.memcpy_many([(0, b"first"), (0, gaps)])
+        small_map.memcpy_many([(0, b"first"), (0, gaps)])
     with pytest.raises(BufferError):
-        small[0 : memoryview(gaps).nbytes] = gaps
-    assert small[:] == CONTENT
+        small_map[0 : memoryview(gaps).nbytes] = gaps
+    assert small_map[:] == CONTENT
 
 
-def test_overlapping(small: Map) -> None:
-    """memmove takes an array of the very map, which may overlap."""
-    small.memmove(8, small.as_array("u8", 100))
-    assert small[:808] == CONTENT[:8] + CONTENT[:800]
+def test_memmove_overlapping(small_map: Map) -> None:
+    """memmove copies correctly from an overlapping array of the same map."""
+    small_map.memmove(8, small_map.as_array("u8", 100))
+    assert small_map[:808] == CONTENT[:8] + CONTENT[:800]
 
 
-def test_source_reads_and_writes_arrays(path: Path) -> None:
-    """A Source reads into an array, and writes one."""
+def test_mcsafe_with_arrays(path: Path) -> None:
+    """A source reads into a writable contiguous array and writes a contiguous array."""
     with Source.from_path(path) as source:
         array = np.zeros((2, 4), "<u4")
         source.pread_mcsafe_into(array, 32)
@@ -287,8 +288,8 @@ def test_source_reads_and_writes_arrays(path: Path) -> None:
 
 
 @pytest.mark.parametrize("granularity", list(pmem2.Granularity))
-def test_existing_array(granularity: pmem2.Granularity) -> None:
-    """A Map is made of an array, read-only if the array is; one with gaps is a BufferError."""
+def test_from_existing_array(granularity: pmem2.Granularity) -> None:
+    """A map of an array is read-only if the array is, and a non-contiguous array raises BufferError."""
     array = np.arange(100, dtype="<u4").reshape(10, 10)
     with Source.from_anon(PAGE) as source:
         with Map.from_existing(source, array, granularity) as map:
@@ -307,50 +308,50 @@ def test_existing_array(granularity: pmem2.Granularity) -> None:
             Map.from_existing(source, array[:0], granularity)
 
 
-# ---- as ranges
+# ---- arrays as ranges
 
 
-GOOD = [[0, 1], [5, 6], [PAGE, PAGE], [LENGTH, 0]]
-BAD = [[0, 1], [5, 6], [PAGE, PAGE + 1], [LENGTH, 0]]
+VALID = [[0, 1], [5, 6], [PAGE, PAGE], [LENGTH, 0]]
+INVALID = [[0, 1], [5, 6], [PAGE, PAGE + 1], [LENGTH, 0]]
 
 
 @pytest.mark.parametrize("dtype", ["u8", "<u8", ">u8", "i8", ">i8", "u4", "i2"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_ranges(small: Map, dtype: str, order: Literal["C", "F"]) -> None:
-    """An array of two columns of any integers is ranges, and each is checked."""
-    small.persist_many(np.array(GOOD, dtype, order=order))
-    small.flush_many(np.array(GOOD, dtype, order=order))
-    with pytest.raises(ValueError, match="outside"):
-        small.persist_many(np.array(BAD, dtype, order=order))
-    with pytest.raises(ValueError, match="outside"):
-        small.flush_many(np.array(BAD, dtype, order=order))
+def test_two_column_ranges(small_map: Map, dtype: str, order: Literal["C", "F"]) -> None:
+    """A two-column array of any integer type holds ranges, and each of them is checked."""
+    small_map.persist_many(np.array(VALID, dtype, order=order))
+    small_map.flush_many(np.array(VALID, dtype, order=order))
+    with pytest.raises(ValueError, match=OUTSIDE):
+        small_map.persist_many(np.array(INVALID, dtype, order=order))
+    with pytest.raises(ValueError, match=OUTSIDE):
+        small_map.flush_many(np.array(INVALID, dtype, order=order))
 
 
-def test_ranges_with_gaps(small: Map) -> None:
-    """An array with gaps is read as what it shows, not as what lies between."""
-    small.persist_many(np.array([[0, 1], [0, 2**40]] * 5, "u8")[::2])
-    small.persist_many(np.array([[0, 2**40, 1], [5, 2**40, 6]], "u8")[:, ::2])
-    small.persist_many(np.array([[1, 0], [6, 5]], "u8")[:, ::-1])
-    with pytest.raises(ValueError, match="outside"):
-        small.persist_many(np.array([[0, 1], [0, 2**40]] * 5, "u8")[1::2])
+def test_strided_ranges(small_map: Map) -> None:
+    """A strided array is read by its strides."""
+    small_map.persist_many(np.array([[0, 1], [0, 2**40]] * 5, "u8")[::2])
+    small_map.persist_many(np.array([[0, 2**40, 1], [5, 2**40, 6]], "u8")[:, ::2])
+    small_map.persist_many(np.array([[1, 0], [6, 5]], "u8")[:, ::-1])
+    with pytest.raises(ValueError, match=OUTSIDE):
+        small_map.persist_many(np.array([[0, 1], [0, 2**40]] * 5, "u8")[1::2])
 
 
-def test_flat_ranges(small: Map) -> None:
-    """An array of 2n unsigned 64-bit integers is n ranges; of an odd number of them a ValueError."""
-    small.persist_many(np.array(GOOD, "u8").reshape(-1))
-    small.persist_many(np.zeros(0, "u8"))
-    small.persist_many(np.zeros((0, 2), "u8"))
-    with pytest.raises(ValueError, match="outside"):
-        small.persist_many(np.array(BAD, "u8").reshape(-1))
+def test_flat_ranges(small_map: Map) -> None:
+    """A flat array of 2n unsigned 64-bit integers holds n ranges, and an odd number raises ValueError."""
+    small_map.persist_many(np.array(VALID, "u8").reshape(-1))
+    small_map.persist_many(np.zeros(0, "u8"))
+    small_map.persist_many(np.zeros((0, 2), "u8"))
+    with pytest.raises(ValueError, match=OUTSIDE):
+        small_map.persist_many(np.array(INVALID, "u8").reshape(-1))
     with pytest.raises(ValueError, match="pairs"):
-        small.persist_many(np.zeros(3, "u8"))
+        small_map.persist_many(np.zeros(3, "u8"))
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (3, 1), (2, 0)])
-def test_ranges_of_other_columns(small: Map, shape: tuple[int, ...]) -> None:
-    """Rows that are no pairs are a ValueError."""
+def test_rows_are_not_pairs(small_map: Map, shape: tuple[int, ...]) -> None:
+    """Rows that are not pairs raise ValueError."""
     with pytest.raises(ValueError, match="unpack"):
-        small.persist_many(np.zeros(shape, "u8"))
+        small_map.persist_many(np.zeros(shape, "u8"))
 
 
 @pytest.mark.parametrize(
@@ -368,40 +369,40 @@ def test_ranges_of_other_columns(small: Map, shape: tuple[int, ...]) -> None:
     ],
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
-def test_no_ranges(small: Map, wrong: list[tuple[int, int]]) -> None:
-    """Floats, bools, or anything else that is not pairs of integers, is a TypeError."""
-    with pytest.raises(REFUSED):
-        small.persist_many(wrong)
-    with pytest.raises(REFUSED):
-        small.flush_many(wrong)
+def test_ranges_of_wrong_type(small_map: Map, wrong: list[tuple[int, int]]) -> None:
+    """Arrays of floats, bools or another shape raise TypeError as ranges."""
+    with pytest.raises(WRONG_TYPE):
+        small_map.persist_many(wrong)
+    with pytest.raises(WRONG_TYPE):
+        small_map.flush_many(wrong)
 
 
-def test_negative_ranges(small: Map) -> None:
-    """Signed integers are checked as such: a negative one is a ValueError, not a large one."""
-    with pytest.raises(ValueError, match="negative"):
-        small.persist_many(np.array([[0, 1], [-1, 1]], "i8"))
+def test_negative_ranges(small_map: Map) -> None:
+    """A negative number in a signed array raises ValueError and is not taken for a large one."""
+    with pytest.raises(ValueError, match="-1"):
+        small_map.persist_many(np.array([[0, 1], [-1, 1]], "i8"))
 
 
-# ---- as numbers
+# ---- NumPy integers
 
 
-def test_numbers(small: Map) -> None:
-    """NumPy's integers are numbers."""
-    small.persist(np.int64(0), np.uint8(200))
-    small.memset(np.uint16(1), np.int8(7), np.uint64(2))
-    assert small[np.int8(1)] == 7
-    small[np.uint8(0)] = np.uint8(200)
-    assert small[0:4] == b"\xc8\7\7\3"
-    small.store_u64(np.int64(8), np.uint64(2**64 - 1))
-    assert small.fetch_add_u64(8, np.int64(-1)) == 2**64 - 1
-    with pytest.raises(ValueError, match="negative"):
-        small.persist(np.int8(-1))
+def test_numpy_integers(small_map: Map) -> None:
+    """NumPy integers are accepted for integer parameters and as items."""
+    small_map.persist(np.int64(0), np.uint8(200))
+    small_map.memset(np.uint16(1), np.int8(7), np.uint64(2))
+    assert small_map[np.int8(1)] == 7
+    small_map[np.uint8(0)] = np.uint8(200)
+    assert small_map[0:4] == b"\xc8\7\7\3"
+    small_map.store_u64(np.int64(8), np.uint64(2**64 - 1))
+    assert small_map.fetch_add_u64(8, np.int64(-1)) == 2**64 - 1
+    with pytest.raises(ValueError, match=r"offset.*-1"):
+        small_map.persist(np.int8(-1))
 
 
 @pytest.mark.parametrize("wrong", [np.bool_(True), np.float64(1), np.zeros(2, "u8")], ids=repr)
-def test_no_numbers(small: Map, wrong: int) -> None:
-    """NumPy's bools, floats and arrays are no numbers."""
-    with pytest.raises(REFUSED):
-        small.persist(wrong, 1)
-    with pytest.raises(REFUSED):
-        small[0] = wrong
+def test_numpy_non_integers(small_map: Map, wrong: int) -> None:
+    """NumPy bools, floats and arrays raise TypeError for integer parameters and as items."""
+    with pytest.raises(WRONG_TYPE):
+        small_map.persist(wrong, 1)
+    with pytest.raises(WRONG_TYPE):
+        small_map[0] = wrong

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reservations: addresses that are kept free, and finding the maps that lie there."""
+"""Reservations: making, searching, resizing and closing them."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from pmem2 import Config, Map, Source, VMReservation
 
 PAGES = 16
 SIZE = PAGES * PAGE
-ROOM = 64 * 1024 * 1024  # libpmem2 wants some room behind an address that it is told
+ROOM = 64 * 1024 * 1024  # libpmem2 needs free space behind a requested address
 
 
 @pytest.fixture
 def reservation() -> Iterator[VMReservation]:
     """A reservation of 16 pages."""
-    with VMReservation(SIZE) as reserved:
-        yield reserved
+    with VMReservation(SIZE) as reservation:
+        yield reservation
 
 
 @pytest.fixture
-def page() -> Iterator[Source]:
-    """A source of one page."""
+def one_page() -> Iterator[Source]:
+    """A source of one page of anonymous memory."""
     with Source.from_anon(PAGE) as source:
         yield source
 
 
 @pytest.fixture
-def place(reservation: VMReservation, page: Source) -> Iterator[Callable[[int], Map]]:
-    """Map a page at a place in the reservation, counted in pages."""
+def map_page(reservation: VMReservation, one_page: Source) -> Iterator[Callable[[int], Map]]:
+    """A function that maps a page at an index in the reservation, counted in pages."""
     with ExitStack() as stack:
-        yield lambda number: stack.enter_context(
-            page.map(Config(reservation=reservation, reservation_offset=number * PAGE))
+        yield lambda index: stack.enter_context(
+            one_page.map(Config(reservation=reservation, reservation_offset=index * PAGE))
         )
 
 
 # ---- making one
 
 
-def test_made(reservation: VMReservation) -> None:
-    """A reservation has an address, the size that was asked for, and is open."""
+def test_properties(reservation: VMReservation) -> None:
+    """A reservation has an address and the requested size, and is open."""
     assert reservation.address % PAGE == 0
     assert reservation.address > 0
     assert type(reservation.address) is int
@@ -54,8 +54,8 @@ def test_made(reservation: VMReservation) -> None:
     assert reservation.closed is False
 
 
-def test_made_at_an_address() -> None:
-    """A reservation is at the address that was asked for, if it is free."""
+def test_requested_address() -> None:
+    """A reservation lies at the requested address if that is free."""
     with VMReservation(ROOM) as reservation:
         address = reservation.address
     with VMReservation(SIZE, address) as reservation:
@@ -67,8 +67,8 @@ def test_made_at_an_address() -> None:
         assert reservation.address > 0
 
 
-def test_an_address_that_is_taken(reservation: VMReservation) -> None:
-    """An address where something is mapped is a MappingExistsError."""
+def test_occupied_address(reservation: VMReservation) -> None:
+    """An occupied address raises MappingExistsError."""
     with pytest.raises(pmem2.MappingExistsError) as caught:
         VMReservation(PAGE, reservation.address + PAGE)
     assert caught.value.code is pmem2.ErrorCode.MAPPING_EXISTS
@@ -76,36 +76,36 @@ def test_an_address_that_is_taken(reservation: VMReservation) -> None:
 
 @pytest.mark.parametrize("size", [1, PAGE - 1, PAGE + 1])
 def test_unaligned_size(size: int) -> None:
-    """A size that is no multiple of the page size is a LengthUnalignedError."""
+    """A size that is not a multiple of the page size raises LengthUnalignedError."""
     with pytest.raises(pmem2.LengthUnalignedError):
         VMReservation(size)
 
 
 def test_unaligned_address(reservation: VMReservation) -> None:
-    """An address that is no multiple of the page size is an AddressUnalignedError."""
+    """An address that is not a multiple of the page size raises AddressUnalignedError."""
     with pytest.raises(pmem2.AddressUnalignedError):
         VMReservation(PAGE, reservation.address + 1)
 
 
 @pytest.mark.parametrize("size", [0, 2**63, 2**64 - PAGE, 2**64 - 1])
-def test_a_size_of_nothing_or_one_that_wraps(size: int) -> None:
-    """A size of 0, or one that no address space holds, is a ValueError."""
+def test_impossible_size(size: int) -> None:
+    """A size that is 0 or exceeds the address space raises ValueError."""
     with pytest.raises(ValueError, match="size"):
         VMReservation(size)
 
 
 @pytest.mark.parametrize("address", [PAGE, 2**40, 2**63, 2**64 - PAGE])
-def test_an_end_that_wraps(address: int) -> None:
-    """A size that wraps at its address is a ValueError."""
-    with pytest.raises(ValueError, match="address space"):
+def test_end_wraps(address: int) -> None:
+    """A reservation that would wrap around the address space raises ValueError."""
+    with pytest.raises(ValueError, match="address"):
         VMReservation(2**64 - PAGE, address)
-    with pytest.raises(ValueError, match="address space"):
+    with pytest.raises(ValueError, match="address"):
         VMReservation(2**63 - PAGE, address)
 
 
 @no_integer
-def test_no_number(reservation: VMReservation, page: Source, wrong: int) -> None:
-    """What is no integer is a TypeError, everywhere, and changes nothing."""
+def test_integer_of_wrong_type(reservation: VMReservation, wrong: int) -> None:
+    """A bool, a float or another non-integer raises TypeError in every method and changes nothing."""
     calls: list[Callable[[], object]] = [
         lambda: VMReservation(wrong),
         lambda: VMReservation(PAGE, wrong),
@@ -122,8 +122,8 @@ def test_no_number(reservation: VMReservation, page: Source, wrong: int) -> None
 
 
 @no_size
-def test_impossible_number(reservation: VMReservation, outside: int) -> None:
-    """A number that is negative, or that C cannot express, is a ValueError, everywhere, and changes nothing."""
+def test_integer_out_of_range(reservation: VMReservation, outside: int) -> None:
+    """A number that is negative or exceeds 64 bits raises ValueError in every method and changes nothing."""
     calls: list[Callable[[], object]] = [
         lambda: VMReservation(outside),
         lambda: VMReservation(PAGE, outside),
@@ -134,13 +134,13 @@ def test_impossible_number(reservation: VMReservation, outside: int) -> None:
         lambda: reservation.find(0, outside),
     ]
     for call in calls:
-        with pytest.raises(ValueError):  # noqa: PT011 # whoever says it
+        with pytest.raises(ValueError):  # noqa: PT011 # Python or pmem2 raises it
             call()
     assert reservation.size == SIZE
 
 
-def test_more_than_there_is(reservation: VMReservation) -> None:
-    """More addresses than there are is OSError(ENOMEM)."""
+def test_not_enough_address_space(reservation: VMReservation) -> None:
+    """More addresses than are available raise OSError(ENOMEM)."""
     calls: list[Callable[[], object]] = [lambda: VMReservation(2**62), lambda: reservation.extend(2**62)]
     for call in calls:
         with pytest.raises(OSError, match="reserv") as caught:
@@ -150,32 +150,32 @@ def test_more_than_there_is(reservation: VMReservation) -> None:
     assert reservation.size == SIZE
 
 
-def test_attributes_cannot_be_set(reservation: VMReservation) -> None:
-    """The properties cannot be set, and no attribute be added."""
+def test_attributes_are_read_only(reservation: VMReservation) -> None:
+    """Setting a property or adding an attribute raises AttributeError."""
     for name in ("address", "size", "closed", "color"):
         with pytest.raises(AttributeError):
             setattr(reservation, name, 0)
 
 
 def test_repr() -> None:
-    """What is printed says how large it is, where, and whether it is closed."""
+    """The repr shows size and address, and shows when the reservation is closed."""
     with VMReservation(SIZE) as reservation:
         assert str(SIZE) in repr(reservation)
         assert f"{reservation.address:#x}" in repr(reservation)
     assert "closed" in repr(reservation)
 
 
-# ---- mapping into one
+# ---- maps in a reservation
 
 
-@pytest.mark.parametrize("number", [0, 1, 7, PAGES - 1])
-def test_mapped_where_it_was_told(reservation: VMReservation, place: Callable[[int], Map], number: int) -> None:
-    """A map lies where the Config says."""
-    assert place(number).address == reservation.address + number * PAGE
+@pytest.mark.parametrize("index", [0, 1, 7, PAGES - 1])
+def test_map_at_offset(reservation: VMReservation, map_page: Callable[[int], Map], index: int) -> None:
+    """A map lies at the reservation_offset of its Config."""
+    assert map_page(index).address == reservation.address + index * PAGE
 
 
-def test_side_by_side(reservation: VMReservation, source: Source) -> None:
-    """Parts of a source, mapped side by side, are those parts."""
+def test_adjacent_maps(reservation: VMReservation, source: Source) -> None:
+    """Parts of a source that are mapped at adjacent addresses hold the right bytes."""
     with source.map(Config(offset=PAGE, length=2 * PAGE, reservation=reservation)) as one:
         with source.map(Config(length=PAGE, reservation=reservation, reservation_offset=2 * PAGE)) as two:
             assert two.address == one.address + one.size
@@ -184,67 +184,66 @@ def test_side_by_side(reservation: VMReservation, source: Source) -> None:
             assert source.pread_mcsafe(4 * PAGE) == b"\2" * PAGE + b"\1" * 2 * PAGE + bytes(PAGE)
 
 
-def test_place_that_is_taken(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """A place where a map lies is a MappingExistsError, until it is closed."""
-    map = place(3)
+def test_occupied_range(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """A range that a map occupies raises MappingExistsError until that map is closed."""
+    map = map_page(3)
     with pytest.raises(pmem2.MappingExistsError):
-        place(3)
+        map_page(3)
     map.close()
-    assert place(3).address == map.config.reservation_offset + reservation.address
+    assert map_page(3).address == map.config.reservation_offset + reservation.address
 
 
-@pytest.mark.parametrize("number", [PAGES - 1, PAGES])
-def test_too_small_for_a_map(reservation: VMReservation, source: Source, number: int) -> None:
-    """A map that the rest of the reservation does not hold is a LengthOutOfRangeError."""
+@pytest.mark.parametrize("index", [PAGES - 1, PAGES])
+def test_map_too_large(reservation: VMReservation, source: Source, index: int) -> None:
+    """A map that exceeds the rest of the reservation raises LengthOutOfRangeError."""
     with pytest.raises(pmem2.LengthOutOfRangeError):
-        source.map(Config(length=2 * PAGE, reservation=reservation, reservation_offset=number * PAGE))
+        source.map(Config(length=2 * PAGE, reservation=reservation, reservation_offset=index * PAGE))
 
 
 @pytest.mark.parametrize("offset", [1, PAGE - 1, PAGE + 1, SIZE - 1])
-def test_unaligned_place(reservation: VMReservation, page: Source, offset: int) -> None:
-    """A place that is no multiple of the page size is an OffsetUnalignedError."""
+def test_unaligned_offset(reservation: VMReservation, one_page: Source, offset: int) -> None:
+    """An offset that is not a multiple of the page size raises OffsetUnalignedError."""
     with pytest.raises(pmem2.OffsetUnalignedError):
-        page.map(Config(reservation=reservation, reservation_offset=offset))
+        one_page.map(Config(reservation=reservation, reservation_offset=offset))
 
 
 @pytest.mark.parametrize("offset", [SIZE + 1, SIZE + PAGE, 2**63, 2**64 - PAGE])
-def test_past_the_end(reservation: VMReservation, offset: int) -> None:
-    """An offset past the end is a ValueError, everywhere."""
+def test_offset_past_the_end(reservation: VMReservation, offset: int) -> None:
+    """find and shrink raise ValueError for an offset past the end."""
     calls: list[Callable[[], object]] = [
-        lambda: Config(reservation=reservation, reservation_offset=offset),
         lambda: reservation.find(offset, PAGE),
         lambda: reservation.find(offset, 0),
         lambda: reservation.shrink(offset, PAGE),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match=r"past the end|outside"):
+        with pytest.raises(ValueError, match=r"past the end|outside|beyond"):
             call()
 
 
-# ---- finding
+# ---- searches
 
 
-FINDING: dict[str, Callable[[VMReservation], Map]] = {
+SEARCHES: dict[str, Callable[[VMReservation], Map]] = {
     "find": lambda r: r.find(0, SIZE),
     "find at the end": lambda r: r.find(SIZE, PAGE),
-    "find of nothing": lambda r: r.find(0, 0),
+    "find 0 bytes": lambda r: r.find(0, 0),
     "first": VMReservation.first,
     "last": VMReservation.last,
 }
 
 
-@pytest.mark.parametrize("name", FINDING)
-def test_nothing_there(reservation: VMReservation, name: str) -> None:
-    """In an empty reservation nothing is found: MappingNotFoundError; iteration ends at once."""
+@pytest.mark.parametrize("name", SEARCHES)
+def test_empty_reservation(reservation: VMReservation, name: str) -> None:
+    """An empty reservation iterates over nothing, and every search raises MappingNotFoundError."""
     with pytest.raises(pmem2.MappingNotFoundError) as caught:
-        FINDING[name](reservation)
+        SEARCHES[name](reservation)
     assert caught.value.code is pmem2.ErrorCode.MAPPING_NOT_FOUND
     assert list(reservation) == []
 
 
-def test_found(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """What is found is the very Map object that made the mapping, whichever overlaps first."""
-    third, seventh = place(3), place(7)
+def test_find(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """find returns the first Map object that overlaps the range."""
+    third, seventh = map_page(3), map_page(7)
     assert reservation.find(0, SIZE) is third
     assert reservation.find(3 * PAGE, PAGE) is third
     assert reservation.find(3 * PAGE + 5, 1) is third
@@ -258,10 +257,10 @@ def test_found(reservation: VMReservation, place: Callable[[int], Map]) -> None:
             reservation.find(offset, length)
 
 
-def test_in_the_order_of_addresses(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """first, last, next, prev and iteration go by address, whatever the order of making, and give the very Maps."""
-    made = {number: place(number) for number in (5, 2, 11, 0, 7)}
-    ordered = [made[number] for number in sorted(made)]
+def test_address_order(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """first, last, next, prev and iteration return the Map objects in address order."""
+    made = {index: map_page(index) for index in (5, 2, 11, 0, 7)}
+    ordered = [made[index] for index in sorted(made)]
     assert reservation.first() is ordered[0]
     assert reservation.last() is ordered[-1]
     for before, after in zip(ordered, ordered[1:]):
@@ -276,9 +275,9 @@ def test_in_the_order_of_addresses(reservation: VMReservation, place: Callable[[
         reservation.prev(ordered[0])
 
 
-def test_a_closed_map_is_not_found(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """A map that was closed is not found any more, and its neighbours are neighbours now."""
-    one, two, three = place(1), place(2), place(3)
+def test_closed_map_is_skipped(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """Searches and iteration skip closed maps."""
+    one, two, three = map_page(1), map_page(2), map_page(3)
     two.close()
     assert reservation.next(one) is three
     assert reservation.prev(three) is one
@@ -287,72 +286,75 @@ def test_a_closed_map_is_not_found(reservation: VMReservation, place: Callable[[
         reservation.find(2 * PAGE, PAGE)
 
 
-def test_what_is_found_is_no_second_owner(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """Closing what was found closes the Map that was made, once."""
-    made = place(0)
+def test_found_map_is_original(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """Closing a map that a search returned closes the original map."""
+    map = map_page(0)
     reservation.first().close()
-    assert made.closed
-    made.close()
+    assert map.closed
+    map.close()
     with pytest.raises(pmem2.MappingNotFoundError):
         reservation.first()
 
 
-def test_closed_while_iterating(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """Maps may be closed and made while they are iterated over."""
-    maps = [place(number) for number in range(4)]
+def test_changes_while_iterating(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """Maps may be closed and made during iteration."""
+    maps = [map_page(index) for index in range(4)]
     for map in reservation:
         map.close()
-        place(10 + map.config.reservation_offset // PAGE)
+        map_page(10 + map.config.reservation_offset // PAGE)
     assert all(map.closed for map in maps)
     assert [map.config.reservation_offset // PAGE for map in reservation] == [10, 11, 12, 13]
 
 
-@pytest.mark.parametrize("look", [VMReservation.next, VMReservation.prev])
-def test_beside_a_map_that_is_elsewhere(
-    reservation: VMReservation, page: Source, place: Callable[[int], Map], look: Callable[[VMReservation, Map], Map]
+@pytest.mark.parametrize("method", [VMReservation.next, VMReservation.prev])
+def test_neighbours_of_foreign_map(
+    reservation: VMReservation,
+    one_page: Source,
+    map_page: Callable[[int], Map],
+    method: Callable[[VMReservation, Map], Map],
 ) -> None:
-    """A map of another reservation, of none, or a closed one, is a ValueError."""
-    place(0)
-    with VMReservation(SIZE) as other, page.map(Config(reservation=other)) as foreign, page.map() as free:
+    """next and prev raise ValueError for a closed map and for a map outside this reservation."""
+    map_page(0)
+    with VMReservation(SIZE) as other, one_page.map(Config(reservation=other)) as foreign, one_page.map() as free:
         with pytest.raises(ValueError, match="reservation"):
-            look(reservation, foreign)
+            method(reservation, foreign)
         with pytest.raises(ValueError, match="reservation"):
-            look(reservation, free)
-    closed = place(1)
+            method(reservation, free)
+    closed = map_page(1)
     closed.close()
     with pytest.raises(ValueError, match="closed"):
-        look(reservation, closed)
+        method(reservation, closed)
 
 
 @pytest.mark.parametrize("wrong", [None, 0, "map", Map, object()])
-def test_beside_what_is_no_map(reservation: VMReservation, wrong: Map) -> None:
-    """What is no Map is a TypeError."""
+def test_neighbours_of_wrong_type(reservation: VMReservation, wrong: Map) -> None:
+    """next and prev raise TypeError for an object that is not a Map."""
     with pytest.raises(TypeError, match="Map"):
         reservation.next(wrong)
     with pytest.raises(TypeError, match="Map"):
         reservation.prev(wrong)
 
 
-# ---- growing and shrinking
+# ---- extend and shrink
 
 
-def test_extended() -> None:
-    """A reservation grows at its end, where there is room; its address and its maps stay."""
-    with VMReservation(4 * SIZE) as reservation, Source.from_anon(PAGE) as page:
+def test_extend() -> None:
+    """extend grows a reservation at its end and keeps its address and maps."""
+    with VMReservation(4 * SIZE) as reservation, Source.from_anon(PAGE) as one_page:
         reservation.shrink(SIZE, 3 * SIZE)
         address = reservation.address
         assert reservation.size == SIZE
-        with page.map(Config(reservation=reservation)) as first:
+        with one_page.map(Config(reservation=reservation)) as first:
             reservation.extend(SIZE)
             assert (reservation.address, reservation.size) == (address, 2 * SIZE)
             reservation.extend(n=Index(PAGE))
             assert reservation.size == 2 * SIZE + PAGE
-            with page.map(Config(reservation=reservation, reservation_offset=2 * SIZE)) as last:
+            with one_page.map(Config(reservation=reservation, reservation_offset=2 * SIZE)) as last:
                 assert list(reservation) == [first, last]
 
 
-def test_extended_into_something() -> None:
-    """Where something is mapped behind it, it does not grow, and stays as it was."""
+def test_extend_into_mapping() -> None:
+    """extend raises MappingExistsError and changes nothing if the addresses behind are in use."""
     with VMReservation(ROOM) as reservation:
         reservation.shrink(SIZE, ROOM - SIZE)
         with VMReservation(SIZE, reservation.address + ROOM // 2), pytest.raises(pmem2.MappingExistsError):
@@ -361,25 +363,25 @@ def test_extended_into_something() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 2**63, 2**64 - PAGE, 2**64 - SIZE])
-def test_extended_by_nothing_or_too_much(reservation: VMReservation, n: int) -> None:
-    """extend(0), or by what wraps, is a ValueError."""
-    with pytest.raises(ValueError, match=r"must not be 0|outside"):
+def test_extend_by_impossible_size(reservation: VMReservation, n: int) -> None:
+    """extend raises ValueError for 0 and for a size that wraps around the address space."""
+    with pytest.raises(ValueError, match=r"\bn\b|address space|outside|beyond"):
         reservation.extend(n)
     assert reservation.size == SIZE
 
 
 @pytest.mark.parametrize("n", [1, PAGE - 1, PAGE + 1])
-def test_extended_by_part_of_a_page(reservation: VMReservation, n: int) -> None:
-    """What is no multiple of the page size is a LengthUnalignedError."""
+def test_extend_unaligned(reservation: VMReservation, n: int) -> None:
+    """extend raises LengthUnalignedError for a size that is not a multiple of the page size."""
     with pytest.raises(pmem2.LengthUnalignedError):
         reservation.extend(n)
     assert reservation.size == SIZE
 
 
-def test_shrunk(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """A reservation gives back a part at its end or at its beginning; its maps stay where they are."""
+def test_shrink(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """shrink releases the beginning or the end of a reservation, and its maps stay in place."""
     address = reservation.address
-    map = place(5)
+    map = map_page(5)
     reservation.shrink(SIZE - 2 * PAGE, 2 * PAGE)
     assert (reservation.address, reservation.size) == (address, SIZE - 2 * PAGE)
     reservation.shrink(offset=0, size=3 * PAGE)
@@ -390,7 +392,7 @@ def test_shrunk(reservation: VMReservation, place: Callable[[int], Map]) -> None
     assert map[-1] == 1
 
 
-SHRINKING: list[tuple[int, int, type[pmem2.Pmem2Error]]] = [
+INVALID_SHRINKS: list[tuple[int, int, type[pmem2.Pmem2Error]]] = [
     (PAGE, PAGE, pmem2.NosuppError),
     (0, SIZE, pmem2.NosuppError),
     (1, PAGE, pmem2.OffsetUnalignedError),
@@ -403,45 +405,47 @@ SHRINKING: list[tuple[int, int, type[pmem2.Pmem2Error]]] = [
 ]
 
 
-@pytest.mark.parametrize(("offset", "size", "kind"), SHRINKING)
-def test_not_shrunk(reservation: VMReservation, offset: int, size: int, kind: type[pmem2.Pmem2Error]) -> None:
-    """The middle, the whole, parts of pages, and what is not inside, are refused, each with libpmem2's code."""
+@pytest.mark.parametrize(("offset", "size", "error"), INVALID_SHRINKS)
+def test_shrink_invalid_range(
+    reservation: VMReservation, offset: int, size: int, error: type[pmem2.Pmem2Error]
+) -> None:
+    """shrink raises libpmem2's error for the middle, the whole, parts of pages and ranges outside."""
     address = reservation.address
-    with pytest.raises(kind):
+    with pytest.raises(error):
         reservation.shrink(offset, size)
     assert (reservation.address, reservation.size) == (address, SIZE)
 
 
-def test_shrunk_by_nothing(reservation: VMReservation) -> None:
-    """Shrinking by nothing is a ValueError."""
+def test_shrink_by_zero(reservation: VMReservation) -> None:
+    """shrink raises ValueError for a size of 0."""
     with pytest.raises(ValueError, match="size"):
         reservation.shrink(0, 0)
 
 
 @pytest.mark.parametrize(("offset", "size"), [(PAGE, 2**64 - PAGE), (2 * PAGE, 2**64 - PAGE)])
-def test_shrunk_by_what_wraps(reservation: VMReservation, offset: int, size: int) -> None:
-    """A size that wraps is refused as one that is too large: ValueError, or libpmem2's LengthOutOfRangeError."""
+def test_shrink_range_wraps(reservation: VMReservation, offset: int, size: int) -> None:
+    """shrink raises an error for a size that wraps around the address space, as for one that is too large."""
     with pytest.raises((ValueError, pmem2.LengthOutOfRangeError)):
         reservation.shrink(offset, size)
     assert reservation.size == SIZE
 
 
-def test_shrunk_where_a_map_is(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """A part that a map lies in is a VmReservationNotEmptyError."""
-    place(0)
-    place(PAGES - 1)
+def test_shrink_occupied_range(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """shrink raises VmReservationNotEmptyError for a range that a map occupies."""
+    map_page(0)
+    map_page(PAGES - 1)
     for offset in (0, SIZE - PAGE):
         with pytest.raises(pmem2.VmReservationNotEmptyError):
             reservation.shrink(offset, PAGE)
     assert reservation.size == SIZE
 
 
-# ---- the end
+# ---- closing
 
 
-def test_not_closed_while_there_are_maps(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """Closing a reservation with a map in it is a VmReservationNotEmptyError, `with` too; it stays open."""
-    map = place(3)
+def test_close_with_maps(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """close() and `with` raise VmReservationNotEmptyError while a map is inside, and the reservation stays open."""
+    map = map_page(3)
     with pytest.raises(pmem2.VmReservationNotEmptyError) as caught:
         reservation.close()
     assert caught.value.code is pmem2.ErrorCode.VM_RESERVATION_NOT_EMPTY
@@ -454,9 +458,9 @@ def test_not_closed_while_there_are_maps(reservation: VMReservation, place: Call
     assert reservation.closed
 
 
-def test_outlives_its_maps(reservation: VMReservation, page: Source) -> None:
-    """A map can be used and closed although nobody else has its reservation any more."""
-    map = page.map(Config(reservation=VMReservation(SIZE)))
+def test_map_keeps_reservation_alive(reservation: VMReservation, one_page: Source) -> None:
+    """A map keeps its reservation alive and usable."""
+    map = one_page.map(Config(reservation=VMReservation(SIZE)))
     with map:
         map.memset(0, 7, PAGE)
         assert map[:] == b"\7" * PAGE
@@ -465,7 +469,7 @@ def test_outlives_its_maps(reservation: VMReservation, page: Source) -> None:
     map.config.reservation.close()
 
 
-USES: dict[str, Callable[[VMReservation], object]] = {
+CALLS: dict[str, Callable[[VMReservation], object]] = {
     "address": lambda r: r.address,
     "size": lambda r: r.size,
     "extend": lambda r: r.extend(PAGE),
@@ -479,19 +483,19 @@ USES: dict[str, Callable[[VMReservation], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", USES)
-def test_closed(name: str) -> None:
-    """On a closed reservation everything is a ValueError that says so."""
+@pytest.mark.parametrize("name", CALLS)
+def test_closed_reservation_raises(name: str) -> None:
+    """Every use of a closed reservation raises ValueError that says so."""
     with VMReservation(SIZE) as reservation:
         pass
     assert reservation.closed is True
     with pytest.raises(ValueError, match="closed"):
-        USES[name](reservation)
+        CALLS[name](reservation)
 
 
-def test_beside_a_map_in_a_closed_one(reservation: VMReservation, place: Callable[[int], Map]) -> None:
-    """next and prev of a closed reservation are a ValueError, whatever the map."""
-    map = place(0)
+def test_neighbours_in_closed_reservation(reservation: VMReservation, map_page: Callable[[int], Map]) -> None:
+    """next and prev of a closed reservation raise ValueError for any map."""
+    map = map_page(0)
     with VMReservation(SIZE) as closed:
         pass
     with pytest.raises(ValueError, match="closed"):
@@ -500,8 +504,8 @@ def test_beside_a_map_in_a_closed_one(reservation: VMReservation, place: Callabl
         closed.prev(map)
 
 
-def test_closed_twice() -> None:
-    """Closing a closed reservation does nothing, even where somebody else has its addresses by now."""
+def test_close_twice() -> None:
+    """Closing a closed reservation has no effect, even if its addresses belong to another one."""
     reservation = VMReservation(ROOM)
     address = reservation.address
     reservation.close()
@@ -511,8 +515,8 @@ def test_closed_twice() -> None:
         assert other.size == SIZE
 
 
-def test_addresses_are_given_back() -> None:
-    """A reservation at an address leaves nothing behind: the address can be had again and again."""
+def test_addresses_are_released() -> None:
+    """Closing a reservation releases its addresses for another one."""
     with VMReservation(ROOM) as reservation:
         address = reservation.address
     for _ in range(100):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Large data is used where it lies: no call makes a copy of it on the way."""
+"""Zero copy: no call makes a temporary copy of large data."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LIMIT = SIZE // 4
 STATUS = Path("/proc/self/status")
 
 
-def growth(work: Callable[[], object]) -> int:
-    """Return by how many bytes the memory of the process has at most grown meanwhile."""
+def peak_growth(work: Callable[[], object]) -> int:
+    """Call *work* and return by how many bytes its peak exceeds the memory of the process before."""
 
     def memory(name: str) -> int:
         found = re.search(rf"{name}:\s*(\d+) kB", STATUS.read_text())
@@ -32,20 +32,20 @@ def growth(work: Callable[[], object]) -> int:
 
     for _ in range(3):
         gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what tests before have freed does not serve as the copy
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is used now
+    ctypes.CDLL(None).malloc_trim(0)  # else a copy could reuse memory that an earlier test freed
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
     before = memory("VmRSS")
     work()
     return memory("VmHWM") - before
 
 
 def as_array(data: bytearray) -> Buffer:
-    """Return the data as NumPy has it."""
+    """Return a NumPy array of the data."""
     numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
     return cast("Buffer", numpy.frombuffer(data, "u1"))
 
 
-KINDS: dict[str, Callable[[bytearray], Buffer]] = {
+BUFFER_KINDS: dict[str, Callable[[bytearray], Buffer]] = {
     "bytes": bytes,
     "bytearray": lambda data: data,
     "memoryview": memoryview,
@@ -53,11 +53,11 @@ KINDS: dict[str, Callable[[bytearray], Buffer]] = {
 }
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=BUFFER_KINDS)
 def data(request: pytest.FixtureRequest) -> Buffer:
-    """Data of each kind."""
+    """Data in each kind of buffer."""
     kind: str = request.param
-    return KINDS[kind](bytearray(b"\x5a" * SIZE))
+    return BUFFER_KINDS[kind](bytearray(b"\x5a" * SIZE))
 
 
 @pytest.fixture
@@ -69,15 +69,15 @@ def source(tmp_path: Path) -> Iterator[pmem2.Source]:
         yield source
 
 
-def test_a_copy_would_be_seen(data: Buffer) -> None:
-    """What the other tests rely on: one copy of the data is seen as such."""
-    assert growth(lambda: bytes(memoryview(data)[1:])) > LIMIT
+def test_copies_are_detected(data: Buffer) -> None:
+    """The measurement detects a single copy of the data, which the other tests rely on."""
+    assert peak_growth(lambda: bytes(memoryview(data)[1:])) > LIMIT
 
 
-def test_nothing_is_copied_into_a_map(source: pmem2.Source, data: Buffer) -> None:
-    """Copies into a map read the data where it is."""
+def test_copy_into_map(source: pmem2.Source, data: Buffer) -> None:
+    """Copies into a map read the data in place."""
     with pmem2.Map(source) as map:
-        map.memset(0, 1, SIZE)  # its pages count as memory of the process, too
+        map.memset(0, 1, SIZE)  # touched pages of the map count as memory of the process
 
         def work() -> None:
             map.memcpy(0, data, pmem2.MemFlag.NODRAIN)
@@ -85,25 +85,25 @@ def test_nothing_is_copied_into_a_map(source: pmem2.Source, data: Buffer) -> Non
             map.memcpy_many([(0, data)])
             map[:] = data
 
-        assert growth(work) < LIMIT
+        assert peak_growth(work) < LIMIT
 
 
-def test_nothing_is_copied_through_the_source(source: pmem2.Source, data: Buffer) -> None:
-    """Neither is what goes through the source."""
-    into = bytearray(SIZE)
+def test_transfer_through_source(source: pmem2.Source, data: Buffer) -> None:
+    """Transfers of a source use the caller's buffer in place."""
+    target = bytearray(SIZE)
 
     def work() -> None:
         source.pwrite_mcsafe(data)
-        source.pread_mcsafe_into(into)
+        source.pread_mcsafe_into(target)
 
-    assert growth(work) < LIMIT
-    assert into == memoryview(data)
+    assert peak_growth(work) < LIMIT
+    assert target == memoryview(data)
 
 
-def test_views_copy_nothing(source: pmem2.Source) -> None:
-    """A view of a map, and a copy of one map to another, need no memory."""
+def test_views_of_map(source: pmem2.Source) -> None:
+    """Making a view of a map and copying one map to another allocate no buffer."""
     with pmem2.Map(source) as map, pmem2.Map(source, pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as other:
         map.memset(0, 1, SIZE)
         other.memset(0, 1, SIZE)
-        assert growth(lambda: other.memcpy(0, map)) < LIMIT
-        assert growth(lambda: memoryview(map.view())[: SIZE // 2].release()) < LIMIT
+        assert peak_growth(lambda: other.memcpy(0, map)) < LIMIT
+        assert peak_growth(lambda: memoryview(map.view())[: SIZE // 2].release()) < LIMIT
