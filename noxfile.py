@@ -316,7 +316,7 @@ def asan(session: nox.Session) -> None:
     without = [
         "safety/test_faults.py::test_each_allocation_fails_in_turn",  # of malloc, which here is the sanitizer's own
         "safety/test_faults.py::test_map_that_can_be_neither_made_nor_undone",  # needs mappings
-        "safety/test_guards.py::test_p41_a_map_without_a_key",  # the sanitizer has the pthread key that it looks at
+        "safety/test_guards.py::test_map_without_key",  # the sanitizer has the pthread key that it looks at
         "upstream/test_extra.py::test_row_226_offset_below_the_reservation",  # the sanitizer's memory lies there
     ]
     tests = ["tests", *(f"--deselect=tests/{name}" for name in without)]

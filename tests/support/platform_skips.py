@@ -167,18 +167,19 @@ TESTS = {
         "test_ranges[C-i2]": "16 bits do not hold a multiple of 65536",
         "test_ranges[F-i2]": "16 bits do not hold a multiple of 65536",
     },
+    "safety/test_dax_without_nvdimm.py": {
+        "test_failed_source_is_closed": SYSTEM,
+        "test_incomplete_sysfs_attributes": SYSTEM,
+        "test_nvdimm_is_for_libpmem2": SYSTEM,
+        "test_other_files_are_no_dax": SYSTEM,
+        "test_read_only_device": SYSTEM,
+        "test_sysfs_describes_the_device": SYSTEM,
+    },
     "safety/test_guards.py": {
-        "test_p06_copying_past_the_end_by_pmem2": PAGES,
-        "test_p28_flushing_what_is_not_there_by_pmem2": PAGES,
-        "test_p07_what_the_protection_forbids_by_pmem2": PROTECTIONS,
-        "test_p14_page_granularity_of_existing_memory_by_pmem2": DESCRIPTORS,
-        "test_p18_map_in_a_forgotten_reservation": RESERVATIONS,
-        "test_p31_dax_device_of_an_nvdimm": SYSTEM,
-        "test_p31_dax_device_outside_the_nvdimm_bus": SYSTEM,
-        "test_p31_read_only_descriptor_of_such_a_device": SYSTEM,
-        "test_p31_source_that_fails_half_way": SYSTEM,
-        "test_p31_sysfs_that_does_not_tell": SYSTEM,
-        "test_p31_what_is_no_dax_device": SYSTEM,
+        "test_copies_stay_inside": PAGES,
+        "test_flushes_stay_inside": PAGES,
+        "test_page_granularity_works": DESCRIPTORS,
+        "test_protection_is_checked": PROTECTIONS,
     },
     "upstream/test_copy.py": {
         "test_row_165_movnt_align": RESERVATIONS,
@@ -239,12 +240,10 @@ TESTS = {
 
 FIXTURES = {
     "dax": SYSTEM,
+    "death_signal": CHILD,
     "debug_library": LOG,
-    "dies": CHILD,
-    "null_statuses": CHILD,
+    "output_of": CHILD,
     "reservation": RESERVATIONS,
-    "slow_msync": CHILD,
-    "survives": CHILD,
 }
 
 READ, WRITE, EXEC, NONE = Protection.READ, Protection.WRITE, Protection.EXEC, Protection.NONE
