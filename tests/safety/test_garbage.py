@@ -27,7 +27,7 @@ signal.alarm(150)
 warnings.simplefilter("ignore", ResourceWarning)
 path = sys.argv[1]
 def collect_garbage():
-    for _ in range(3 if sys.implementation.name == "pypy" else 2):
+    for _ in range(5 if sys.implementation.name == "pypy" else 2):
         gc.collect()
 def count_mappings():
     with open("/proc/self/maps") as maps:
