@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.values import ON_PYPY
 
-GC_PASSES = 4 if ON_PYPY else 2  # PyPy needs another pass for objects kept alive by finalizers
+GC_PASSES = 3 if ON_PYPY else 2  # PyPy needs another pass for objects kept alive by finalizers
 
 
 def collect_garbage() -> None:

@@ -177,7 +177,7 @@ warnings.simplefilter("ignore", ResourceWarning)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-made = [0] * 100_000  # allocated before: growing it may need a mapping
+pages = [0] * 100_000  # allocated before: growing it may need a mapping
 count = 0
 def map_all():
     global count
@@ -185,13 +185,13 @@ def map_all():
         address = libc.mmap(None, 4096, count % 2, 0x22, -1, 0)
         if address == 2**64 - 1:
             return
-        made[count] = address
+        pages[count] = address
         count += 1
 def unmap(number):
     global count
     for _ in range(number):
         count -= 1
-        libc.munmap(made[count], 4096)
+        libc.munmap(pages[count], 4096)
 def find_or_none(act):
     try:
         return act()
@@ -357,7 +357,7 @@ def failing_disk(tmp_path: Path) -> Iterator[Path]:
             if done.returncode:
                 pytest.skip(f"such a disk cannot be made here: {done.stderr}")
             if command[0] == "mount":
-                undo.insert(0, ["umount", command[-1]])
+                undo.insert(0, ["umount", "-l", command[-1]])  # the kernel detaches the loop device later
         yield above
     except FileNotFoundError as error:
         pytest.skip(f"such a disk cannot be made here: {error}")

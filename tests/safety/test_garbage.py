@@ -24,6 +24,8 @@ PRELUDE = """
 import gc, itertools, os, signal, sys, warnings
 import pmem2
 signal.alarm(150)
+if hasattr(gc, "freeze"):
+    gc.freeze()  # collect only objects of the test
 warnings.simplefilter("ignore", ResourceWarning)
 path = sys.argv[1]
 def collect_garbage():
@@ -91,9 +93,10 @@ def drop(order):
     del source, map, reservation
     for name in order:
         del objects[name]
-        collect_garbage()
+        gc.collect()
         if "view" in objects:
             objects["view"][0] = 1
+    collect_garbage()
     assert count_mappings() == 0, order
     assert sorted(os.listdir("/proc/self/fd")) == before, order
 

@@ -111,11 +111,11 @@ def close_during(map: pmem2.Map, *acts: Callable[[pmem2.Map], object]) -> Counte
                 refusals.append(str(error))
         return stop.set()  # the others are inside nearly all the time
 
-    seen = run_at_once(*[until_closed(act) for act in acts], close)
+    errors = run_at_once(*[until_closed(act) for act in acts], close)
     map.close()
     assert map.closed
     assert all(re.search(r"another thread|views", text) for text in refusals)
-    return seen
+    return errors
 
 
 OPERATIONS: dict[str, Callable[[pmem2.Map], object]] = {
@@ -150,8 +150,8 @@ def test_closing_a_used_map(source: pmem2.Source, name: str) -> None:
     act = OPERATIONS[name]
     for _ in range(ROUNDS // 4):
         map = source.map(pmem2.Config(length=PAGE))
-        seen = close_during(map, act, act)
-        assert set(seen) <= {"closed"}
+        errors = close_during(map, act, act)
+        assert set(errors) <= {"closed"}
 
 
 def test_closing_cache_line_map(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,13 +159,13 @@ def test_closing_cache_line_map(source: pmem2.Source, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
     for _ in range(ROUNDS):
         map = source.map()
-        seen = close_during(
+        errors = close_during(
             map,
             lambda m: m.persist(0, 65536),
             lambda m: m.memset(0, 1, 65536),
             lambda m: m.flush_many([(0, 64), (65536, 64)]),
         )
-        assert set(seen) <= {"closed"}
+        assert set(errors) <= {"closed"}
 
 
 def test_many_threads_close(source: pmem2.Source) -> None:
@@ -181,8 +181,8 @@ def test_closing_used_existing_memory(source: pmem2.Source) -> None:
     memory = bytearray(PAGE)
     for _ in range(ROUNDS):
         map = pmem2.Map.from_existing(source, memory, pmem2.Granularity.BYTE)
-        seen = close_during(map, lambda m: m.memset(0, 1, PAGE), lambda m: m.persist(0, 8))
-        assert set(seen) <= {"closed"}
+        errors = close_during(map, lambda m: m.memset(0, 1, PAGE), lambda m: m.persist(0, 8))
+        assert set(errors) <= {"closed"}
     memory.append(0)
 
 
@@ -244,8 +244,8 @@ def test_closing_a_used_source(file: Path) -> None:
             with source.bad_blocks() as context:
                 assert list(context) == []
 
-        seen = run_at_once(until_error(read), until_error(write), until_error(use), source.close)
-        assert seen == Counter(closed=3)
+        errors = run_at_once(until_error(read), until_error(write), until_error(use), source.close)
+        assert errors == Counter(closed=3)
     assert descriptors_of(file) == []
 
 
@@ -291,7 +291,7 @@ def test_closing_a_used_reservation(file: Path) -> None:
 
                 return run
 
-            def look(reservation: pmem2.VMReservation = reservation) -> None:
+            def search(reservation: pmem2.VMReservation = reservation) -> None:
                 while not reservation.closed:
                     for act in (reservation.first, reservation.last, lambda: reservation.find(0, 64 * PAGE)):
                         try:
@@ -309,8 +309,8 @@ def test_closing_a_used_reservation(file: Path) -> None:
                     with suppress(pmem2.VmReservationNotEmptyError):
                         reservation.close()
 
-            seen = run_at_once(work(0), work(5), look, close)
-            assert seen == Counter(closed=2)
+            errors = run_at_once(work(0), work(5), search, close)
+            assert errors == Counter(closed=2)
             assert reservation.closed
 
 
@@ -348,8 +348,8 @@ def test_one_thread_gets_a_slot(source: pmem2.Source) -> None:
             def take(maps: list[pmem2.Map] = maps) -> None:
                 maps.append(source.map(config))
 
-            seen = run_at_once(*[take] * 4)
-            assert [text.split(":")[0] for text in seen.elements()] == ["MappingExistsError"] * 3
+            errors = run_at_once(*[take] * 4)
+            assert [text.split(":")[0] for text in errors.elements()] == ["MappingExistsError"] * 3
             assert list(reservation) == maps
             maps.pop().close()
 

@@ -118,7 +118,7 @@ TESTS = {
     "safety/test_closing.py": {
         "test_closed_object_refuses_use[closed_bad_blocks]": BAD_BLOCKS,
         "test_closed_object_refuses_use[closed_reservation]": RESERVATIONS,
-        "test_closing_in_any_order": RESERVATIONS,
+        "test_closing_in_any_order": CHILD,
     },
     "safety/test_garbage.py": {
         "test_dropped_map_is_unmapped": SYSTEM,
