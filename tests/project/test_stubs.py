@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The stubs match the compiled module, and the modules of pmem2 import one way.
+"""The stubs declare the names and types of the compiled module.
 
 stubtest compares only names. These tests compare the number and the types of arguments, through `ffi.typeof`.
 """
@@ -11,15 +11,11 @@ import re
 import shutil
 import subprocess
 import sys
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from _pmem2 import ffi, lib
-
-import pmem2
-from pmem2._ffi import CFFI_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
     from _pmem2 import CType
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = Path(pmem2.__file__).parent
 PLATFORM = "windows" if sys.platform == "win32" else "posix"
 
 NAMES = {
@@ -162,62 +157,3 @@ def ffi_types() -> list[str]:
 def test_stub_literals_are_types(name: str) -> None:
     """Every string literal in the overloads of `ffi` names a C type."""
     ffi.typeof(name)
-
-
-# ---- imports
-
-
-def imports(node: ast.AST) -> Iterator[str]:
-    """Yield the modules that are imported when a module itself is: not by type checkers, not inside functions."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        assert node.level == 0
-        assert node.module is not None
-        for alias in node.names:
-            yield submodule(node.module, alias.name)
-    elif not (isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or is_for_type_checkers(node)):
-        for child in ast.iter_child_nodes(node):
-            yield from imports(child)
-
-
-def is_for_type_checkers(node: ast.AST) -> bool:
-    """Return whether a statement is `if TYPE_CHECKING:`."""
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-
-
-def submodule(module: str, name: str) -> str:
-    """Return the module that `from module import name` is about."""
-    return f"{module}.{name}" if f"{module}.{name}" in MODULES else module
-
-
-def module_name(path: Path) -> str:
-    """Return the dotted name of a file of the package."""
-    parts = ("pmem2", *path.relative_to(PACKAGE).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
-
-
-def test_who_imports_the_compiled_module() -> None:
-    """One module imports the compiled one."""
-    assert {name for name, tree in MODULES.items() if "_pmem2" in imports(tree)} == {"pmem2._ffi"}
-
-
-def test_types_are_made_at_import() -> None:
-    """Every type that pmem2 names is made by one thread, while it is imported: PyPy mixes up those that two make."""
-    named = {
-        call.args[0].value
-        for tree in MODULES.values()
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args
-        if isinstance(call.func.value, ast.Name) and call.func.value.id == "ffi"
-        if isinstance(call.args[0], ast.Constant)
-    }
-    assert named == set(CFFI_TYPES)
-
-
-def test_imports_go_one_way() -> None:
-    """No module imports, directly or not, one that imports it."""
-    TopologicalSorter({name: set(imports(tree)) for name, tree in MODULES.items()}).prepare()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The extension against PMDK 2.x, which no distribution has: a stub with its symbols and its symbol version."""
+"""The extension against a stub of PMDK 2.x, which no distribution packages: its symbols and their version."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from support.children import RunChild
 
 PROJECT = Path(__file__).parents[2]
-# what 1.x exports and 2.x does not
-GONE = re.compile(r"pmem2_config_set_vdm|pmem2_mem\w+_async")
+# 1.x exports these functions, 2.x does not
+REMOVED = re.compile(r"pmem2_config_set_vdm|pmem2_mem\w+_async")
 
-pytestmark = pytest.mark.skipif(not (PROJECT / "build_pmem2.py").exists(), reason="the build script is not here")
+pytestmark = pytest.mark.skipif(not (PROJECT / "build_pmem2.py").exists(), reason="needs a checkout")
 
 
 def run(*command: str) -> str:
-    """Run a command that must succeed; return what it prints."""
+    """Run a command that must succeed; return its output."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -29,11 +29,11 @@ def run(*command: str) -> str:
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Path:
-    """A folder with a libpmem2 2.x in which every function fails with PMEM2_E_NOSUPP."""
+    """A folder with a libpmem2 2.x whose functions all fail with PMEM2_E_NOSUPP."""
     installed = Path(run("pkg-config", "--variable=libdir", "libpmem2").strip()) / "libpmem2.so"
     exported = set(re.findall(r" T (pmem2_\w+)", run("nm", "--dynamic", str(installed))))
-    assert len([name for name in exported if GONE.fullmatch(name)]) == 4, exported
-    names = sorted(name for name in exported if not GONE.fullmatch(name))
+    assert len([name for name in exported if REMOVED.fullmatch(name)]) == 4, exported
+    names = sorted(name for name in exported if not REMOVED.fullmatch(name))
     code = [f"int {name}(void) {{ return -100001; }}" for name in names if name != "pmem2_errormsg"]
     code.append('const char *pmem2_errormsg(void) { return "the stub"; }')
     source, script, folder = tmp_path / "stub.c", tmp_path / "stub.map", tmp_path / "stub"
@@ -46,8 +46,8 @@ def stub(tmp_path: Path) -> Path:
     return folder
 
 
-def test_builds_and_imports_against_pmdk_2(run_child: RunChild, stub: Path, tmp_path: Path) -> None:
-    """The extension links with a library of PMDK 2.x, needs its symbol version, loads, and calls it."""
+def test_build_against_pmdk_2(run_child: RunChild, stub: Path, tmp_path: Path) -> None:
+    """The extension links with libpmem2 2.x, requires its symbol version, loads and calls it."""
     built, code = tmp_path / "built", tmp_path / "_pmem2.c"
     built.mkdir()
     emit = "import sys; sys.path.insert(0, sys.argv[1]); import build_pmem2"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Faults of the system: no memory, no descriptors, no addresses, a failing disk. The table is in docs/faults.md."""
+"""Faults of the system: no memory, no descriptors, no addresses, a failing disk; docs/faults.md lists them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Callable
 
 import pytest
 from support.children import RunChild
+from support.compiled import preloadable
 from support.values import PAGE
 
 import pmem2
@@ -28,7 +29,7 @@ FAULTS = """
 #include <sys/syscall.h>
 #include <unistd.h>
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t);
-static __thread long left = -1; /* allocations of libpmem2 and of the extension until one fails */
+static __thread long left = -1; /* allocations of libpmem2 and of the extension before one fails */
 static int broken;
 void fail_at(long count) { left = count; }
 long allocations_left(void) { return left; }
@@ -77,16 +78,13 @@ BYTE = pmem2.Granularity.BYTE
 
 
 @pytest.fixture
-def faults(tmp_path: Path) -> str:
-    """A library that makes memory and the disk fail on demand, to be preloaded."""
-    source, library = tmp_path / "faults.c", tmp_path / "faults.so"
-    source.write_text(FAULTS, encoding="utf-8")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
-    return str(library)
+def faults() -> str:
+    """A library for LD_PRELOAD that makes allocations and msync fail on demand."""
+    return str(preloadable(FAULTS, "-ldl"))
 
 
 EVERY_ALLOCATION = """
-def everything():
+def use_all():
     with pmem2.Source.from_path(path) as source, pmem2.VMReservation(1 << 20) as reservation:
         with source.map(pmem2.Config(reservation=reservation, length=4096)) as map:
             map.memcpy(0, b"x")
@@ -96,14 +94,14 @@ def everything():
             list(bad)
     with pmem2.Source.from_anon(4096) as source, source.map():
         pass
-everything()
+use_all()
 gc.collect()
 before = len(os.listdir("/proc/self/fd"))
 failed = 0
 for count in range(500):
     libc.fail_at(ctypes.c_long(count))
     try:
-        everything()
+        use_all()
     except MemoryError:
         failed += 1
     except OSError as error:
@@ -114,20 +112,20 @@ for count in range(500):
     gc.collect()
     if unused:
         break
-everything()
+use_all()
 gc.collect()
 print(failed > 10, unused, len(os.listdir("/proc/self/fd")) == before)
 """
 
 
-def test_each_allocation_fails_in_turn(run_child: RunChild, file: Path, faults: str) -> None:
-    """Whichever allocation of libpmem2 or of the guards fails, it is an exception, and everything works afterwards."""
+def test_each_allocation_fails(run_child: RunChild, file: Path, faults: str) -> None:
+    """An exception follows the failure of any allocation in libpmem2 or the guards, and pmem2 works on."""
     child = run_child(PRELUDE + EVERY_ALLOCATION, str(file), LD_PRELOAD=faults)
     assert (child.returncode, child.stdout) == (0, "True True True\n"), child.stderr
 
 
-def test_disk_that_fails(run_child: RunChild, file: Path, faults: str) -> None:
-    """Write-back that fails with EIO is an OSError each time, and the map goes on; what was durable before is so."""
+def test_msync_fails(run_child: RunChild, file: Path, faults: str) -> None:
+    """A failed write-back raises OSError(EIO) each time; the map works on and durable data stays."""
     code = """
 with pmem2.open(path) as map:
     map.memcpy(0, b"durable")
@@ -146,8 +144,8 @@ print(open(path, "rb").read(9))
     assert child.stdout.splitlines() == ["5"] * 5 + [repr(b"durable\0x")], child.stderr
 
 
-def test_no_descriptors_and_no_addresses(run_child: RunChild, file: Path) -> None:
-    """The limits on descriptors and addresses are OSErrors that say so; existing maps work on."""
+def test_descriptors_and_addresses_run_out(run_child: RunChild, file: Path) -> None:
+    """Running out of descriptors or addresses raises OSError, and existing maps work on."""
     code = """
 map = pmem2.open(path)
 limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -179,19 +177,22 @@ warnings.simplefilter("ignore", ResourceWarning)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-made = [0] * 100_000  # beforehand: growing it may need a mapping
-def used_up():
-    count = 0
-    while True:  # neighbours of different protection are not merged
+pages = [0] * 100_000  # allocated before: growing it may need a mapping
+count = 0
+def map_all():
+    global count
+    while True:  # the kernel does not merge neighbours of different protection
         address = libc.mmap(None, 4096, count % 2, 0x22, -1, 0)
         if address == 2**64 - 1:
-            return count
-        made[count] = address
+            return
+        pages[count] = address
         count += 1
-def given_back(first, last):
-    for index in range(first, last):
-        libc.munmap(made[index], 4096)
-def looked(act):
+def unmap(number):
+    global count
+    for _ in range(number):
+        count -= 1
+        libc.munmap(pages[count], 4096)
+def find_or_none(act):
     try:
         return act()
     except pmem2.MappingNotFoundError:
@@ -204,42 +205,42 @@ high = source.map(pmem2.Config(reservation=reservation, reservation_offset=1 << 
 
 @pytest.fixture
 def few_mappings() -> None:
-    """What a test needs that uses up all mappings that a process may have."""
+    """Skip where a process may have too many mappings to use them all up."""
     if int(Path("/proc/sys/vm/max_map_count").read_text(encoding="ascii")) > 100_000:
         pytest.skip("a process may have more than 100,000 mappings here (vm.max_map_count)")
 
 
 @pytest.mark.usefixtures("few_mappings")
-def test_map_that_cannot_be_unmapped(run_child: RunChild, file: Path) -> None:
-    """A Map in a reservation that is dropped when no mapping is left stays mapped; searches go on."""
+def test_unmapping_fails(run_child: RunChild, file: Path) -> None:
+    """A dropped Map in a reservation stays mapped when no mapping is left, and searches work on."""
     code = """
 low = source.map(pmem2.Config(reservation=reservation, reservation_offset=0, length=4096))
-count = used_up()
+map_all()
 del low
 for _ in range(3):
     gc.collect()
-given_back(0, count)
+unmap(count)
 for act in (reservation.first, lambda: reservation.find(0, 4096), lambda: reservation.prev(high)):
-    print(looked(act))
-print(reservation.last() is high, reservation.next(high) if looked(lambda: reservation.next(high)) else None)
+    print(find_or_none(act))
+print(reservation.last() is high, reservation.next(high) if find_or_none(lambda: reservation.next(high)) else None)
 high.memcpy(0, b"fine")
 high.close()
 print(source.map()[:4])
 """
-    # what is freed is overwritten at once
+    # malloc overwrites freed memory at once
     poison = {"MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
     child = run_child(PRELUDE + NO_MAPPINGS + code, str(file), **poison)
     assert child.stdout.splitlines() == ["None", "None", "None", "True None", "b'fine'"], child.stderr
 
 
 @pytest.mark.usefixtures("few_mappings")
-def test_map_that_can_be_neither_made_nor_undone(run_child: RunChild, file: Path) -> None:
-    """Whatever few mappings are left, mapping into a reservation succeeds or says ENOMEM, and searches go on."""
+def test_mappings_run_out(run_child: RunChild, file: Path) -> None:
+    """Mapping with few mappings left succeeds or raises ENOMEM, and searches in the reservation work on."""
     code = """
 for spare in range(8):
     config = pmem2.Config(reservation=reservation, reservation_offset=spare * 65536, length=4096)
-    count = used_up()
-    given_back(0, spare)
+    map_all()
+    unmap(spare)
     try:
         map = source.map(config)
     except OSError as error:
@@ -247,9 +248,9 @@ for spare in range(8):
     except MemoryError:
         pass
     gc.collect()
-    given_back(spare, count)
+    unmap(1000)  # room for the searches; the next round maps it again
     for act in (reservation.first, lambda: reservation.find(0, 1 << 22), lambda: reservation.prev(high)):
-        looked(act)
+        find_or_none(act)
     assert reservation.last() is high
 print(high[0:1])
 """
@@ -262,7 +263,7 @@ INTERRUPTED = """
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
-/* As on a tmpfs: a signal undoes everything, and here one always comes. */
+/* As on tmpfs, a signal undoes the whole allocation; here a signal always arrives. */
 int posix_fallocate(int file, off_t offset, off_t length)
 {
     sigset_t masked;
@@ -279,11 +280,8 @@ int posix_fallocate64(int file, off_t offset, off_t length)
 """
 
 
-def test_signals_while_space_is_allocated(run_child: RunChild, tmp_path: Path) -> None:
-    """They wait for its end; an exception of a handler then removes the file."""
-    source, library = tmp_path / "interrupted.c", tmp_path / "interrupted.so"
-    source.write_text(INTERRUPTED, encoding="utf-8")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+def test_signals_during_allocation(run_child: RunChild, tmp_path: Path) -> None:
+    """Signals wait for the end of an allocation, and an exception of their handler removes the new file."""
     code = """
     import os, signal, sys
     signal.alarm(100)
@@ -292,22 +290,22 @@ def test_signals_while_space_is_allocated(run_child: RunChild, tmp_path: Path) -
     signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
     pmem2.open(sys.argv[1], "w+", size=1 << 30).close()
     print(len(seen), os.path.getsize(sys.argv[1]) == 1 << 30)
-    def enough(number, frame):
+    def interrupt(number, frame):
         seen.append(number)
         raise KeyboardInterrupt
     seen.clear()
-    signal.signal(signal.SIGUSR1, enough)
+    signal.signal(signal.SIGUSR1, interrupt)
     try:
         pmem2.open(sys.argv[2], "w+", size=1 << 30)
     except KeyboardInterrupt:
         print(len(seen), os.path.exists(sys.argv[2]))
     """
-    child = run_child(code, str(tmp_path / "one"), str(tmp_path / "two"), LD_PRELOAD=str(library))
+    child = run_child(code, str(tmp_path / "one"), str(tmp_path / "two"), LD_PRELOAD=str(preloadable(INTERRUPTED)))
     assert (child.returncode, child.stdout) == (0, "1 True\n1 False\n"), child.stderr
 
 
-def test_hardly_any_descriptors_allowed(run_child: RunChild, file: Path) -> None:
-    """A limit below the descriptors that a Source may have is the same OSError as no descriptors left."""
+def test_descriptor_limit_is_tiny(run_child: RunChild, file: Path) -> None:
+    """A limit below the descriptors that a Source may have raises OSError(EMFILE)."""
     code = """
 with open(path, "r+b", buffering=0) as file:
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -320,12 +318,12 @@ with open(path, "r+b", buffering=0) as file:
     assert child.stdout == "24\n", child.stderr
 
 
-def test_interrupt_in_long_copies(run_child: RunChild, file: Path) -> None:
-    """Ctrl-C in the middle of long copies leaves the map whole and able to close."""
+def test_interrupt_during_copies(run_child: RunChild, file: Path) -> None:
+    """Ctrl-C during long copies leaves the map complete and closable."""
     code = """
 map = pmem2.open(path)
 data = bytes([7]) * len(map)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     while True:
@@ -341,7 +339,7 @@ print(map.closed)
 
 @pytest.fixture
 def failing_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system on a device that has run out of real space: what it promised, it cannot write."""
+    """A file system on a loop device whose own disk is full."""
     below, above = tmp_path / "below", tmp_path / "above"
     below.mkdir()
     above.mkdir()
@@ -357,19 +355,19 @@ def failing_disk(tmp_path: Path) -> Iterator[Path]:
         for command in commands:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                pytest.skip(f"no such disk can be made here: {done.stderr}")
+                pytest.skip(f"such a disk cannot be made here: {done.stderr}")
             if command[0] == "mount":
-                undo.insert(0, ["umount", command[-1]])
+                undo.insert(0, ["umount", "-l", command[-1]])  # the kernel detaches the loop device later
         yield above
     except FileNotFoundError as error:
-        pytest.skip(f"no such disk can be made here: {error}")
+        pytest.skip(f"such a disk cannot be made here: {error}")
     finally:
         for command in undo:
             subprocess.run(command, check=True)
 
 
-def test_device_that_fails(run_child: RunChild, failing_disk: Path) -> None:
-    """A device that cannot write is an OSError from the call that was to make it durable; the map goes on."""
+def test_device_is_full(run_child: RunChild, failing_disk: Path) -> None:
+    """A durability call raises OSError when the device cannot write, and the map works on."""
     code = """
 with pmem2.open(path, "w+", size=8 << 20) as map:
     map[:] = bytes([7]) * len(map)
@@ -381,82 +379,82 @@ with pmem2.open(path, "w+", size=8 << 20) as map:
 """
     child = run_child(PRELUDE + code, str(failing_disk / "file"))
     error, byte = child.stdout.splitlines()
-    assert error in ("5", "28"), child.stderr  # a loop device passes on what its own file system says
+    assert error in ("5", "28"), child.stderr  # a loop device passes on the error of its own file system
     assert byte == "7"
 
 
 @pytest.fixture
 def breakable(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
-    """A file system on a device of device-mapper, and what makes that device fail ("error") or work ("linear")."""
+    """A file system on device-mapper, and a function that makes its device fail ("error") or work ("linear")."""
     name, image, folder = "pmem2-breakable", tmp_path / "image", tmp_path / "disk"
     folder.mkdir()
     image.touch()
     os.truncate(image, 32 << 20)
     sectors = (32 << 20) // 512
 
-    def must(*command: str) -> str:
-        environment = {**os.environ, "DM_DISABLE_UDEV": "1"}  # the machine has none
+    def run(*command: str) -> str:
+        environment = {**os.environ, "DM_DISABLE_UDEV": "1"}  # the machine has no udev
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     def table(target: str) -> str:
         return f"0 {sectors} linear {loop} 0" if target == "linear" else f"0 {sectors} error"
 
-    def become(target: str) -> None:
-        must("dmsetup", "suspend", "--noflush", "--nolockfs", name)
-        must("dmsetup", "load", name, "--table", table(target))
-        must("dmsetup", "resume", name)
+    def switch_to(target: str) -> None:
+        run("dmsetup", "suspend", "--noflush", "--nolockfs", name)
+        run("dmsetup", "load", name, "--table", table(target))
+        run("dmsetup", "resume", name)
 
     with ExitStack() as undo:
         try:
             subprocess.run(["modprobe", "-a", "loop", "dm_mod"], capture_output=True, check=False)
-            must("dmsetup", "targets")
-            loop = must("losetup", "--find", "--show", str(image))
-            undo.callback(must, "losetup", "--detach", loop)
-            must("dmsetup", "create", name, "--table", table("linear"))
-            undo.callback(must, "dmsetup", "remove", name)
-            must("mkfs.ext4", "-q", "-O", "^has_journal", f"/dev/mapper/{name}")
-            must("mount", "-o", "errors=continue", f"/dev/mapper/{name}", str(folder))
+            run("dmsetup", "targets")
+            loop = run("losetup", "--find", "--show", str(image))
+            undo.callback(run, "losetup", "--detach", loop)
+            run("dmsetup", "create", name, "--table", table("linear"))
+            undo.callback(run, "dmsetup", "remove", name)
+            run("mkfs.ext4", "-q", "-O", "^has_journal", f"/dev/mapper/{name}")
+            run("mount", "-o", "errors=continue", f"/dev/mapper/{name}", str(folder))
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
             pytest.skip(f"no device-mapper here: {error}")
-        undo.callback(must, "umount", str(folder))
-        yield folder, become
+        undo.callback(run, "umount", str(folder))
+        yield folder, switch_to
 
 
 @pytest.mark.medium
 @pytest.mark.skipif(os.geteuid() != 0, reason="making devices needs root")
-def test_medium_that_fails(breakable: tuple[Path, Callable[[str], None]]) -> None:
-    """Where the device fails, each call that makes something durable is an OSError(EIO); what was durable stays."""
-    folder, become = breakable
+def test_medium_fails(breakable: tuple[Path, Callable[[str], None]]) -> None:
+    """Each durability call raises OSError(EIO) while the device fails, and durable data stays."""
+    folder, switch_to = breakable
     path = folder / "file"
     with pmem2.open(path, "w+", size=8 * PAGE) as map:
         map.memcpy(0, b"durable")
-        become("error")
-        ways: list[Callable[[], object]] = [
+        switch_to("error")
+        calls: list[Callable[[], object]] = [
             lambda: map.memcpy(PAGE, b"lost"),
-            lambda: store_and(map.persist),
-            lambda: store_and(map.flush),
-            lambda: store_and(map.deep_flush),
-            lambda: store_and(lambda: map.persist_many([(2 * PAGE, 8)])),
+            lambda: store_before(map.persist),
+            lambda: store_before(map.flush),
+            lambda: store_before(map.deep_flush),
+            lambda: store_before(lambda: map.persist_many([(2 * PAGE, 8)])),
         ]
 
-        def store_and(act: Callable[[], object]) -> None:
+        def store_before(act: Callable[[], object]) -> None:
             map[2 * PAGE] = (map[2 * PAGE] + 1) % 256  # the kernel reports each failed page once
             act()
 
-        for way in ways:
+        for call in calls:
             with pytest.raises(OSError, match="Input/output error") as caught:
-                way()
+                call()
             assert caught.value.errno == errno.EIO
-        become("linear")
+        switch_to("linear")
         map.memcpy(PAGE, b"again")
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
     content = path.read_bytes()
     assert (content[:7], content[PAGE : PAGE + 5]) == (b"durable", b"again")
 
 
-def test_file_system_that_becomes_read_only(run_child: RunChild, small_disk: Path) -> None:
-    """It cannot while a writable map lives; afterwards files can only be mapped for reading."""
+def test_remount_read_only(run_child: RunChild, small_disk: Path) -> None:
+    """A file system with a writable map cannot become read-only; afterwards only mode "r" works."""
     code = """
 import subprocess
 disk = os.path.dirname(path)
@@ -476,8 +474,8 @@ with pmem2.open(path, "r") as map:
     assert child.stdout.splitlines() == ["True", "True", "30", "b'kept'"], child.stderr
 
 
-def test_without_sys(run_child: RunChild, file: Path) -> None:
-    """Where /sys is not mounted, files are mapped as ever, and what only sysfs knows is an OSError."""
+def test_sysfs_is_absent(run_child: RunChild, file: Path) -> None:
+    """Without /sys files can be mapped, and properties that need sysfs raise OSError."""
     code = """
 import subprocess
 if os.environ.get("INSIDE") is None:
@@ -487,24 +485,31 @@ if os.environ.get("INSIDE") is None:
 print(os.listdir("/sys"))
 with pmem2.Source.from_path(path) as source, source.map() as map:
     map.memcpy(0, b"x")
-    for look in (lambda: source.device_id, lambda: source.numa_node, lambda: list(source.bad_blocks())):
+    for call in (lambda: source.device_id, lambda: source.numa_node, lambda: list(source.bad_blocks())):
         try:
-            look()
+            call()
         except OSError as error:
             print(type(error).__name__)
 """
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no mount namespaces for us")
+        pytest.skip("mount namespaces are not allowed here")
     child = run_child(PRELUDE + code, str(file), CODE=PRELUDE + code)
     assert child.stdout.splitlines() == ["[]", "NosuppError", "DaxRegionNotFoundError"], child.stderr
 
 
-NUMBERS = ("PMEM_MOVNT_THRESHOLD", "PMEM_AVX512F", "PMEM_MOVDIR64B", "PMEM_NO_MOVNT", "PMEM_NO_CLWB", "PMEM2_LOG_LEVEL")
+VARIABLES = (
+    "PMEM_MOVNT_THRESHOLD",
+    "PMEM_AVX512F",
+    "PMEM_MOVDIR64B",
+    "PMEM_NO_MOVNT",
+    "PMEM_NO_CLWB",
+    "PMEM2_LOG_LEVEL",
+)
 
 
 @pytest.mark.parametrize("value", [None, "", "-1", "99999999999999999999", "no number", "%s%n"])
-def test_environment(file: Path, value: str | None) -> None:
-    """With no variable at all, or nonsense in those that libpmem2 reads, everything is written as ever."""
+def test_environment_is_nonsense(file: Path, value: str | None) -> None:
+    """An empty environment, or nonsense in the variables of libpmem2, changes no stored byte."""
     code = """
 import pmem2, sys
 with pmem2.open(sys.argv[1]) as map:
@@ -513,11 +518,11 @@ with pmem2.open(sys.argv[1]) as map:
     map.persist()
     print(map.granularity is pmem2.Granularity.PAGE, map[:].count(b"x"), map[:].count(b"y"))
 """
-    environment = {} if value is None else dict.fromkeys(NUMBERS, value)
-    started = {name: kept for name, kept in os.environ.items() if name.startswith(("PYTHON", "LD_", "ASAN_"))}
+    environment = {} if value is None else dict.fromkeys(VARIABLES, value)
+    needed = {name: text for name, text in os.environ.items() if name.startswith(("PYTHON", "LD_", "ASAN_"))}
     done = subprocess.run(
         [sys.executable, "-c", code, str(file)],
-        env={**started, **environment},
+        env={**needed, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -525,8 +530,8 @@ with pmem2.open(sys.argv[1]) as map:
     assert (done.returncode, done.stdout) == (0, "True 100000 100000\n"), done.stderr
 
 
-def test_user_without_permissions(run_child: RunChild, locked: Path) -> None:
-    """A plain user maps what may be read, and is told where libndctl or the file do not allow more."""
+def test_user_lacks_permissions(run_child: RunChild, locked: Path) -> None:
+    """An unprivileged user maps readable files and gets an OSError for everything else."""
     if os.geteuid():
         pytest.skip("becoming another user needs root")
     code = """
@@ -534,9 +539,9 @@ os.setgid(65534)
 os.setuid(65534)
 with pmem2.Source.from_path(path, writable=False) as source, source.map() as map:
     print(map.protection.name, list(source.bad_blocks()))
-    for look in (lambda: source.device_id, lambda: source.numa_node, lambda: pmem2.open(path)):
+    for call in (lambda: source.device_id, lambda: source.numa_node, lambda: pmem2.open(path)):
         try:
-            look()
+            call()
         except OSError as error:
             print(type(error).__name__)
 """

@@ -10,6 +10,7 @@ import traceback
 from typing import TYPE_CHECKING, Callable
 
 import pytest
+from support.values import rounds
 
 import pmem2
 
@@ -18,20 +19,22 @@ if TYPE_CHECKING:
 
     from support.children import RunChild
 
+pytestmark = pytest.mark.xdist_group("fork")
+
 PAGE = 4096
 
-PRELUDE = '''
+PRELUDE = """
 import faulthandler, os, signal, sys, threading, time, traceback, warnings
 import pmem2
-faulthandler.register(signal.SIGALRM, chain=True)  # what hangs says where
+faulthandler.register(signal.SIGALRM, chain=True)  # a child that hangs prints where
 signal.alarm(150)
-warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of any fork with threads
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of each fork with threads
 warnings.simplefilter("ignore", ResourceWarning)
 path = sys.argv[1]
 forks = int(sys.argv[2])
 
-def forked(act):
-    "Run act in a forked child; return how that ended."
+def run_forked(act):
+    "Run act in a forked child; return its wait status."
     pid = os.fork()
     if pid == 0:
         faulthandler.dump_traceback_later(60, exit=True)
@@ -43,30 +46,27 @@ def forked(act):
         os._exit(0)
     return os.waitpid(pid, 0)[1]
 
-def hammered(acts, child):
-    """Fork again and again while each act is repeated in a thread of its own; return how the children ended.
-
-    On a slow machine less often: a child that hangs ends itself, so time spent here tells nothing.
-    """
+def fork_during(acts, child):
+    "Fork repeatedly while threads repeat the acts; return the wait statuses. A slow machine forks less often."
     stop = threading.Event()
     def repeat(act):
         while not stop.is_set():
             act()
     threads = [threading.Thread(target=repeat, args=(act,)) for act in acts]
     for thread in threads: thread.start()
-    ends = set()
-    late = time.monotonic() + 45
+    statuses = set()
+    deadline = time.monotonic() + 45
     for _ in range(forks):
-        ends.add(forked(child))
-        if time.monotonic() > late: break
+        statuses.add(run_forked(child))
+        if time.monotonic() > deadline: break
     stop.set()
     for thread in threads: thread.join()
-    return ends
-'''
+    return statuses
+"""
 
 
 def in_child(act: Callable[[], None]) -> int:
-    """Run a function in a forked child that has a minute; return how that ended."""
+    """Run a function in a forked child for at most a minute; return its wait status."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -82,8 +82,8 @@ def in_child(act: Callable[[], None]) -> int:
 
 
 @pytest.mark.medium
-def test_map_works_on_both_sides_of_a_fork(source: pmem2.Source, granularity: pmem2.Granularity) -> None:
-    """A live map works in parent and child, on the same memory, and each closes its own."""
+def test_map_after_fork(source: pmem2.Source, granularity: pmem2.Granularity) -> None:
+    """A live map works in parent and child on the same memory, and each closes its own."""
     map = source.map()
     assert map.granularity is granularity
     map.memcpy(0, b"parent")
@@ -103,8 +103,8 @@ def test_map_works_on_both_sides_of_a_fork(source: pmem2.Source, granularity: pm
 
 
 @pytest.mark.medium
-def test_private_map_is_the_childs_own(source: pmem2.Source) -> None:
-    """A PRIVATE map is copied: what the child writes the parent does not see."""
+def test_private_map_after_fork(source: pmem2.Source) -> None:
+    """A child's stores to a PRIVATE map do not reach the parent."""
     with source.map(pmem2.Config(sharing=pmem2.Sharing.PRIVATE)) as map:
 
         def child() -> None:
@@ -115,8 +115,8 @@ def test_private_map_is_the_childs_own(source: pmem2.Source) -> None:
         assert map[0] == 0
 
 
-def test_anonymous_memory_is_shared_with_a_child() -> None:
-    """An anonymous SHARED map is common to parent and child, and their atomics add up."""
+def test_anonymous_map_after_fork() -> None:
+    """Parent and child share an anonymous SHARED map, and their atomic additions sum up."""
     with pmem2.Source.from_anon(PAGE) as source, source.map() as map:
 
         def child() -> None:
@@ -128,8 +128,8 @@ def test_anonymous_memory_is_shared_with_a_child() -> None:
         assert map.load_u64(0) == 3000
 
 
-def test_closing_in_the_parent_leaves_the_child_its_map(source: pmem2.Source) -> None:
-    """A map that the parent has closed goes on working in the child."""
+def test_parent_closes_first(source: pmem2.Source) -> None:
+    """A map works in the child after the parent has closed it."""
     map = source.map()
     begin, go = os.pipe()
 
@@ -154,8 +154,8 @@ def test_closing_in_the_parent_leaves_the_child_its_map(source: pmem2.Source) ->
     assert source.pread_mcsafe(5) == b"alone"
 
 
-def test_views_block_closing_in_the_child_too(source: pmem2.Source) -> None:
-    """A view that is alive when the process forks keeps the map open on both sides."""
+def test_views_after_fork(source: pmem2.Source) -> None:
+    """A view that is alive at the fork keeps the map open in parent and child."""
     map = source.map()
     view = map.view(0, 8)
 
@@ -174,8 +174,8 @@ def test_views_block_closing_in_the_child_too(source: pmem2.Source) -> None:
     map.close()
 
 
-def test_everything_works_in_the_child(source: pmem2.Source) -> None:
-    """Sources, reservations and bad blocks from before the fork work in the child and close there."""
+def test_all_objects_after_fork(source: pmem2.Source) -> None:
+    """Sources, reservations and bad-block contexts from before the fork work and close in the child."""
     reservation = pmem2.VMReservation(16 * PAGE)
     map = source.map(pmem2.Config(reservation=reservation, length=PAGE))
     context = source.bad_blocks()
@@ -198,8 +198,8 @@ def test_everything_works_in_the_child(source: pmem2.Source) -> None:
         handle.close()
 
 
-def test_generations_of_children(source: pmem2.Source) -> None:
-    """A map works and closes in the child of a child of a child."""
+def test_nested_forks(source: pmem2.Source) -> None:
+    """A map works and closes in every one of six nested children."""
     map = source.map()
 
     def generation(depth: int) -> Callable[[], None]:
@@ -216,20 +216,20 @@ def test_generations_of_children(source: pmem2.Source) -> None:
     map.close()
 
 
-HAMMERS = {
+ACTS = {
     "persist": "lambda: map.persist()",
     "memset": "lambda: map.memset(0, 1, 65536)",
     "memcpy": "lambda: map.memcpy(0, map)",
-    # without the sleep PyPy's lock would stay with one thread for seconds: a loop that is compiled rarely gives way
+    # sleeps because a compiled loop on PyPy may keep the interpreter's lock for seconds
     "index": "lambda: (map[0], map[0:65536], map[0:65536:3], time.sleep(1e-6))",
     "map and close": "lambda: source.map().close()",
-    "reservations": "lambda: own_reservation()",
-    "maps in a reservation": "lambda: reserved()",
+    "reservations": "lambda: reserve()",
+    "maps in a reservation": "lambda: map_in_reservation()",
     "mcsafe": "lambda: source.pread_mcsafe(65536)",
     "bad blocks": "lambda: source.bad_blocks().close()",
 }
 
-HAMMERED = """
+SETUP = """
 import itertools
 source = pmem2.Source.from_path(path)
 map = source.map()
@@ -238,16 +238,16 @@ probe = pmem2.VMReservation(1 << 20)
 slot = threading.local()
 slots = itertools.count()
 
-def reserved():
+def map_in_reservation():
     if not hasattr(slot, "offset"):
         slot.offset = next(slots) * 4096
     with source.map(pmem2.Config(reservation=reservation, reservation_offset=slot.offset, length=4096)) as mine:
         assert reservation.find(slot.offset, 1) is mine
 
-def own_reservation():
-    if not hasattr(slot, "place"):
-        slot.place = probe.address + (next(slots) + 1 << 32)
-    pmem2.VMReservation(1 << 20, slot.place).close()
+def reserve():
+    if not hasattr(slot, "address"):
+        slot.address = probe.address + (next(slots) + 1 << 32)
+    pmem2.VMReservation(1 << 20, slot.address).close()
 
 def child():
     map.persist(0, 8)
@@ -267,46 +267,46 @@ def child():
 """
 
 
-@pytest.mark.parametrize("name", HAMMERS)
-def test_fork_while_threads_are_inside(run_child: RunChild, file: Path, name: str) -> None:
-    """A child forked while four threads are inside operations maps, persists and closes, and does not hang."""
-    code = PRELUDE + HAMMERED + f"print(hammered([{HAMMERS[name]}] * 4, child))"
-    child = run_child(code, str(file), "20")
+@pytest.mark.parametrize("name", ACTS)
+def test_fork_during_operations(run_child: RunChild, file: Path, name: str) -> None:
+    """A child that is forked while four threads are inside operations uses pmem2 and does not hang."""
+    code = PRELUDE + SETUP + f"print(fork_during([{ACTS[name]}] * 4, child))"
+    child = run_child(code, str(file), str(rounds(15)))
     assert (child.returncode, child.stdout, child.stderr) == (0, "{0}\n", "")
 
 
-def test_fork_while_threads_do_everything(run_child: RunChild, file: Path) -> None:
-    """The same with a mixture of operations."""
-    acts = ", ".join(HAMMERS[name] for name in ("persist", "map and close", "maps in a reservation", "index"))
-    code = PRELUDE + HAMMERED + f"print(hammered([{acts}], child))"
-    child = run_child(code, str(file), "25")
+def test_fork_during_mixed_operations(run_child: RunChild, file: Path) -> None:
+    """A child does not hang after a fork during a mixture of operations."""
+    acts = ", ".join(ACTS[name] for name in ("persist", "map and close", "maps in a reservation", "index"))
+    code = PRELUDE + SETUP + f"print(fork_during([{acts}], child))"
+    child = run_child(code, str(file), str(rounds(15)))
     assert (child.returncode, child.stdout, child.stderr) == (0, "{0}\n", "")
 
 
 VIEWING = """
 def views():
     bytes(map.view(0, 65536))
-    time.sleep(1e-6)  # gives way, as above
+    time.sleep(1e-6)  # as above
 
-def viewing():
+def close_viewed():
     try:
         map.close()
-    except BufferError:  # the other thread had a view, which nobody is there to release
+    except BufferError:  # another thread had a view, and no thread of the child can release it
         map.persist()
 """
 
 
-def test_fork_while_threads_have_views(run_child: RunChild, file: Path) -> None:
-    """A child forked while other threads make and drop views does not hang; their views may stay."""
-    code = PRELUDE + HAMMERED + VIEWING + "print(hammered([views] * 4, viewing))"
-    child = run_child(code, str(file), "20")
+def test_fork_during_views(run_child: RunChild, file: Path) -> None:
+    """A child that is forked while other threads make views does not hang; their views may stay."""
+    code = PRELUDE + SETUP + VIEWING + "print(fork_during([views] * 4, close_viewed))"
+    child = run_child(code, str(file), str(rounds(15)))
     assert (child.returncode, child.stdout, child.stderr) == (0, "{0}\n", "")
 
 
 FORK_IN_PIECES = """
 a, b = pmem2.open(path), pmem2.open(path)
 pids = []
-def pieces():
+def fork_in_pieces():
     yield 0, b
     pids.append(os.fork())
     if pids[0] == 0:
@@ -315,7 +315,7 @@ def pieces():
         except BufferError:
             pass
 try:
-    a.memcpy_many(pieces())
+    a.memcpy_many(fork_in_pieces())
 except ValueError:
     pass
 if pids[0] == 0:
@@ -325,7 +325,7 @@ print(os.waitpid(pids[0], 0)[1])
 
 
 def test_fork_inside_an_operation(run_child: RunChild, file: Path) -> None:
-    """The thread that forks may itself be inside an operation: the child goes on with it, and cannot pull it away."""
+    """A child cannot close a map that its own thread was using at the fork."""
     child = run_child(PRELUDE + FORK_IN_PIECES, str(file), "1")
     assert (child.returncode, child.stdout, child.stderr) == (0, "0\n", "")
 
@@ -359,31 +359,31 @@ print(len(ends) > 0, set(ends))
 
 
 def test_fork_in_a_finalizer(run_child: RunChild, file: Path) -> None:
-    """A finalizer may fork, and its child close what the parent uses."""
+    """A finalizer may fork, and its child may close the parent's map."""
     child = run_child(PRELUDE + FORK_IN_FINALIZER, str(file), "5")
     assert (child.returncode, child.stdout, child.stderr) == (0, "True {0}\n", "")
 
 
-def test_children_that_are_started_do_not_disturb(source: pmem2.Source, run_child: RunChild) -> None:
-    """A program that is started while maps are live ends well, and the maps stay."""
+def test_started_program_leaves_maps(source: pmem2.Source, run_child: RunChild) -> None:
+    """A program that starts while a map is open ends well, and the map works on."""
     with source.map() as map:
         assert run_child("print('ran')").stdout == "ran\n"
         map.persist()
 
 
-def add(path: str, times: int) -> None:
-    """Count up in a file: runs in a process of its own."""
+def count_up(path: str, times: int) -> None:
+    """Add to a counter in a file; runs in its own process."""
     with pmem2.open(path) as map:
         for _ in range(times):
             map.fetch_add_u64(0, 1, persist=True)
 
 
-def test_spawned_processes_open_the_path_again(tmp_path: Path) -> None:
-    """Processes that are given the path map the same file, and their atomics add up."""
+def test_spawned_processes_share_file(tmp_path: Path) -> None:
+    """Spawned processes map the same file by its path, and their atomic additions sum up."""
     path = tmp_path / "counter"
     pmem2.open(path, "w+", size=PAGE).close()
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=add, args=(str(path), 200)) for _ in range(3)]
+    processes = [context.Process(target=count_up, args=(str(path), 200)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
@@ -394,8 +394,8 @@ def test_spawned_processes_open_the_path_again(tmp_path: Path) -> None:
         assert map.load_u64(0) == 600
 
 
-def test_a_map_is_not_sent_to_another_process(map: pmem2.Map) -> None:
-    """Handing a Map itself to another process is refused with advice."""
-    process = multiprocessing.get_context("spawn").Process(target=add, args=(map, 1))
+def test_map_cannot_be_sent(map: pmem2.Map) -> None:
+    """Sending a Map to another process raises TypeError with advice."""
+    process = multiprocessing.get_context("spawn").Process(target=count_up, args=(map, 1))
     with pytest.raises(TypeError, match="open it again"):
         process.start()

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Threads: closing while others are inside, atomics, error texts, and collections at bad moments."""
+"""Threads that close, map, copy and collect garbage at the same time."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+import textwrap
 import threading
 import time
 from array import array
@@ -14,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
 
 import pytest
+from support.values import rounds
 
 import pmem2
 
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
 
     from support.children import RunChild
 
+pytestmark = pytest.mark.xdist_group("threads")
+
 PAGE = 4096
 CPYTHON = sys.implementation.name == "cpython"
-ROUNDS = 40
+ROUNDS = rounds(40)
 Act = Callable[[], object]
 
 CHILD = """
-import gc, itertools, os, signal, sys, threading, warnings
+import gc, itertools, mmap, os, signal, sys, threading, time, warnings
 import pmem2
 signal.alarm(150)
 warnings.simplefilter("ignore", ResourceWarning)
@@ -39,17 +43,17 @@ path = sys.argv[1]
 
 @pytest.fixture(autouse=True)
 def switch_often() -> Iterator[None]:
-    """Let threads take turns as often as they can."""
+    """Switch between threads as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
 
 
-def together(*acts: Act) -> Counter[str]:
-    """Run each act in a thread of its own, all at once; return which exceptions ended them and how often."""
+def run_at_once(*acts: Act) -> Counter[str]:
+    """Run each act in its own thread, all at once; count the exceptions that ended them."""
     barrier = threading.Barrier(len(acts))
-    seen: list[str] = []
+    errors: list[str] = []
 
     def run(act: Act) -> None:
         barrier.wait()
@@ -57,28 +61,28 @@ def together(*acts: Act) -> Counter[str]:
             act()
         except Exception as error:
             closed = isinstance(error, ValueError) and "closed" in str(error)
-            seen.append("closed" if closed else f"{type(error).__name__}: {error}")
+            errors.append("closed" if closed else f"{type(error).__name__}: {error}")
 
     threads = [threading.Thread(target=run, args=(act,)) for act in acts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return Counter(seen)
+    return Counter(errors)
 
 
 def descriptors_of(file: Path) -> list[str]:
-    """Return this process's descriptors of a file; others come and go as garbage of earlier tests is collected."""
+    """Return this process's descriptors of one file: the garbage of earlier tests may close others."""
     found = []
     for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of the listing itself
+        with suppress(FileNotFoundError):  # the descriptor of the listing itself
             if os.path.samefile(f"/proc/self/fd/{name}", file):
                 found.append(name)
     return found
 
 
-def forever(act: Act) -> Act:
-    """Repeat an act until it fails."""
+def until_error(act: Act) -> Act:
+    """Return an act that repeats *act* until it raises."""
 
     def run() -> None:
         while True:
@@ -87,14 +91,14 @@ def forever(act: Act) -> Act:
     return run
 
 
-def closing(map: pmem2.Map, *acts: Callable[[pmem2.Map], object]) -> Counter[str]:
-    """Repeat each act in a thread of its own while one more thread tries to close the map; return what ended them."""
-    enough = threading.Event()
+def close_during(map: pmem2.Map, *acts: Callable[[pmem2.Map], object]) -> Counter[str]:
+    """Repeat each act in its own thread while another one closes the map; count the exceptions that ended them."""
+    stop = threading.Event()
     refusals: list[str] = []
 
     def until_closed(act: Callable[[pmem2.Map], object]) -> Act:
         def run() -> None:
-            while not enough.is_set():
+            while not stop.is_set():
                 act(map)
 
         return run
@@ -105,13 +109,13 @@ def closing(map: pmem2.Map, *acts: Callable[[pmem2.Map], object]) -> Counter[str
                 return map.close()
             except BufferError as error:
                 refusals.append(str(error))
-        return enough.set()  # the others are hardly ever outside
+        return stop.set()  # the others are inside nearly all the time
 
-    seen = together(*[until_closed(act) for act in acts], close)
+    errors = run_at_once(*[until_closed(act) for act in acts], close)
     map.close()
     assert map.closed
     assert all(re.search(r"another thread|views", text) for text in refusals)
-    return seen
+    return errors
 
 
 OPERATIONS: dict[str, Callable[[pmem2.Map], object]] = {
@@ -141,59 +145,58 @@ OPERATIONS: dict[str, Callable[[pmem2.Map], object]] = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_closing_a_map_that_others_use(source: pmem2.Source, name: str) -> None:
-    """While threads use a map, closing succeeds or raises BufferError, and they see ValueError, nothing else."""
+def test_closing_a_used_map(source: pmem2.Source, name: str) -> None:
+    """While threads use a map, close succeeds or raises BufferError, and they get at most ValueError."""
     act = OPERATIONS[name]
     for _ in range(ROUNDS // 4):
         map = source.map(pmem2.Config(length=PAGE))
-        seen = closing(map, act, act)
-        assert set(seen) <= {"closed"}
+        errors = close_during(map, act, act)
+        assert set(errors) <= {"closed"}
 
 
-def test_closing_a_cache_line_map_that_others_use(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same where libpmem2 itself flushes and would touch memory that is gone."""
+def test_closing_cache_line_map(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing is as safe on CACHE_LINE, where libpmem2 itself would flush unmapped memory."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
     for _ in range(ROUNDS):
         map = source.map()
-        seen = closing(
+        errors = close_during(
             map,
             lambda m: m.persist(0, 65536),
             lambda m: m.memset(0, 1, 65536),
             lambda m: m.flush_many([(0, 64), (65536, 64)]),
         )
-        assert set(seen) <= {"closed"}
+        assert set(errors) <= {"closed"}
 
 
-def test_many_threads_close_one_map(source: pmem2.Source) -> None:
-    """A map that many threads close at once is closed once, and nobody sees an error."""
+def test_many_threads_close(source: pmem2.Source) -> None:
+    """Threads that close one map at once get no error."""
     for _ in range(ROUNDS):
         map = source.map(pmem2.Config(length=PAGE))
-        assert together(*[map.close] * 6) == Counter()
+        assert run_at_once(*[map.close] * 6) == Counter()
         assert map.closed
 
 
-def test_closing_existing_memory_that_others_use(source: pmem2.Source) -> None:
-    """The same for existing memory, which is let go of."""
+def test_closing_used_existing_memory(source: pmem2.Source) -> None:
+    """Closing a map of existing memory in use is as safe, and releases the memory."""
     memory = bytearray(PAGE)
     for _ in range(ROUNDS):
         map = pmem2.Map.from_existing(source, memory, pmem2.Granularity.BYTE)
-        seen = closing(map, lambda m: m.memset(0, 1, PAGE), lambda m: m.persist(0, 8))
-        assert set(seen) <= {"closed"}
+        errors = close_during(map, lambda m: m.memset(0, 1, PAGE), lambda m: m.persist(0, 8))
+        assert set(errors) <= {"closed"}
     memory.append(0)
 
 
-AT_ONCE = """
+INITIALIZE_AT_ONCE = """
 source = pmem2.Source.from_path(path)
 reader = pmem2.Source.from_path(path, writable=False)
 other = source.map()
 sys.setswitchinterval(1e-6)
-deadline = time.monotonic() + 3
 
 def run(act):
     for _ in range(20):
         try:
             act()
-        except (AttributeError, TypeError, ValueError):  # it is not there yet or already, or may not be written to
+        except (AttributeError, TypeError, ValueError):  # not initialised yet, already initialised, or read-only
             pass
 
 def store():
@@ -205,6 +208,7 @@ acts = [
     lambda: map.__init__(source), lambda: map.__init__(reader), lambda: map.__init__(source, pmem2.Config(length=4096)),
     store, lambda: map[-8:], lambda: other.memcpy(0, map), lambda: other.memcpy_many([(0, map)]),
 ]
+deadline = time.monotonic() + int(sys.argv[2])
 while time.monotonic() < deadline:
     map = pmem2.Map.__new__(pmem2.Map)
     threads = [threading.Thread(target=run, args=(act,)) for act in acts]
@@ -216,14 +220,14 @@ while time.monotonic() < deadline:
 """
 
 
-def test_making_one_map_that_others_use(run_child: RunChild, file: Path) -> None:
-    """Threads that make one and the same object at once, and use it, get one map or another, whole."""
-    child = run_child(CHILD + "import time\n" + AT_ONCE, str(file))
+def test_initializing_a_used_map(run_child: RunChild, file: Path) -> None:
+    """Threads that initialise and use one Map at once get one complete map."""
+    child = run_child(CHILD + INITIALIZE_AT_ONCE, str(file), str(rounds(1)))
     assert (child.returncode, child.stderr) == (0, "")
 
 
-def test_closing_a_source_that_others_use(file: Path) -> None:
-    """A Source closes at once; who is inside a read finishes it, everybody else sees ValueError."""
+def test_closing_a_used_source(file: Path) -> None:
+    """A Source closes at once: a running read finishes, and later calls raise ValueError."""
     file.write_bytes(b"x" * 65536)
     for _ in range(ROUNDS):
         source = pmem2.Source.from_path(file)
@@ -240,15 +244,15 @@ def test_closing_a_source_that_others_use(file: Path) -> None:
             with source.bad_blocks() as context:
                 assert list(context) == []
 
-        seen = together(forever(read), forever(write), forever(use), source.close)
-        assert seen == Counter(closed=3)
+        errors = run_at_once(until_error(read), until_error(write), until_error(use), source.close)
+        assert errors == Counter(closed=3)
     assert descriptors_of(file) == []
 
 
-def test_reading_a_file_that_changes_its_size(run_child: RunChild, file: Path) -> None:
-    """pread_mcsafe of a file that shrinks and grows meanwhile reads it or raises, and never leaves its buffer."""
+def test_reading_a_resized_file(run_child: RunChild, file: Path) -> None:
+    """pread_mcsafe returns all bytes or raises while other threads resize the file."""
     code = """
-    path, size, done = sys.argv[1], 1 << 16, threading.Event()
+    path, rounds, size, done = sys.argv[1], int(sys.argv[2]), 1 << 16, threading.Event()
     def resize():
         with open(path, "r+b") as file:
             while not done.is_set():
@@ -258,7 +262,7 @@ def test_reading_a_file_that_changes_its_size(run_child: RunChild, file: Path) -
     for thread in threads: thread.start()
     read = refused = 0
     with pmem2.Source.from_path(path) as source:
-        for _ in range(3000):
+        for _ in range(rounds):
             try:
                 assert len(source.pread_mcsafe(size)) == size
                 read += 1
@@ -266,14 +270,14 @@ def test_reading_a_file_that_changes_its_size(run_child: RunChild, file: Path) -
                 refused += 1
     done.set()
     for thread in threads: thread.join()
-    assert read + refused == 3000
+    assert read + refused == rounds
     """
-    child = run_child(CHILD + "\n".join(line[4:] for line in code.splitlines()), str(file))
+    child = run_child(CHILD + textwrap.dedent(code), str(file), str(rounds(1000)))
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
 
 
-def test_closing_a_reservation_that_others_use(file: Path) -> None:
-    """Threads that map, find and close in a reservation that is being closed see its errors, and never crash."""
+def test_closing_a_used_reservation(file: Path) -> None:
+    """Threads that map, find and close in a closing reservation get its errors and never crash."""
     with pmem2.Source.from_path(file) as source:
         for _ in range(ROUNDS):
             reservation = pmem2.VMReservation(64 * PAGE)
@@ -287,7 +291,7 @@ def test_closing_a_reservation_that_others_use(file: Path) -> None:
 
                 return run
 
-            def look(reservation: pmem2.VMReservation = reservation) -> None:
+            def search(reservation: pmem2.VMReservation = reservation) -> None:
                 while not reservation.closed:
                     for act in (reservation.first, reservation.last, lambda: reservation.find(0, 64 * PAGE)):
                         try:
@@ -305,20 +309,20 @@ def test_closing_a_reservation_that_others_use(file: Path) -> None:
                     with suppress(pmem2.VmReservationNotEmptyError):
                         reservation.close()
 
-            seen = together(work(0), work(5), look, close)
-            assert seen == Counter(closed=2)
+            errors = run_at_once(work(0), work(5), search, close)
+            assert errors == Counter(closed=2)
             assert reservation.closed
 
 
-def test_iterating_over_a_reservation_that_others_map_into(source: pmem2.Source) -> None:
-    """Iteration gives the maps of one moment, while other threads map and close."""
+def test_iterating_during_mapping(source: pmem2.Source) -> None:
+    """Iteration returns the maps of one moment while other threads map and close."""
     with pmem2.VMReservation(64 * PAGE) as reservation:
         working = [True] * 3
 
         def work(me: int) -> Act:
             def run() -> None:
                 try:
-                    for n in range(2000 if CPYTHON else 300):
+                    for n in range(rounds(200)):
                         offset = (16 * me + n % 16) * PAGE
                         config = pmem2.Config(reservation=reservation, reservation_offset=offset, length=PAGE)
                         source.map(config).close()
@@ -331,11 +335,11 @@ def test_iterating_over_a_reservation_that_others_map_into(source: pmem2.Source)
             while any(working):
                 assert all(isinstance(map, pmem2.Map) for map in reservation)
 
-        assert together(work(0), work(1), work(2), iterate) == Counter()
+        assert run_at_once(work(0), work(1), work(2), iterate) == Counter()
 
 
-def test_one_slot_goes_to_one_thread(source: pmem2.Source) -> None:
-    """Of threads that map the same place of a reservation at once, one gets it."""
+def test_one_thread_gets_a_slot(source: pmem2.Source) -> None:
+    """One of several threads that map the same place of a reservation gets it."""
     with pmem2.VMReservation(PAGE) as reservation:
         config = pmem2.Config(reservation=reservation, length=PAGE)
         for _ in range(ROUNDS):
@@ -344,14 +348,14 @@ def test_one_slot_goes_to_one_thread(source: pmem2.Source) -> None:
             def take(maps: list[pmem2.Map] = maps) -> None:
                 maps.append(source.map(config))
 
-            seen = together(*[take] * 4)
-            assert [text.split(":")[0] for text in seen.elements()] == ["MappingExistsError"] * 3
+            errors = run_at_once(*[take] * 4)
+            assert [text.split(":")[0] for text in errors.elements()] == ["MappingExistsError"] * 3
             assert list(reservation) == maps
             maps.pop().close()
 
 
-def test_threads_map_next_to_each_other(source: pmem2.Source) -> None:
-    """Threads with places of their own in one reservation do not disturb each other, as in upstream's test."""
+def test_threads_map_side_by_side(source: pmem2.Source) -> None:
+    """Threads that map different places of one reservation do not interfere, as in PMDK's test."""
     with pmem2.VMReservation(16 * PAGE) as reservation:
 
         def work(slot: int) -> Act:
@@ -365,12 +369,12 @@ def test_threads_map_next_to_each_other(source: pmem2.Source) -> None:
 
             return run
 
-        assert together(*[work(slot) for slot in range(16)]) == Counter()
+        assert run_at_once(*[work(slot) for slot in range(16)]) == Counter()
     assert [source.pread_mcsafe(1, slot * PAGE) for slot in range(16)] == [bytes([99])] * 16
 
 
-def test_closing_bad_blocks_that_others_iterate(source: pmem2.Source) -> None:
-    """Iterating over bad blocks while another thread closes them ends, or raises ValueError."""
+def test_closing_used_bad_blocks(source: pmem2.Source) -> None:
+    """Iteration over bad blocks ends or raises ValueError when another thread closes the context."""
     for _ in range(ROUNDS):
         context = source.bad_blocks()
 
@@ -383,17 +387,18 @@ def test_closing_bad_blocks_that_others_iterate(source: pmem2.Source) -> None:
                 with pytest.raises(ValueError, match=r"closed|produced"):
                     context.clear(pmem2.BadBlock(0, PAGE))
 
-        assert together(iterate, iterate, clear, context.close) == Counter(closed=2)
+        assert run_at_once(iterate, iterate, clear, context.close) == Counter(closed=2)
 
 
 def test_atomics_lose_nothing(source: pmem2.Source, granularity: pmem2.Granularity) -> None:
-    """The sum of what many threads add is exact, and of those that exchange the same value one succeeds."""
+    """Additions of many threads sum up exactly, and one of several equal exchanges succeeds."""
     with source.map() as map:
         assert map.granularity is granularity
         won: list[int] = []
+        additions = rounds(1000)
 
         def add() -> None:
-            for _ in range(2000):
+            for _ in range(additions):
                 map.fetch_add_u64(0, 3)
                 map.fetch_add_u64(8, -1)
 
@@ -407,27 +412,27 @@ def test_atomics_lose_nothing(source: pmem2.Source, granularity: pmem2.Granulari
 
             return run
 
-        assert together(*[add] * 4, take(1), take(2)) == Counter()
-        assert map.load_u64(0) == 4 * 2000 * 3
-        assert map.load_u64(8) == 2**64 - 4 * 2000
+        assert run_at_once(*[add] * 4, take(1), take(2)) == Counter()
+        assert map.load_u64(0) == 4 * additions * 3
+        assert map.load_u64(8) == 2**64 - 4 * additions
         assert sorted(won) == list(range(200))
 
 
-def test_error_text_belongs_to_the_thread_that_failed(source: pmem2.Source) -> None:
-    """Each of many failing threads is told of its own failure, in libpmem2's words."""
+def test_errors_stay_in_threads(source: pmem2.Source) -> None:
+    """Each of many failing threads gets the text of its own failure."""
     with pmem2.VMReservation(8 * PAGE) as reservation:
         map = source.map(pmem2.Config(reservation=reservation, length=8 * PAGE))
 
         def fail(n: int) -> Act:
             def run() -> None:
                 config = pmem2.Config(reservation=reservation, reservation_offset=n * PAGE, length=PAGE)
-                for _ in range(300):
+                for _ in range(rounds(100)):
                     with pytest.raises(pmem2.MappingExistsError, match=f"offset {n * PAGE} and length"):
                         source.map(config)
 
             return run
 
-        assert together(*[fail(n) for n in range(8)]) == Counter()
+        assert run_at_once(*[fail(n) for n in range(8)]) == Counter()
         map.close()
 
 
@@ -437,7 +442,7 @@ reservation = pmem2.VMReservation(4096 << 12)
 slots = itertools.count()
 
 class Finalizer:
-    "Garbage that does to maps and reservations what other code is in the middle of."
+    "Garbage that closes and uses maps and reservations while other code uses them."
     def __init__(self):
         self.me = self
         self.slot = next(slots)
@@ -480,20 +485,20 @@ print(len(finalized))
 """
 
 
-def test_collection_in_the_middle(run_child: RunChild, file: Path) -> None:
-    """Finalizers that close and drop maps and reservations, wherever the collector runs them, do not deadlock."""
+def test_finalizers_do_not_deadlock(run_child: RunChild, file: Path) -> None:
+    """Finalizers that close and drop maps and reservations do not deadlock, wherever the collector runs them."""
     child = run_child(CHILD + COLLECTING, str(file))
     assert (child.returncode, child.stdout, child.stderr) == (0, "240\n", "")
 
 
 @pytest.mark.skipif(not CPYTHON, reason="PyPy's collector has no thresholds")
-def test_collection_at_every_allocation(run_child: RunChild, file: Path) -> None:
-    """Views in garbage, collected at any allocation while the same thread opens and closes the same map."""
+def test_collecting_at_every_allocation(run_child: RunChild, file: Path) -> None:
+    """The collector may free views at any allocation while the same thread opens and closes their map."""
     code = """
 gc.set_threshold(1)
 with pmem2.Source.from_path(path) as source:
     map = source.map()
-    for n in range(2000):
+    for n in range(int(sys.argv[2])):
         cycle = [map.view(0, 8), map[0:64:2], map[::4096]]
         cycle.append(cycle)
         map[0:8:2] = b"abcd"
@@ -506,12 +511,12 @@ with pmem2.Source.from_path(path) as source:
     map.close()
 print("done")
 """
-    child = run_child(CHILD + code, str(file))
+    child = run_child(CHILD + code, str(file), str(rounds(200)))
     assert (child.returncode, child.stdout, child.stderr) == (0, "done\n", "")
 
 
-def test_pieces_that_close_their_map(source: pmem2.Source) -> None:
-    """An iterator of pieces or ranges that closes the map they are for: ValueError, and nothing is touched."""
+def test_iterators_that_close_map(source: pmem2.Source) -> None:
+    """An iterator of pieces or ranges that closes their map gets ValueError, and nothing is stored."""
     map = source.map()
 
     def pieces() -> Iterator[tuple[int, bytes]]:
@@ -534,8 +539,8 @@ def test_pieces_that_close_their_map(source: pmem2.Source) -> None:
     assert source.pread_mcsafe(4) == bytes(4)
 
 
-def test_ranges_that_another_thread_changes(source: pmem2.Source) -> None:
-    """A list of ranges may grow and shrink while it is read."""
+def test_list_of_ranges_changes(source: pmem2.Source) -> None:
+    """A list of ranges may grow and shrink in another thread while pmem2 reads it."""
     map = source.map()
     ranges = [(0, 8)] * 100
     done = threading.Event()
@@ -544,7 +549,7 @@ def test_ranges_that_another_thread_changes(source: pmem2.Source) -> None:
         while not done.is_set():
             ranges.extend([(64, 8)] * 5000)
             del ranges[:]
-            time.sleep(1e-6)  # gives way: PyPy's lock stays with a loop that is compiled for seconds
+            time.sleep(1e-6)  # a compiled loop on PyPy may keep the interpreter's lock for seconds
 
     def persist() -> None:
         try:
@@ -554,11 +559,11 @@ def test_ranges_that_another_thread_changes(source: pmem2.Source) -> None:
             done.set()
 
     with map:
-        assert together(change, persist) == Counter()
+        assert run_at_once(change, persist) == Counter()
 
 
-def test_piece_that_is_closed_before_it_is_copied(source: pmem2.Source) -> None:
-    """A Map that its iterator closes right after having given it as data is in use, or is closed."""
+def test_piece_closed_before_copy(source: pmem2.Source) -> None:
+    """An iterator that closes a Map after yielding it as data gets BufferError or ValueError."""
     with source.map() as target, source.map() as data:
 
         def pieces() -> Iterator[tuple[int, pmem2.Map]]:
@@ -569,23 +574,22 @@ def test_piece_that_is_closed_before_it_is_copied(source: pmem2.Source) -> None:
             target.memcpy_many(pieces())
 
 
-def test_lent_memory_that_its_owner_closes(run_child: RunChild, file: Path) -> None:
-    """An iterator that closes or shrinks what it has just lent to memcpy_many cannot make it read freed memory."""
+def test_borrowed_memory_is_closed(run_child: RunChild, file: Path) -> None:
+    """An iterator that closes or shrinks a yielded buffer cannot make memcpy_many read freed memory."""
     code = """
-import mmap
 m = pmem2.open(path)
 def closing():
-    lent = mmap.mmap(-1, 1 << 16)
-    yield 0, lent
+    borrowed = mmap.mmap(-1, 1 << 16)
+    yield 0, borrowed
     try:
-        lent.close()
+        borrowed.close()
     except BufferError:
         pass
 def shrinking():
-    lent = bytearray(1 << 24)
-    yield 0, lent
+    borrowed = bytearray(1 << 24)
+    yield 0, borrowed
     try:
-        lent.clear()
+        borrowed.clear()
     except BufferError:
         pass
 for pieces in (closing, shrinking):
@@ -603,7 +607,7 @@ TEMPORARY = """
 with pmem2.Source.from_path(path) as source:
     config = pmem2.Config(length=4096)
     def work():
-        for n in range(500):
+        for n in range(int(sys.argv[2])):
             source.map(config).persist()
             pmem2.Source.from_path(path).map(config).memset(0, 1, 4096)
             source.map(config)[0:8]
@@ -620,28 +624,28 @@ print("done")
 """
 
 
-def test_temporary_objects_live_long_enough(run_child: RunChild, file: Path) -> None:
-    """An object that only the running call knows is not collected under it, whatever the collector does meanwhile."""
-    child = run_child(CHILD + TEMPORARY, str(file))
+def test_temporary_objects_live(run_child: RunChild, file: Path) -> None:
+    """An object that only the running call refers to is not collected during the call."""
+    child = run_child(CHILD + TEMPORARY, str(file), str(rounds(100)))
     assert (child.returncode, child.stdout, child.stderr) == (0, "done\n", "")
 
 
-def test_ranges_that_change_under_way(path: Path, granularity: pmem2.Granularity) -> None:
-    """A thread may change the buffer of ranges meanwhile: each range is still checked before it is flushed."""
+def test_buffer_of_ranges_changes(path: Path, granularity: pmem2.Granularity) -> None:
+    """Each range is checked before it is flushed, although another thread changes the buffer."""
     ranges = array("Q", [0, 8] * 5000)
     done = threading.Event()
 
-    def spoil() -> None:
+    def change() -> None:
         while not done.is_set():
             for value in (2**63, 0):
                 ranges[9998] = value
 
     with pmem2.open(path) as m:
         assert m.granularity is granularity
-        other = threading.Thread(target=spoil)
+        other = threading.Thread(target=change)
         other.start()
         try:
-            for _ in range(300):
+            for _ in range(rounds(100)):
                 with suppress(ValueError):
                     m.flush_many(ranges)
         finally:

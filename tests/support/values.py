@@ -58,6 +58,11 @@ no_integer = pytest.mark.parametrize("wrong", NO_INTEGERS, ids=repr)
 no_size = pytest.mark.parametrize("outside", NO_SIZES)
 
 
+def rounds(n: int) -> int:
+    """Return how often a test repeats a race: *n* times, more often in the weekly session."""
+    return n * int(os.environ.get("PMEM2_TEST_ROUNDS", "1"))
+
+
 def descriptors() -> list[str]:
     """Return the open descriptors of this process."""
     if sys.platform == "win32":

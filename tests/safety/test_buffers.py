@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Buffers of the caller: C reads no more than they have, and pmem2 releases them when a call ends."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import pmem2
+
+
+class Liar(bytes):
+    """Bytes with a false class and a false length."""
+
+    @property  # type: ignore[misc] # read-only, and object's is not
+    def __class__(self) -> type[bytes]:  # type: ignore[override]
+        """Pretend to be no subclass."""
+        return bytes
+
+    def __len__(self) -> int:
+        """Pretend to be longer than the memory of the process."""
+        return 1 << 40
+
+
+def test_bytes_with_false_length(map: pmem2.Map) -> None:
+    """A copy uses the real length of its data, whatever the class and the length pretend."""
+    for copy in (map.memcpy, map.memmove):
+        map.memset(0, 0, 8)
+        copy(0, Liar(b"x"))
+        assert map[0:8] == b"x" + bytes(7)
+    map.memcpy_many([(8, Liar(b"y"))])
+    assert map[8:16] == b"y" + bytes(7)
+    map[16:17] = Liar(b"z")
+    assert map[16:24] == b"z" + bytes(7)
+
+
+def test_calls_release_buffers(source: pmem2.Source, map: pmem2.Map) -> None:
+    """A buffer can be resized after the call, whether the call succeeded or raised."""
+    memory, ranges = bytearray(64), array("Q", [0, 64])
+    map.memcpy(0, memory)
+    map.memmove(0, memory)
+    map.memcpy_many([(0, memory)])
+    map[0:64] = memory
+    source.pwrite_mcsafe(memory)
+    source.pread_mcsafe_into(memory)
+    with pytest.raises(ValueError, match="outside"):
+        map.memcpy(len(map), memory)
+    memory.append(0)
+    map.persist_many(ranges)
+    map.flush_many(ranges)
+    ranges.append(0)
+    with pytest.raises(ValueError, match="pairs"):
+        map.persist_many(ranges)
+    ranges.append(0)

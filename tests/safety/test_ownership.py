@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Maps, sources and bad-block contexts own what they need, and release it exactly once."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.values import descriptors
+
+import pmem2
+from safety.process_state import collect_garbage
+
+if TYPE_CHECKING:
+    from support.children import RunChild
+
+
+@pytest.mark.memcheck
+def test_map_outlives_source_and_config(file: Path) -> None:
+    """A map works after its descriptor, its source and its config are gone."""
+    fd = os.open(file, os.O_RDWR)
+    source = pmem2.Source.from_fd(fd)
+    config = pmem2.Config(length=4096)
+    map = source.map(config)
+    os.close(fd)
+    source.close()
+    del source, config
+    collect_garbage()
+    map.memcpy(0, b"still here")
+    map.deep_flush()
+    map.close()
+    assert file.read_bytes()[:10] == b"still here"
+
+
+def test_source_avoids_standard_streams(file: Path) -> None:
+    """A source never takes the number of a standard stream."""
+    with pmem2.Source.from_path(file) as source:
+        assert source.fd > 2
+
+
+def test_children_inherit_no_descriptor(source: pmem2.Source, run_child: RunChild, file: Path) -> None:
+    """A program that starts while a source is open inherits no descriptor of its file."""
+    with source.bad_blocks():
+        code = "import os; print([os.readlink(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd')[:-1]])"
+        child = run_child(code)
+    assert child.returncode == 0, child.stderr
+    assert str(file) not in child.stdout
+
+
+@pytest.mark.memcheck
+def test_bad_blocks_outlive_source(file: Path) -> None:
+    """A bad-block context works after its source was closed and collected."""
+    source = pmem2.Source.from_path(file)
+    context = source.bad_blocks()
+    source.close()
+    del source
+    collect_garbage()
+    assert list(context) == []
+    context.close()
+
+
+def test_bad_blocks_close_their_descriptor(source: pmem2.Source) -> None:
+    """A closed or dropped bad-block context leaves no descriptor open."""
+    before = descriptors()
+    with source.bad_blocks():
+        assert len(descriptors()) == len(before) + 1
+    assert descriptors() == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        source.bad_blocks()
+        collect_garbage()
+    assert descriptors() == before
+
+
+def test_failures_leave_no_descriptor(tmp_path: Path) -> None:
+    """A source that cannot be made or mapped leaves no descriptor open."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    before = descriptors()
+    for path in (tmp_path, Path("/dev/null")):
+        with pytest.raises(pmem2.InvalidFileTypeError):
+            pmem2.Source.from_path(path)
+    with pmem2.Source.from_path(empty) as source, pytest.raises(pmem2.SourceEmptyError):
+        source.map()
+    with pytest.raises(pmem2.SourceEmptyError):
+        pmem2.open(empty)
+    collect_garbage()
+    assert descriptors() == before
