@@ -79,7 +79,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def locked() -> Iterator[Path]:
+def read_only_file() -> Iterator[Path]:
     """A file of two pages that other users can read but not write."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
@@ -105,7 +105,7 @@ def raw_source(fd: int) -> Iterator[int]:
 
 
 @pytest.fixture
-def reservations() -> None:
+def needs_reservations() -> None:
     """Skip the test if addresses cannot be reserved: wine 8 lacks memory placeholders."""
     try:
         pmem2.VMReservation(PAGE).close()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Callable
 
 import pytest
-from support.values import CONTENT, Index, no_integer, no_size
+from support.values import CONTENT, Index, invalid_sizes, non_integers
 
 from pmem2 import Map
 
@@ -46,7 +46,7 @@ every_parameter = pytest.mark.parametrize("name", INTEGER_PARAMETERS)
 
 
 @every_parameter
-@no_integer
+@non_integers
 def test_integer_of_wrong_type(small_map: Map, name: str, wrong: int) -> None:
     """A bool, a float or another non-integer raises TypeError for every integer parameter and nothing is stored."""
     parameter = name.split(", ")[1].split()[0]
@@ -56,7 +56,7 @@ def test_integer_of_wrong_type(small_map: Map, name: str, wrong: int) -> None:
 
 
 @every_parameter
-@no_size
+@invalid_sizes
 def test_integer_out_of_range(small_map: Map, name: str, outside: int) -> None:
     """A negative number or one over 64 bits raises ValueError for every integer parameter and nothing is stored."""
     parameter = name.split(", ")[1].split()[0]

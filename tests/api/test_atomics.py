@@ -8,7 +8,7 @@ from typing import Callable
 
 import pytest
 from support.map_calls import OUTSIDE
-from support.values import CONTENT, PAGE, no_integer
+from support.values import CONTENT, PAGE, non_integers
 
 from pmem2 import Granularity, Map, Source
 
@@ -127,7 +127,7 @@ def test_delta_out_of_range(small_map: Map, delta: int) -> None:
     assert small_map[:] == CONTENT
 
 
-@no_integer
+@non_integers
 def test_delta_of_wrong_type(small_map: Map, wrong: int) -> None:
     """A delta that is a bool or not an integer raises TypeError and stores nothing."""
     with pytest.raises(TypeError, match="delta"):

@@ -8,7 +8,7 @@ from typing import Callable
 import attrs
 import pytest
 from _pmem2 import lib
-from support.values import PAGE, SIZE, Index, no_integer
+from support.values import PAGE, SIZE, Index, non_integers
 
 import pmem2
 from pmem2 import Config, ErrorCode, Granularity, Protection, Sharing
@@ -164,7 +164,7 @@ def test_unset_granularity(source: pmem2.Source) -> None:
 
 
 @every_field
-@no_integer
+@non_integers
 def test_field_of_wrong_type(name: str, wrong: int) -> None:
     """A bool, a float, a string or another non-integer raises TypeError in every integer field."""
     with pytest.raises(TypeError, match=name):

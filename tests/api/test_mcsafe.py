@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.values import CONTENT, PAGE, SIZE, Index, no_integer, no_size, opened
+from support.values import CONTENT, PAGE, SIZE, Index, invalid_sizes, non_integers, open_fd
 
 import pmem2
 from pmem2 import Source
@@ -136,7 +136,7 @@ def test_truncated_file(path: Path, writable_source: Source) -> None:
 
 def test_appending_descriptor(path: Path) -> None:
     """A write through an O_APPEND descriptor goes to its offset or raises OSError, and never grows the file."""
-    with opened(path, os.O_RDWR | os.O_APPEND) as fd, Source.from_fd(fd) as source:
+    with open_fd(path, os.O_RDWR | os.O_APPEND) as fd, Source.from_fd(fd) as source:
         try:
             source.pwrite_mcsafe(b"here", 8)
         except OSError:
@@ -148,7 +148,7 @@ def test_appending_descriptor(path: Path) -> None:
 # ---- arguments and buffers
 
 
-@no_integer
+@non_integers
 def test_integer_of_wrong_type(writable_source: Source, wrong: int) -> None:
     """A size or offset that is a bool or not an integer raises TypeError."""
     with pytest.raises(TypeError, match="size"):
@@ -161,7 +161,7 @@ def test_integer_of_wrong_type(writable_source: Source, wrong: int) -> None:
         writable_source.pwrite_mcsafe(b"1", wrong)
 
 
-@no_size
+@invalid_sizes
 def test_integer_out_of_range(writable_source: Source, outside: int) -> None:
     """A size or offset that is negative or exceeds 64 bits raises ValueError."""
     with pytest.raises(ValueError, match="size"):

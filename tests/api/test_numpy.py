@@ -11,7 +11,7 @@ from typing import Callable, Literal
 
 import pytest
 from support.map_calls import OUTSIDE
-from support.values import CONTENT, PAGE, no_integer, no_size
+from support.values import CONTENT, PAGE, invalid_sizes, non_integers
 
 import pmem2
 from pmem2 import Map, Source
@@ -120,7 +120,7 @@ def test_array_outside(small_map: Map, shape: int | None, offset: int) -> None:
         small_map.as_array("u1", shape, offset)
 
 
-@no_integer
+@non_integers
 def test_integer_of_wrong_type(small_map: Map, wrong: int) -> None:
     """An offset or dimension that is a bool or not an integer raises TypeError."""
     with pytest.raises(TypeError, match="offset"):
@@ -131,7 +131,7 @@ def test_integer_of_wrong_type(small_map: Map, wrong: int) -> None:
         small_map.as_array("u1", (1, wrong))
 
 
-@no_size
+@invalid_sizes
 def test_integer_out_of_range(small_map: Map, outside: int) -> None:
     """An offset or dimension that is negative or too large raises ValueError, so -1 is not a wildcard."""
     with pytest.raises(ValueError, match="offset"):

@@ -12,7 +12,7 @@ from typing import Callable, Literal
 
 import pytest
 from support.children import RunChild
-from support.values import CONTENT, PAGE, Index, OwnPath, descriptors, make_device, make_fifo, make_socket, no_integer
+from support.values import CONTENT, PAGE, Index, OwnPath, descriptors, make_device, make_fifo, make_socket, non_integers
 
 import pmem2
 from pmem2 import Config, Granularity, Protection, Sharing
@@ -239,7 +239,7 @@ def test_size_out_of_range(path: Path, new_path: Path, mode: Mode, size: int) ->
 
 
 @creating
-@no_integer
+@non_integers
 def test_size_of_wrong_type(path: Path, new_path: Path, mode: Mode, wrong: int) -> None:
     """A size that is a bool or not an integer raises TypeError before a file is created or truncated."""
     for name in (path, new_path):
@@ -345,7 +345,7 @@ def test_empty_file(new_path: Path, mode: Mode) -> None:
     assert new_path.stat().st_size == 0
 
 
-def test_read_only_file(locked: Path, run_child: RunChild) -> None:
+def test_read_only_file(read_only_file: Path, run_child: RunChild) -> None:
     """Modes that write raise PermissionError for a read-only file, and r and c work."""
     child = run_child(
         """
@@ -359,10 +359,10 @@ def test_read_only_file(locked: Path, run_child: RunChild) -> None:
             except PermissionError:
                 print(mode, "refused")
         """,
-        str(locked),
+        str(read_only_file),
     )
     assert (child.stdout.split("\n"), child.stderr) == (["r opened", "c opened", "r+ refused", "w+ refused", ""], "")
-    assert locked.read_bytes() == CONTENT
+    assert read_only_file.read_bytes() == CONTENT
 
 
 # ---- failures

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Callable
 
 import pytest
-from support.values import PAGE, Index, no_integer, no_size
+from support.values import PAGE, Index, invalid_sizes, non_integers
 
 import pmem2
 from pmem2 import Config, Map, Source, VMReservation
@@ -103,7 +103,7 @@ def test_end_wraps(address: int) -> None:
         VMReservation(2**63 - PAGE, address)
 
 
-@no_integer
+@non_integers
 def test_integer_of_wrong_type(reservation: VMReservation, wrong: int) -> None:
     """A bool, a float or another non-integer raises TypeError in every method and changes nothing."""
     calls: list[Callable[[], object]] = [
@@ -121,7 +121,7 @@ def test_integer_of_wrong_type(reservation: VMReservation, wrong: int) -> None:
     assert reservation.size == SIZE
 
 
-@no_size
+@invalid_sizes
 def test_integer_out_of_range(reservation: VMReservation, outside: int) -> None:
     """A number that is negative or exceeds 64 bits raises ValueError in every method and changes nothing."""
     calls: list[Callable[[], object]] = [

@@ -18,12 +18,12 @@ from support.values import (
     Index,
     OwnPath,
     descriptors,
+    invalid_sizes,
     make_device,
     make_fifo,
     make_socket,
-    no_integer,
-    no_size,
-    opened,
+    non_integers,
+    open_fd,
 )
 
 import pmem2
@@ -48,7 +48,7 @@ def source_without_dax(source: Source, monkeypatch: pytest.MonkeyPatch) -> Sourc
 @pytest.mark.parametrize("kind", [int, Index])
 def test_from_descriptor(path: Path, kind: Callable[[int], int]) -> None:
     """from_fd makes an open source of the file of an int or an object with `__index__`."""
-    with opened(path, os.O_RDWR) as fd, Source.from_fd(kind(fd)) as source:
+    with open_fd(path, os.O_RDWR) as fd, Source.from_fd(kind(fd)) as source:
         assert source.size == len(CONTENT)
         assert source.closed is False
         assert os.path.samestat(os.fstat(source.fd), os.stat(path))
@@ -63,7 +63,7 @@ def test_from_file_object(path: Path, mode: str) -> None:
 
 def test_from_read_only_descriptor(path: Path) -> None:
     """from_fd accepts a read-only descriptor."""
-    with opened(path, os.O_RDONLY) as fd, Source.from_fd(fd) as source:
+    with open_fd(path, os.O_RDONLY) as fd, Source.from_fd(fd) as source:
         assert source.pread_mcsafe(4) == CONTENT[:4]
 
 
@@ -113,7 +113,7 @@ def test_closed_descriptor(path: Path) -> None:
 
 def test_write_only_descriptor(path: Path) -> None:
     """A write-only descriptor raises InvalidFileHandleError."""
-    with opened(path, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
+    with open_fd(path, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
         Source.from_fd(fd)
 
 
@@ -145,7 +145,7 @@ def test_descriptor_of_other_type(kind: str) -> None:
 
 def test_o_path_descriptor(path: Path) -> None:
     """An O_PATH descriptor makes a source that cannot be mapped or read."""
-    with opened(path, O_PATH) as fd, Source.from_fd(fd) as source:
+    with open_fd(path, O_PATH) as fd, Source.from_fd(fd) as source:
         calls: list[Callable[[], object]] = [source.map, lambda: source.pread_mcsafe(1)]
         for call in calls:
             with pytest.raises(OSError, match="descriptor") as caught:
@@ -161,7 +161,7 @@ def test_source_owns_duplicate(path: Path, tmp_path: Path) -> None:
     with Source.from_fd(fd) as source:
         assert source.fd != fd
         os.close(fd)
-        with opened(other, os.O_RDWR) as reused:
+        with open_fd(other, os.O_RDWR) as reused:
             assert reused == fd
             assert source.size == len(CONTENT)
             assert source.pread_mcsafe(len(CONTENT)) == CONTENT
@@ -171,7 +171,7 @@ def test_source_owns_duplicate(path: Path, tmp_path: Path) -> None:
 
 def test_close_keeps_callers_descriptor(path: Path) -> None:
     """Closing a source leaves the caller's descriptor open."""
-    with opened(path, os.O_RDWR) as fd:
+    with open_fd(path, os.O_RDWR) as fd:
         with Source.from_fd(fd) as source:
             duplicate = source.fd
         assert os.fstat(fd).st_size == len(CONTENT)
@@ -181,7 +181,7 @@ def test_close_keeps_callers_descriptor(path: Path) -> None:
 
 def test_descriptor_is_not_inheritable(path: Path) -> None:
     """Child processes do not inherit the descriptor of a source."""
-    with opened(path, os.O_RDWR) as fd:
+    with open_fd(path, os.O_RDWR) as fd:
         os.set_inheritable(fd, True)
         with Source.from_fd(fd) as source:
             assert not os.get_inheritable(source.fd)
@@ -242,7 +242,7 @@ def test_path_of_other_type(tmp_path: Path, make: Callable[[Path], None], writab
     assert descriptors() == before
 
 
-def test_read_only_file(locked: Path, run_child: RunChild) -> None:
+def test_read_only_file(read_only_file: Path, run_child: RunChild) -> None:
     """A file without write permission raises PermissionError unless writable=False."""
     child = run_child(
         """
@@ -256,7 +256,7 @@ def test_read_only_file(locked: Path, run_child: RunChild) -> None:
         except PermissionError:
             print("PermissionError")
         """,
-        str(locked),
+        str(read_only_file),
     )
     assert (child.stdout.split(), child.stderr) == ([str(len(CONTENT)), "PermissionError"], "")
 
@@ -275,7 +275,7 @@ def test_no_descriptor_leaks(path: Path) -> None:
             assert len(descriptors()) == len(before) + 1
             with source.map(), pytest.raises(pmem2.OffsetUnalignedError):
                 source.map(pmem2.Config(offset=1))
-    with opened(path, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
+    with open_fd(path, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
         Source.from_fd(fd)
     assert descriptors() == before
 
@@ -290,14 +290,14 @@ def test_from_anon(size: int) -> None:
         assert source.size == size
 
 
-@no_integer
+@non_integers
 def test_anon_size_of_wrong_type(wrong: int) -> None:
     """A size that is a bool or not an integer raises TypeError."""
     with pytest.raises(TypeError, match="size"):
         Source.from_anon(wrong)
 
 
-@no_size
+@invalid_sizes
 def test_anon_size_out_of_range(outside: int) -> None:
     """A size that is negative or exceeds 64 bits raises ValueError."""
     with pytest.raises(ValueError, match="size"):
@@ -433,7 +433,7 @@ def test_close_twice(path: Path) -> None:
     source = Source.from_path(path)
     fd = source.fd
     source.close()
-    with opened(path, os.O_RDONLY) as reused:
+    with open_fd(path, os.O_RDONLY) as reused:
         assert reused <= fd  # the lowest free number
         source.close()
         assert os.fstat(reused).st_size == len(CONTENT)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.terminal import typed
+from support.terminal import terminal_input
 
 from pmem2 import BadBlock
 from pmem2.cli import badblocks, main
@@ -52,11 +52,11 @@ def test_confirm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     badblocks.confirm(BLOCKS, yes=True)
     assert capsys.readouterr().out == ""
     for answer in ("y\n", " YES \n"):
-        with typed(monkeypatch, answer):
+        with terminal_input(monkeypatch, answer):
             badblocks.confirm(BLOCKS, yes=False)
         assert "12 KiB will be overwritten with zeros" in capsys.readouterr().out
     for answer in ("n\n", "\n", "yesterday\n", "\x04"):
-        with typed(monkeypatch, answer), pytest.raises(CommandError, match="nothing was cleared"):
+        with terminal_input(monkeypatch, answer), pytest.raises(CommandError, match="nothing was cleared"):
             badblocks.confirm(BLOCKS, yes=False)
 
 

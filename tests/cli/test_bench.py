@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.terminal import shown, without
+from support.terminal import block_imports, terminal_output
 
 from pmem2.cli import bench, main
 
@@ -200,7 +200,7 @@ def test_wrong_numbers(tmp_path: Path, flag: tuple[str, str], capsys: pytest.Cap
 @pytest.mark.usefixtures("few_sizes")
 def test_terminal_shows_current_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal shows the current figure; the line is empty at the end."""
-    with shown(monkeypatch, "stderr") as printed:
+    with terminal_output(monkeypatch, "stderr") as printed:
         assert run_bench(tmp_path, "--threads", 1) == 0
     steps = printed[0].split("\r")
     assert "persist 8 bytes, 1 thread" in steps
@@ -230,6 +230,6 @@ def test_unwritable_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_plot_needs_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without matplotlib, the error names the extra to install."""
-    without(monkeypatch, "matplotlib.figure")
+    block_imports(monkeypatch, "matplotlib.figure")
     assert run_bench(tmp_path, "--plot", "picture.png") == 1
     assert "pip install 'pmem2[plot]'" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from support.children import RunChild
-from support.terminal import shown, without
+from support.terminal import block_imports, terminal_output
 
 import pmem2
 from pmem2.cli import _terminal, error_text, main
@@ -302,7 +302,7 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_completion_needs_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without shtab, the error names the extra to install."""
-    without(monkeypatch, "shtab")
+    block_imports(monkeypatch, "shtab")
     assert main(["completion", "bash"]) == 1
     assert "pip install 'pmem2[cli]'" in capsys.readouterr().err
 
@@ -371,7 +371,7 @@ def test_plain_table(
 def test_rich_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal rich draws the table and does not interpret markup in cells."""
     pytest.importorskip("rich")
-    with shown(monkeypatch, "stdout") as printed:
+    with terminal_output(monkeypatch, "stdout") as printed:
         _terminal.show_table(("name", "count"), ROWS, numbers=True)
     assert [line.split() for line in printed[0].splitlines() if "2" in line or "[" in line] == [
         ["[red]", "1"],
@@ -382,8 +382,8 @@ def test_rich_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_terminal_table_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal without rich, a table is plain."""
-    without(monkeypatch, "rich.console")
-    with shown(monkeypatch, "stdout") as printed:
+    block_imports(monkeypatch, "rich.console")
+    with terminal_output(monkeypatch, "stdout") as printed:
         _terminal.show_table(("", ""), ROWS)
     assert printed == ["[red]  1\ntwo    22\n"]
 
@@ -398,7 +398,7 @@ def test_no_progress_without_terminal(capsys: pytest.CaptureFixture[str]) -> Non
 def test_rich_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal rich shows a progress bar."""
     pytest.importorskip("rich")
-    with shown(monkeypatch, "stderr") as printed:
+    with terminal_output(monkeypatch, "stderr") as printed:
         with _terminal.progress("copying", 4096) as advance:
             advance(4096)
     assert "copying" in printed[0]
@@ -408,9 +408,9 @@ def test_rich_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("total", [0, 4096])
 def test_plain_progress(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
     """On a terminal without rich, one line shows progress and disappears at the end."""
-    without(monkeypatch, "rich.console")
+    block_imports(monkeypatch, "rich.console")
     monkeypatch.setattr(_terminal, "REDRAW_INTERVAL", 1000)
-    with shown(monkeypatch, "stderr") as printed:
+    with terminal_output(monkeypatch, "stderr") as printed:
         with _terminal.progress("copying", total) as advance:
             advance(0)
             advance(0)
@@ -424,10 +424,10 @@ def test_plain_progress(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
 
 def test_plain_progress_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The remaining time follows from the speed so far."""
-    without(monkeypatch, "rich.console")
+    block_imports(monkeypatch, "rich.console")
     clock = iter([0.0, 10.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    with shown(monkeypatch, "stderr") as printed:
+    with terminal_output(monkeypatch, "stderr") as printed:
         with _terminal.progress("copying", 2048) as advance:
             advance(1024)
     assert "copying: 50 %, 1 KiB of 2 KiB, 102 bytes/s, 0:10 left" in printed[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from support.terminal import shown, without
+from support.terminal import block_imports, terminal_output
 from support.values import CONTENT, PAGE
 
 import pmem2
@@ -333,8 +333,8 @@ def test_verify_finds_difference(
 
 def test_progress(path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal shows the progress of both steps."""
-    without(monkeypatch, "rich.console")
-    with shown(monkeypatch, "stderr") as printed:
+    block_imports(monkeypatch, "rich.console")
+    with terminal_output(monkeypatch, "stderr") as printed:
         assert run_copy("--verify", path, target) == 0
     for what in ("copying", "verifying"):
         assert f"{what}: 100 %, 8 KiB of 8 KiB" in printed[0]

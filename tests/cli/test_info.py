@@ -240,12 +240,12 @@ sys.exit(main(["info", "--json", *sys.argv[1:]]))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
-def test_ordinary_user(locked: Path, run_child: RunChild) -> None:
+def test_ordinary_user(read_only_file: Path, run_child: RunChild) -> None:
     """An ordinary user sees the readable facts, and the names of those that need root."""
-    secret = locked.parent / "secret"
+    secret = read_only_file.parent / "secret"
     secret.write_bytes(bytes(PAGE))
     secret.chmod(0o000)
-    done = run_child(WITHOUT_PRIVILEGES, str(locked), str(secret), str(locked.parent))
+    done = run_child(WITHOUT_PRIVILEGES, str(read_only_file), str(secret), str(read_only_file.parent))
     assert (done.returncode, done.stderr) == (0, "")
     readable, unreadable, folder = json.loads(done.stdout)["paths"]
     assert readable["granularity"] is not None

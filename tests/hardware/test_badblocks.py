@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import libpmem2
 from support.children import RunChild
-from support.values import opened
+from support.values import open_fd
 
 import pmem2
 from hardware import inject
@@ -85,7 +85,7 @@ def test_read_bad_page(damaged: Path, content: bytes) -> None:
 @pytest.mark.libpmem2
 def test_library_reads_bad_page(damaged: Path) -> None:
     """libpmem2 reports IO_FAIL when it reads a bad page."""
-    with opened(damaged, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
+    with open_fd(damaged, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
         assert libpmem2.pread_mcsafe(pointer, PAGE, BAD)[0] == ErrorCode.IO_FAIL
 
 
@@ -190,7 +190,7 @@ def test_clear_unsupported_device(devdax: Path, bad_page: int) -> None:
     (block,) = bad_blocks_at(devdax, bad_page)
     with pmem2.Source.from_path(devdax) as source, source.bad_blocks() as blocks:
         assert block in list(blocks)
-        with pytest.raises(OSError, match="the platform has no way to mend it") as caught:
+        with pytest.raises(OSError, match="the platform cannot clear it") as caught:
             blocks.clear(block)
     assert caught.value.errno == errno.ENXIO
     assert bad_blocks_at(devdax, bad_page) == [block]

@@ -73,7 +73,7 @@ def test_info(fsdax: Path, devdax: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert file["bad_blocks"] == []
 
 
-AS_NOBODY = """
+AS_PLAIN_USER = """
 import contextlib, io, os, sys
 from pmem2.cli import main
 with contextlib.redirect_stdout(io.StringIO()):
@@ -85,7 +85,7 @@ sys.exit(main(["info", "--json", sys.argv[1]]))
 
 def test_info_without_root(devdax: Path, run_child: RunChild) -> None:
     """`info` without root shows the device facts of sysfs and lists the fields that need root."""
-    done = run_child(AS_NOBODY, str(devdax))
+    done = run_child(AS_PLAIN_USER, str(devdax))
     assert (done.returncode, done.stderr) == (0, "")
     (found,) = json.loads(done.stdout)["paths"]
     assert found["kind"] == "devdax"

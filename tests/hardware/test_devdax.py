@@ -13,7 +13,7 @@ import pytest
 from _pmem2 import ffi, lib
 from support import libpmem2
 from support.children import RunChild
-from support.values import MEDIUM_GRANULARITY, opened
+from support.values import MEDIUM_GRANULARITY, open_fd
 
 import pmem2
 from hardware import inject
@@ -38,7 +38,7 @@ def device(devdax: Path) -> Iterator[pmem2.Source]:
 @pytest.fixture
 def raw_device(devdax: Path) -> Iterator[int]:
     """A libpmem2 source of the device."""
-    with opened(devdax, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
+    with open_fd(devdax, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
         yield pointer
 
 
@@ -155,7 +155,7 @@ def test_map_device(device: pmem2.Source, raw_device: int, granularity: Granular
 @pytest.mark.upstream("pmem2_map/TEST3")
 def test_map_read_only_device(devdax: Path) -> None:
     """A read-only device cannot be mapped for writing."""
-    with opened(devdax, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, libpmem2.config() as config:
+    with open_fd(devdax, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, libpmem2.config() as config:
         assert libpmem2.map_new(config, pointer) == (lib.PMEM2_E_NO_ACCESS, 0)
     with pmem2.Source.from_path(devdax, writable=False) as source:
         with pytest.raises(pmem2.NoAccessError):
@@ -385,7 +385,7 @@ def test_deep_flush_behind_map(device: pmem2.Source, raw_device: int) -> None:
     """A range that ends behind the map is refused."""
     size = device.size
     for offset, length in ((size + 1, 64), (1024, size)):
-        with device.map() as map, pytest.raises(ValueError, match="outside"):
+        with device.map() as map, pytest.raises(ValueError, match="ends beyond the map"):
             map.deep_flush(offset, length)
         with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
             assert libpmem2.deep_flush(pointer, offset, length) == ErrorCode.DEEP_FLUSH_RANGE
@@ -554,7 +554,7 @@ def test_fork(devdax: Path) -> None:
         assert map.load_u64(offset) == 2
 
 
-BAD_BLOCKS_OF_NOBODY = """
+BAD_BLOCKS_AS_PLAIN_USER = """
 import os, sys
 import pmem2
 with pmem2.Source.from_path(sys.argv[1]) as source:
@@ -569,14 +569,14 @@ with pmem2.Source.from_path(sys.argv[1]) as source:
 
 def test_bad_blocks_need_root(devdax: Path, device: pmem2.Source, run_child: RunChild) -> None:
     """A user without root can query size, alignment and id of an open device, but not its bad blocks."""
-    child = run_child(BAD_BLOCKS_OF_NOBODY, str(devdax))
+    child = run_child(BAD_BLOCKS_AS_PLAIN_USER, str(devdax))
     assert child.returncode == 0, child.stderr
     properties, refused = child.stdout.splitlines()
     assert properties == f"{device.size} {device.alignment} {device.device_id}"
     assert "root" in refused
 
 
-OPEN_AS_NOBODY = """
+OPEN_AS_PLAIN_USER = """
 import os, sys
 import pmem2
 os.setuid(65534)
@@ -590,6 +590,6 @@ for mode in ("r", "r+", "c"):
 
 def test_permission_denied(devdax: Path, run_child: RunChild) -> None:
     """`open` without permission raises a PermissionError that names the device."""
-    child = run_child(OPEN_AS_NOBODY, str(devdax))
+    child = run_child(OPEN_AS_PLAIN_USER, str(devdax))
     assert child.returncode == 0, child.stderr
     assert child.stdout == "".join(f"{mode} {devdax}\n" for mode in ("r", "r+", "c"))

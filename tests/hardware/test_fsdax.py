@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import libpmem2
 from support.children import RunChild
-from support.values import MEDIUM_GRANULARITY, opened
+from support.values import MEDIUM_GRANULARITY, open_fd
 
 import pmem2
 from hardware import inject
@@ -129,7 +129,7 @@ import os, sys
 import pmem2
 os.setuid(65534)
 with pmem2.open(sys.argv[1]) as map:
-    map.memcpy(0, b"nobody")
+    map.memcpy(0, b"record")
     map.persist()
     map.deep_flush()
     print(map.granularity.name)
@@ -150,12 +150,12 @@ def test_operations_without_root(pool: Path, run_child: RunChild) -> None:
         expected = f"{MEDIUM_GRANULARITY}\n{source.device_id} {source.numa_node} []\n"
     child = run_child(PLAIN_USER, str(pool))
     assert (child.returncode, child.stdout) == (0, expected), child.stderr
-    assert pool.read_bytes()[:6] == b"nobody"
+    assert pool.read_bytes()[:6] == b"record"
 
 
 def test_mcsafe_past_end(pool: Path) -> None:
     """A write past the end of a file is refused, and the file does not grow."""
-    with opened(pool, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+    with open_fd(pool, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
         assert libpmem2.pwrite_mcsafe(pointer, b"x", SIZE) == ErrorCode.LENGTH_OUT_OF_RANGE
         for offset in (SIZE - 1, SIZE, SIZE + 1):
             with pytest.raises(pmem2.LengthOutOfRangeError):

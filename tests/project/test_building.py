@@ -48,16 +48,16 @@ def test_import_explains_wrong_libpmem2(libpmem2_2: Path, run_child: RunChild) -
     child = run_child(IMPORT, LD_LIBRARY_PATH=str(libpmem2_2))
     assert child.returncode == 0, child.stderr
     (sentence,) = child.stdout.splitlines()
-    assert sentence.startswith("pmem2 was compiled for a libpmem2 with the symbols LIBPMEM2_1.0, which ")
-    assert f"{libpmem2_2}/libpmem2.so.1 has not; compile pmem2 for this one: pip install" in sentence
+    assert sentence.startswith("pmem2 was compiled for symbols LIBPMEM2_1.0, which ")
+    assert f"{libpmem2_2}/libpmem2.so.1 does not have; compile pmem2 for this one: pip install" in sentence
 
 
 def test_loader_messages_are_explained() -> None:
     """glibc's messages about a wrong or missing libpmem2 become sentences; any other message stays as it is."""
     other = "/usr/lib/libpmem2.so.1: version `LIBPMEM2_2.0' not found (required by _pmem2.abi3.so)"
-    assert "the symbols LIBPMEM2_2.0, which /usr/lib/libpmem2.so.1 has not" in explain_import_error(other)
+    assert "symbols LIBPMEM2_2.0, which /usr/lib/libpmem2.so.1 does not have" in explain_import_error(other)
     gone = "libpmem2.so.1: cannot open shared object file: No such file or directory"
-    assert explain_import_error(gone).startswith("libpmem2, for which pmem2 was compiled, is not installed any more")
+    assert explain_import_error(gone).startswith("libpmem2 is no longer installed")
     assert explain_import_error("No module named '_pmem2'") == "No module named '_pmem2'"
 
 

@@ -530,7 +530,7 @@ with pmem2.open(sys.argv[1]) as map:
     assert (done.returncode, done.stdout) == (0, "True 100000 100000\n"), done.stderr
 
 
-def test_user_lacks_permissions(run_child: RunChild, locked: Path) -> None:
+def test_user_lacks_permissions(run_child: RunChild, read_only_file: Path) -> None:
     """An unprivileged user maps readable files and gets an OSError for everything else."""
     if os.geteuid():
         pytest.skip("becoming another user needs root")
@@ -545,6 +545,6 @@ with pmem2.Source.from_path(path, writable=False) as source, source.map() as map
         except OSError as error:
             print(type(error).__name__)
 """
-    child = run_child(PRELUDE + code, str(locked))
+    child = run_child(PRELUDE + code, str(read_only_file))
     wanted = ["READ []", "NosuppError", "DaxRegionNotFoundError", "PermissionError"]
     assert child.stdout.splitlines() == wanted, child.stderr

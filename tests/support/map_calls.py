@@ -12,7 +12,7 @@ from pmem2 import Config, Map, Protection, Source
 from support.values import CONTENT
 
 LENGTH = len(CONTENT)
-OUTSIDE = "outside|beyond"
+OUTSIDE = "ends beyond the map"
 """Matches the error text for a range that does not lie inside its map."""
 
 RANGES_OUTSIDE = [

@@ -43,7 +43,7 @@ class Terminal:
 
 
 @contextmanager
-def shown(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[str]]:
+def terminal_output(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[str]]:
     """Replace `sys.stdout` or `sys.stderr` with a terminal; after the block the list holds its output."""
     terminal, printed = Terminal(), list[str]()
     with monkeypatch.context() as patch:
@@ -57,7 +57,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[str]]:
 
 
 @contextmanager
-def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> Iterator[None]:
+def terminal_input(monkeypatch: pytest.MonkeyPatch, text: str) -> Iterator[None]:
     """Replace `sys.stdin` with a terminal that supplies *text*."""
     master, slave = pty.openpty()
     os.write(master, text.encode())
@@ -67,7 +67,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> Iterator[None]:
     os.close(master)
 
 
-def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+def block_imports(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     """Make imports of modules fail."""
     for module in modules:
         monkeypatch.setitem(sys.modules, module, None)

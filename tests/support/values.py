@@ -51,11 +51,11 @@ class OwnPath:
         return str(self.path)
 
 
-NO_INTEGERS = (True, False, 1.0, 0.5, "1", b"1", [1], 1j)
-NO_SIZES = (-1, -(2**31), -(2**63), -(2**70), 2**64, 2**70)
+NON_INTEGERS = (True, False, 1.0, 0.5, "1", b"1", [1], 1j)
+INVALID_SIZES = (-1, -(2**31), -(2**63), -(2**70), 2**64, 2**70)
 
-no_integer = pytest.mark.parametrize("wrong", NO_INTEGERS, ids=repr)
-no_size = pytest.mark.parametrize("outside", NO_SIZES)
+non_integers = pytest.mark.parametrize("wrong", NON_INTEGERS, ids=repr)
+invalid_sizes = pytest.mark.parametrize("outside", INVALID_SIZES)
 
 
 def rounds(n: int) -> int:
@@ -80,7 +80,7 @@ def is_open(fd: int) -> bool:
 
 
 @contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
+def open_fd(path: Path, flags: int) -> Iterator[int]:
     """Open *path*, yield the descriptor and close it."""
     fd = os.open(path, flags)
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import libpmem2
 from support.children import RunChild
-from support.values import PAGE, SIZE, opened
+from support.values import PAGE, SIZE, open_fd
 
 import pmem2
 from pmem2 import ErrorCode, Granularity
@@ -41,7 +41,7 @@ def test_memfd() -> None:
 @pytest.mark.libpmem2
 def test_map_path_descriptor(file: Path) -> None:
     """libpmem2 makes a source of an O_PATH descriptor but cannot map it."""
-    with opened(file, getattr(os, "O_PATH", 0o10000000)) as fd:  # PyPy's os has no such name
+    with open_fd(file, getattr(os, "O_PATH", 0o10000000)) as fd:  # PyPy's os has no such name
         with libpmem2.source(fd) as source, libpmem2.config() as config:
             assert libpmem2.map_new(config, source) == (-errno.EBADF, 0)
 
@@ -50,7 +50,7 @@ def test_map_path_descriptor(file: Path) -> None:
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
 def test_character_device(device: str) -> None:
     """A character device other than a DAX device is INVALID_FILE_TYPE."""
-    with opened(Path(device), os.O_RDWR) as fd:
+    with open_fd(Path(device), os.O_RDWR) as fd:
         assert libpmem2.source_from_fd(fd) == (ErrorCode.INVALID_FILE_TYPE, 0)
 
 
@@ -65,7 +65,7 @@ def test_pipe_and_socket() -> None:
 
 def test_proc_file_is_empty() -> None:
     """A file in /proc is a regular file of size 0, so mapping it is SOURCE_EMPTY."""
-    with opened(Path("/proc/self/status"), os.O_RDONLY) as fd:
+    with open_fd(Path("/proc/self/status"), os.O_RDONLY) as fd:
         with pmem2.Source.from_fd(fd) as source, pytest.raises(pmem2.SourceEmptyError):
             source.map()
         with libpmem2.source(fd) as raw_source, libpmem2.config() as config:
@@ -75,7 +75,7 @@ def test_proc_file_is_empty() -> None:
 @pytest.mark.libpmem2
 def test_map_outlives_source_and_config(file: Path, granularity: Granularity) -> None:
     """A libpmem2 map works after its descriptor, source and config are gone."""
-    with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as source, libpmem2.config() as config:
+    with open_fd(file, os.O_RDWR) as fd, libpmem2.source(fd) as source, libpmem2.config() as config:
         rc, map = libpmem2.map_new(config, source)
     assert rc == 0
     libpmem2.memcpy(map, b"alone")
@@ -201,7 +201,7 @@ def test_huge_sparse_file(file: Path, granularity: Granularity) -> None:
         map.memcpy(size - 3, b"end")
         map.persist(size - PAGE, PAGE)
         assert map[-3:] == b"end"
-    with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source, libpmem2.config() as config:
+    with open_fd(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source, libpmem2.config() as config:
         assert os.pread(fd, 3, size - 3) == b"end"
         with libpmem2.map(config, raw_source) as raw_map:
             assert libpmem2.map_size(raw_map) == size

@@ -10,7 +10,7 @@ import attrs
 import pytest
 from _pmem2 import lib
 from support import libpmem2
-from support.values import PAGE, SIZE, opened
+from support.values import PAGE, SIZE, open_fd
 
 import pmem2
 
@@ -151,7 +151,7 @@ def test_invalid_sharing() -> None:
 def test_protections(exec_file: Path, protection: pmem2.Protection, permissions: str) -> None:
     """The mapping has exactly the protection that the config sets."""
     with pmem2.Source.from_path(exec_file) as source:
-        with libpmem2.config() as config, opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
+        with libpmem2.config() as config, open_fd(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer:
             assert libpmem2.set_protection(config, protection) == 0
             with libpmem2.map(config, pointer) as mapped:
                 assert libpmem2.permissions(libpmem2.map_address(mapped)) == permissions

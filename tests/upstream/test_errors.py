@@ -13,7 +13,7 @@ import pytest
 from _pmem2 import ffi, lib
 from support import libpmem2
 from support.compiled import compile_c
-from support.values import opened
+from support.values import open_fd
 
 import pmem2
 from pmem2 import ErrorCode, MemFlag
@@ -55,7 +55,7 @@ def test_perror_formats(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.libpmem2
 def test_perror_after_closed_descriptor(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A libpmem2 source has no size after its descriptor was closed, and the text names fstat."""
-    with opened(file, os.O_RDWR) as fd:
+    with open_fd(file, os.O_RDWR) as fd:
         rc, source = libpmem2.source_from_fd(fd)
         assert rc == 0
     rc, _ = libpmem2.source_size(source)

@@ -12,7 +12,7 @@ from typing import Callable
 import pytest
 from _pmem2 import ffi, lib
 from support import libpmem2
-from support.values import PAGE, SIZE, opened
+from support.values import PAGE, SIZE, open_fd
 
 import pmem2
 from pmem2 import ErrorCode, Granularity, Protection, Sharing
@@ -60,7 +60,7 @@ def test_library_config_two_files(raw_source: int, tmp_path: Path, granularity: 
     second = tmp_path / "second"
     second.write_bytes(b"second" + bytes(SIZE - 6))
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as map:
-        with opened(second, os.O_RDWR) as fd, libpmem2.source(fd) as other, libpmem2.map(config, other) as other_map:
+        with open_fd(second, os.O_RDWR) as fd, libpmem2.source(fd) as other, libpmem2.map(config, other) as other_map:
             assert libpmem2.read(other_map, 6) == b"second"
         assert libpmem2.read(map, 6) == bytes(6)
         assert libpmem2.map_granularity(map) == granularity
@@ -139,7 +139,7 @@ def test_copies_to_private_map(file: Path, granularity: Granularity) -> None:
     """The copy methods write to a private map of a read-only descriptor, and the next map has the file's content."""
     word = b"Nonpersistent memory"
     blank = bytes(len(word))
-    with opened(file, os.O_RDONLY) as fd, libpmem2.source(fd) as raw_source, pmem2.Source.from_fd(fd) as source:
+    with open_fd(file, os.O_RDONLY) as fd, libpmem2.source(fd) as raw_source, pmem2.Source.from_fd(fd) as source:
         with libpmem2.config(sharing=lib.PMEM2_PRIVATE) as config:
             with libpmem2.map(config, raw_source) as raw_map:
                 assert libpmem2.read(raw_map, len(word)) == blank
@@ -242,7 +242,7 @@ def test_anonymous_length_too_small() -> None:
 @pytest.mark.medium
 def test_from_existing(source: pmem2.Source, file: Path, granularity: Granularity) -> None:
     """Memory from `mmap` becomes a Map with the granularity that the caller gives."""
-    with opened(file, os.O_RDWR) as fd, mmap.mmap(fd, SIZE) as memory:
+    with open_fd(file, os.O_RDWR) as fd, mmap.mmap(fd, SIZE) as memory:
         with ffi.from_buffer("char[]", memory) as borrowed:
             address = int(ffi.cast("uintptr_t", borrowed))
         with pmem2.Map.from_existing(source, memory, granularity) as map:

@@ -14,7 +14,7 @@ import pytest
 from _pmem2 import lib
 from support import libpmem2
 from support.children import RunChild
-from support.values import PAGE, SEGFAULT, SIZE, opened
+from support.values import PAGE, SEGFAULT, SIZE, open_fd
 
 import pmem2
 
@@ -42,7 +42,7 @@ both_sharings = pytest.mark.parametrize("sharing", list(pmem2.Sharing), ids=lamb
 @pytest.fixture
 def read_only_fd(file: Path) -> Iterator[int]:
     """A read-only descriptor of the file."""
-    with opened(file, os.O_RDONLY) as fd:
+    with open_fd(file, os.O_RDONLY) as fd:
         yield fd
 
 
@@ -192,7 +192,7 @@ def test_unaligned_length(tmp_path: Path) -> None:
     """A length that ends inside a page is refused, even at the end of the file; a map without one ends there."""
     path = tmp_path / "3 KiB"
     path.write_bytes(bytes(3 * KIB))
-    with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
+    with open_fd(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
         assert raw_map_error(fd, length=3 * KIB) == (lib.PMEM2_E_LENGTH_UNALIGNED, 0)
         with pytest.raises(pmem2.LengthUnalignedError):
             source.map(pmem2.Config(length=3 * KIB))
@@ -206,7 +206,7 @@ def test_length_exceeds_unaligned_file(tmp_path: Path) -> None:
     """A length that is aligned up past the end of an unaligned file is refused."""
     path = tmp_path / "3 KiB"
     path.write_bytes(bytes(3 * KIB))
-    with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
+    with open_fd(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
         assert raw_map_error(fd, length=PAGE) == (lib.PMEM2_E_MAP_RANGE, 0)
         with pytest.raises(pmem2.MapRangeError):
             source.map(pmem2.Config(length=PAGE))
@@ -219,7 +219,7 @@ def test_empty_file(tmp_path: Path) -> None:
     """An empty file cannot be mapped."""
     path = tmp_path / "empty"
     path.touch()
-    with opened(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
+    with open_fd(path, os.O_RDWR) as fd, pmem2.Source.from_fd(fd) as source:
         assert raw_map_error(fd) == (lib.PMEM2_E_SOURCE_EMPTY, 0)
         with pytest.raises(pmem2.SourceEmptyError):
             source.map()
@@ -270,11 +270,11 @@ def test_private(source: pmem2.Source, raw_source: int) -> None:
 @forced
 def test_private_reopened_file(file: Path) -> None:
     """A store through a private map of a reopened file is visible only there."""
-    with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source, libpmem2.config() as config:
+    with open_fd(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source, libpmem2.config() as config:
         rc, raw_shared = libpmem2.map_new(config, raw_source)
         assert rc == 0
         libpmem2.memcpy(raw_shared, FIRST)
-    with opened(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source:
+    with open_fd(file, os.O_RDWR) as fd, libpmem2.source(fd) as raw_source:
         with libpmem2.config(sharing=lib.PMEM2_PRIVATE) as config, libpmem2.map(config, raw_source) as raw_private:
             libpmem2.memcpy(raw_private, SECOND)
             assert libpmem2.read(raw_shared, len(FIRST)) == FIRST
@@ -321,7 +321,7 @@ def test_small_map_alignment(tmp_path: Path) -> None:
     """A small map begins at a multiple of the page size."""
     path = tmp_path / "16 KiB"
     path.write_bytes(bytes(16 * KIB))
-    with opened(path, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+    with open_fd(path, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
         with libpmem2.config() as config, libpmem2.map(config, pointer) as mapped:
             assert libpmem2.map_address(mapped) % PAGE == 0
         with source.map() as map:
@@ -375,7 +375,7 @@ def check_not_writable(
     child = run_child(STORE, str(file), *numbers)
     assert (child.returncode, child.stdout) == (SEGFAULT, "mapped\n"), child.stderr
     config = pmem2.Config(protection=protection, sharing=sharing)
-    with opened(file, mode) as fd, pmem2.Source.from_fd(fd) as source, source.map(config) as map:
+    with open_fd(file, mode) as fd, pmem2.Source.from_fd(fd) as source, source.map(config) as map:
         assert map.protection == protection
         with pytest.raises(TypeError):
             map.memcpy(0, TEXT)
@@ -423,7 +423,7 @@ def test_no_access(run_child: RunChild, file: Path, read_only_source: pmem2.Sour
 @x86_64
 def test_execute_stored_code(exec_file: Path) -> None:
     """Code stored in a file runs in a READ|EXEC map."""
-    with opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+    with open_fd(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
         with libpmem2.config() as config, libpmem2.map(config, pointer) as mapped:
             libpmem2.memcpy(mapped, TWO_PLUS_TWO)
         with libpmem2.config(protection=READ | EXEC) as config, libpmem2.map(config, pointer) as mapped:
@@ -450,7 +450,7 @@ def test_copy_into_exec_map(run_child: RunChild, exec_file: Path, sharing: pmem2
 def test_store_and_execute(exec_file: Path, sharing: pmem2.Sharing) -> None:
     """A READ|WRITE|EXEC map runs the code stored through it, whether shared or private."""
     protection = READ | WRITE | EXEC
-    with opened(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+    with open_fd(exec_file, os.O_RDWR) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
         with libpmem2.config(protection=protection, sharing=sharing) as config, libpmem2.map(config, pointer) as mapped:
             libpmem2.memcpy(mapped, TWO_PLUS_TWO)
             assert libpmem2.call(libpmem2.map_address(mapped)) == 4
@@ -467,7 +467,7 @@ def test_execute_private_code(exec_file: Path) -> None:
     """A private READ|WRITE|EXEC map of a read-only file runs its code and leaves the file unchanged."""
     exec_file.write_bytes(TEXT + bytes(PAGE - len(TEXT)))
     protection, private = READ | WRITE | EXEC, pmem2.Sharing.PRIVATE
-    with opened(exec_file, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+    with open_fd(exec_file, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
         with libpmem2.config(protection=protection, sharing=private) as config:
             with libpmem2.map(config, pointer) as mapped:
                 libpmem2.memcpy(mapped, TWO_PLUS_TWO)

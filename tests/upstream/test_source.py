@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from _pmem2 import lib
 from support import libpmem2
-from support.values import PAGE, SIZE, opened
+from support.values import PAGE, SIZE, open_fd
 
 import pmem2
 
@@ -24,7 +24,7 @@ def same_file(one: int, other: int) -> bool:
 
 def check_made_and_deleted(file: Path, mode: int) -> None:
     """Check that a descriptor opened in *mode* makes a source, which returns it and can be deleted."""
-    with opened(file, mode) as fd:
+    with open_fd(file, mode) as fd:
         rc, pointer = libpmem2.source_from_fd(fd)
         assert rc == 0
         assert pointer != 0
@@ -70,7 +70,7 @@ def test_closed_descriptor(file: Path) -> None:
 @pytest.mark.upstream("pmem2_source/TEST3")
 def test_write_only_descriptor(file: Path) -> None:
     """A write-only descriptor is refused."""
-    with opened(file, os.O_WRONLY) as fd:
+    with open_fd(file, os.O_WRONLY) as fd:
         check_refused(fd, pmem2.ErrorCode.INVALID_FILE_HANDLE)
 
 
@@ -87,7 +87,7 @@ def test_delete_null(file: Path) -> None:
 @pytest.mark.upstream("pmem2_source/TEST11")
 def test_directory(tmp_path: Path) -> None:
     """A directory is refused, as a descriptor and as a path."""
-    with opened(tmp_path, os.O_RDONLY) as fd:
+    with open_fd(tmp_path, os.O_RDONLY) as fd:
         check_refused(fd, pmem2.ErrorCode.INVALID_FILE_TYPE)
     with pytest.raises(pmem2.InvalidFileTypeError):
         pmem2.Source.from_path(tmp_path, writable=False)
@@ -97,7 +97,7 @@ def test_directory(tmp_path: Path) -> None:
 @pytest.mark.medium
 def test_get_descriptor(file: Path) -> None:
     """libpmem2 returns the caller's descriptor, a Source its own duplicate."""
-    with opened(file, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
+    with open_fd(file, os.O_RDONLY) as fd, libpmem2.source(fd) as pointer, pmem2.Source.from_fd(fd) as source:
         assert libpmem2.source_file(pointer) == (0, libpmem2.file_of(fd))
         assert source.fd != fd
         assert same_file(source.fd, fd)

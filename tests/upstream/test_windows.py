@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import libpmem2
-from support.values import CONTENT, PAGE, SIZE, opened
+from support.values import CONTENT, PAGE, SIZE, open_fd
 
 import pmem2
 from pmem2 import ErrorCode, Protection, Source
@@ -223,7 +223,7 @@ def test_write_only_handle(file: Path) -> None:
         assert rc == 0
         assert libpmem2.source_delete(pointer) == (0, 0)
         check_refused_by_facade(handle, ErrorCode.INVALID_FILE_HANDLE)
-    with opened(file, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
+    with open_fd(file, os.O_WRONLY) as fd, pytest.raises(pmem2.InvalidFileHandleError):
         Source.from_fd(fd)
 
 
@@ -396,7 +396,7 @@ def test_from_existing_keeps_handle(path: Path) -> None:
     assert path.read_bytes()[0] == 99
 
 
-@pytest.mark.usefixtures("reservations")
+@pytest.mark.usefixtures("needs_reservations")
 def test_map_in_reservation_keeps_handle(path: Path) -> None:
     """A Map in a reservation keeps its own handle until it is closed."""
     before = open_handles()
