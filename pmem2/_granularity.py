@@ -40,7 +40,7 @@ def warn_if_ignored() -> None:
     text = force_granularity_text()
     if text is not None and forced_granularity() is None:
         names = ", ".join(GRANULARITY_BY_NAME)
-        message = f"libpmem2 ignores {FORCE_GRANULARITY_ENV}={text!r}: use {names}"
+        message = f"{FORCE_GRANULARITY_ENV}={text!r} has no effect: use {names}"
         warnings.warn(message, RuntimeWarning, stacklevel=caller_stacklevel())
 
 
@@ -80,6 +80,6 @@ def granularity_error(asked: str, required: Granularity, available: Granularity)
             "require Granularity.PAGE, which works on every file (persist() then writes pages back), or put the file "
             "on persistent memory mounted with -o dax"
         )
-    found = f"the Config requires {required.name} granularity, but it gives {available.name}: "
+    found = f"the Config requires {required.name} granularity, but the source gives {available.name}, because "
     found += explain_granularity(available)
     return make_pmem2_error(ErrorCode.GRANULARITY_NOT_SUPPORTED, "pmem2_map_new", asked, found, hint)

@@ -57,8 +57,9 @@ def map_new(handle: MapHandle, source: SourceHandle, request: MapRequest, messag
 
 def map_error(rc: int, source: SourceHandle, request: MapRequest, name: str, message: CharArray) -> Exception:
     """Return why *source* cannot be mapped."""
-    length = f"{request.length} bytes" if request.length else "to the end"
-    asked = f"cannot map {length} from offset {request.offset} of {name}"
+    offset, length = request.offset, request.length
+    what = f"{length} bytes at offset {offset}" if length else f"from offset {offset} to the end"
+    asked = f"cannot map {what} of {name}"
     if rc == ErrorCode.GRANULARITY_NOT_SUPPORTED and request.granularity != lib.GUARD_GRANULARITY_UNSET:
         probe = alloc_map()
         coarsest = request._replace(granularity=Granularity.PAGE)

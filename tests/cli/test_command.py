@@ -88,7 +88,7 @@ def test_warning_is_one_line(
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "nonsense")
     assert main(["copy", str(path), str(tmp_path / "copy")]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("pmem2: PMEM2_FORCE_GRANULARITY='nonsense' is ignored")
+    assert line.startswith("pmem2: PMEM2_FORCE_GRANULARITY='nonsense' has no effect")
 
 
 # ---- signals

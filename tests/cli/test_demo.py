@@ -53,7 +53,7 @@ def test_mapping_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
     monkeypatch.setattr(pmem2, "open", refused)
     assert main(["demo", str(tmp_path)]) == 1
-    assert "cannot map everything at 7" in capsys.readouterr().err
+    assert "cannot map from offset 7 to the end" in capsys.readouterr().err
 
 
 def test_wrong_paths(tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,7 @@ def test_advanced_length_overflow(programs: Programs) -> None:
     (programs.folder / "file0").write_bytes(bytes(4096))
     done = programs.run_port("file0", "5", "-1")
     assert done.status == 1
-    assert done.stderr.startswith("length must be at most")
+    assert done.stderr.startswith("length must be <=")
 
 
 LOG = [
