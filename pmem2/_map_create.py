@@ -42,7 +42,7 @@ def create_map(source: SourceHandle, request: MapRequest, name: str) -> MapHandl
     """
     handle, message = alloc_map(), new_error_buffer()
     rc = map_new(handle, source, request, message)
-    if rc == -errno.EAGAIN:  # pragma: no cover: in a child, tests/safety
+    if rc == -errno.EAGAIN:  # pragma: no cover: in a child of tests/safety
         gc_collect()  # dropped maps that are not yet collected still own pthread keys
         rc = map_new(handle, source, request, message)
     if rc:

@@ -46,7 +46,7 @@ def test_calls_release_buffers(source: pmem2.Source, map: pmem2.Map) -> None:
     map[0:64] = memory
     source.pwrite_mcsafe(memory)
     source.pread_mcsafe_into(memory)
-    with pytest.raises(ValueError, match="outside"):
+    with pytest.raises(ValueError, match="ends beyond"):
         map.memcpy(len(map), memory)
     memory.append(0)
     map.persist_many(ranges)

@@ -397,5 +397,5 @@ def test_spawned_processes_share_file(tmp_path: Path) -> None:
 def test_map_cannot_be_sent(map: pmem2.Map) -> None:
     """Sending a Map to another process raises TypeError with advice."""
     process = multiprocessing.get_context("spawn").Process(target=count_up, args=(map, 1))
-    with pytest.raises(TypeError, match="open it again"):
+    with pytest.raises(TypeError, match="open it there"):
         process.start()
