@@ -140,7 +140,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def nvdimm(session: nox.Session) -> None:
-    """Emulate persistent memory; arguments: [ext4|xfs] [mem-ctrl|cpu], or all, calls, powercut [ROUNDS]."""
+    """Emulate persistent memory; arguments: [ext4|xfs] [mem-ctrl|cpu], or all, calls, powercut, job COMMAND."""
     provide(session, "qemu-system-x86_64=qemu-system-x86", "mmdebstrap=mmdebstrap")
     session.install("attrs", "coverage[toml]>=7")
     session.run("python", "tools/nvdimm/session.py", *session.posargs)

@@ -68,6 +68,8 @@ def main(arguments: list[str]) -> None:
         powercut.main(int(arguments[1]) if arguments[1:] else 20)
     elif arguments == ["calls"]:
         run_in_machine(CALLS, "ext4", "mem-ctrl")
+    elif arguments[:1] == ["job"]:
+        run_in_machine(" ".join(arguments[1:]), "ext4", "mem-ctrl")
     elif arguments == ["all"]:
         for filesystem in FILESYSTEMS:
             for persistence in PERSISTENCE:
