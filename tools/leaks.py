@@ -2,8 +2,8 @@
 """Measure what many cycles of each object leak: memory, descriptors, mappings, pthread keys.
 
 `python tools/leaks.py [SCALE]`: SCALE 1 is 100,000 cycles, but 10,000 of reservations and 500 of from_existing, because
-libpmem2 itself cannot do many more in one process. Each row is measured in its own process. If libpmem2 leaks by itself,
-its own functions are measured first, and pmem2 may not leak more.
+libpmem2 itself cannot do many more in one process. Each row is measured in its own process. If libpmem2 itself leaks,
+its functions are measured first, and pmem2 may not leak more.
 """
 
 from __future__ import annotations

