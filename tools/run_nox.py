@@ -77,12 +77,15 @@ def show_progress(output: int, progress: Progress) -> None:
     """Copy nox's output to ours until it ends; translate the lines of nox itself."""
     pending = b""
     last = time.monotonic()
+    at_line_start = True
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)
         while True:
             if not selector.select(max(0.0, last + PATIENCE - time.monotonic())):
-                print(f"... {progress.current}: {time.monotonic() - progress.began:.0f} s", flush=True)
+                seconds = time.monotonic() - progress.began
+                print("" if at_line_start else "\n", f"... {progress.current}: {seconds:.0f} s", sep="", flush=True)
                 last = time.monotonic()
+                at_line_start = True
                 continue
             try:
                 data = os.read(output, 65536)
@@ -101,6 +104,7 @@ def show_progress(output: int, progress: Progress) -> None:
                 if line:
                     sys.stdout.buffer.write(line)
                     last = time.monotonic()
+                    at_line_start = line.endswith(b"\n")
             sys.stdout.buffer.flush()
 
 
