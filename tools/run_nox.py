@@ -12,6 +12,7 @@ import json
 import os
 import re
 import selectors
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,9 @@ STARTED = re.compile(r"Running session (.+)")
 ENDED = re.compile(r"Session (\S+) (was successful|failed|aborted|skipped)(?:: )?(.*?)(?: in .*| \(took .*)?\.?$")
 NO_INTERPRETER = re.compile(r"Python interpreter (\S+) not found")
 INSTALLING = re.compile(r"python -m pip install (.*)")
+REQUIREMENT = re.compile(r"[\[;<>=].*")  # everything after the name of a package
 CREATING = re.compile(r"Creating virtual environment")
-ADVICE = re.compile(r"Missing interpreters|uv binary|Ran \w+ sessions|Re-?using|\* ")
+ADVICE = re.compile(r"Missing interpreters|uv binary|python tools/install_wheel|Ran \w+ sessions|Re-?using|\* ")
 
 
 class Session(NamedTuple):
@@ -68,8 +70,8 @@ class Progress:
         if CREATING.match(message):
             return f"{self.current}: creating a virtual environment ..."
         if found := INSTALLING.fullmatch(message):
-            packages = [word for word in found[1].split() if not word.startswith("-")]
-            return f"{self.current}: installing {' '.join(packages)} ..."
+            packages = [REQUIREMENT.sub("", word) for word in shlex.split(found[1]) if not word.startswith("-")]
+            return f"{self.current}: installing {' '.join(dict.fromkeys(packages))} ..."
         return "" if ADVICE.match(message) else f"{self.current}: {message}"
 
 
