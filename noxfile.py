@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is checked; the scripts in tools/ know how. `./run --list` prints the sessions of CI, `nox --list` all."""
+"""The checks of this project; scripts in tools/ do the work. `nox --list` prints all sessions, `./run --list` CI's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-# What every change must pass: .ci/run and the CI workflow read this list. The weekly workflow reads the tag "weekly".
+# Every change must pass these: .ci/run and the CI workflow read the list. The weekly workflow reads the tag "weekly".
 nox.options.sessions = ["tests", "types", "lint", "coverage", "tests-debug", "valgrind", "docs", "nvdimm", "demo"]
 
 

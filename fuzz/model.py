@@ -368,7 +368,7 @@ class Model:
     # ---- the process
 
     def pickle(self, which: int, how: int) -> None:
-        """Pickling and copying raise an exception that says what to do instead."""
+        """Pickling and copying raise an exception that suggests an alternative."""
         handle = self.pick(self.handles(), which)
         try:
             (pickle.dumps, copy.copy, copy.deepcopy)[how % 3](handle)

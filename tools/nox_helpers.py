@@ -33,7 +33,7 @@ def install_if_possible(session: nox.Session, group: str) -> None:
     try:
         session.install(*dependencies(group))
     except CommandFailed:
-        session.log(f"cannot install {group}: what needs it is not run")
+        session.log(f"cannot install {group}: its tests are skipped")
 
 
 def provide(session: nox.Session, *programs: str) -> None:

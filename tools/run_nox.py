@@ -56,7 +56,7 @@ class Progress:
         self.began = time.monotonic()
 
     def translate(self, message: str) -> str:
-        """Return what to print for a message of nox; the empty string for nothing."""
+        """Return the line to print for a message of nox; an empty string to print nothing."""
         if found := STARTED.fullmatch(message):
             self.current, self.began = found[1], time.monotonic()
             return ""
@@ -134,7 +134,7 @@ def print_table(rows: list[tuple[object, ...]]) -> None:
 
 
 def print_tests(sessions: list[Session]) -> None:
-    """Print what the pytest sessions report: a table, the reasons of skips, the slowest tests."""
+    """Print the results of the pytest sessions: a table, the reasons for skips, the slowest tests."""
     rows: list[tuple[object, ...]] = [("tests on", "passed", "failed", "skipped", "seconds")]
     reasons: Counter[str] = Counter()
     slowest: list[tuple[float, str, str]] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The session `nvdimm`: what to run in a machine with persistent memory.
+"""The session `nvdimm`: run tests and other jobs in a machine with persistent memory.
 
 python tools/nvdimm/session.py [ext4|xfs] [mem-ctrl|cpu]    the tests marked `medium`
 python tools/nvdimm/session.py all                          the same on each kind of medium
@@ -63,7 +63,7 @@ def run_tests(filesystem: str, persistence: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Do what the arguments say."""
+    """Run the job that the arguments name."""
     if arguments[:1] == ["powercut"]:
         powercut.main(int(arguments[1]) if arguments[1:] else 20)
     elif arguments == ["calls"]:
