@@ -33,7 +33,9 @@ NO_INTERPRETER = re.compile(r"Python interpreter (\S+) not found")
 INSTALLING = re.compile(r"python -m pip install (.*)")
 REQUIREMENT = re.compile(r"[\[;<>=].*")  # everything after the name of a package
 CREATING = re.compile(r"Creating virtual environment")
-ADVICE = re.compile(r"Missing interpreters|uv binary|python tools/install_wheel|Ran \w+ sessions|Re-?using|\* ")
+ADVICE = re.compile(
+    r"Missing interpreters|uv binary|Nox was installed without|python tools/install_wheel|Ran \w+ sessions|Re-?using|\* "
+)
 
 
 class Session(NamedTuple):

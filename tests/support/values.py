@@ -26,11 +26,6 @@ SEGFAULT = 0xC0000005 if sys.platform == "win32" else -signal.SIGSEGV  # how a c
 ON_PYPY = sys.implementation.name == "pypy"
 
 
-def rounds(number: int) -> int:
-    """Return how often to repeat a test: *number* times the factor PMEM2_TEST_ROUNDS, which is 10 once a week."""
-    return max(1, round(number * float(os.environ.get("PMEM2_TEST_ROUNDS", "1"))))
-
-
 class Index:
     """An integer that is no int."""
 
