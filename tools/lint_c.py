@@ -16,6 +16,7 @@ GUARDS = PROJECT / "native" / "guards.c"  # includes all other C files
 IGNORED = (
     "bugprone-suspicious-include",  # guards.c includes .c files: they are one translation unit
     "bugprone-easily-swappable-parameters",
+    *("bugprone-reserved-identifier", "cert-dcl37-c", "cert-dcl51-cpp"),  # _GNU_SOURCE
     "cert-err33-c",  # snprintf writes into a large enough buffer, or truncates a text on purpose
     "clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling",  # glibc lacks the suggested functions
 )

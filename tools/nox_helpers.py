@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import nox
@@ -57,6 +59,12 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
     # No test groups: a worker is a process, so tests that fork, start threads or exhaust pthread keys cannot disturb
     # the tests of other workers, and each worker runs one test at a time.
     parallel = ["-n", "logical", "--dist", "worksteal"]
-    disk = ["-o", "tmp_path_retention_policy=failed"]  # passing tests otherwise leave hundreds of megabytes
+    # A folder of its own: pytest's default one is shared by all runs of a user, which disturb each other when they
+    # remove old files, and keeps hundreds of megabytes.
+    folder = tempfile.mkdtemp(prefix=f"{session.name}-")
+    disk = [f"--basetemp={folder}/tests", "-o", "tmp_path_retention_policy=failed"]
     report = f"--junitxml=.cache/junit/{session.name}.xml"  # ./run makes its table from it
-    session.run("pytest", "-q", *parallel, *disk, report, *arguments, *session.posargs)
+    try:
+        session.run("pytest", "-q", *parallel, *disk, report, *arguments, *session.posargs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

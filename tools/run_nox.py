@@ -33,9 +33,8 @@ NO_INTERPRETER = re.compile(r"Python interpreter (\S+) not found")
 INSTALLING = re.compile(r"python -m pip install (.*)")
 REQUIREMENT = re.compile(r"[\[;<>=].*")  # everything after the name of a package
 CREATING = re.compile(r"Creating virtual environment")
-ADVICE = re.compile(
-    r"Missing interpreters|uv binary|Nox was installed without|python tools/install_wheel|Ran \w+ sessions|Re-?using|\* "
-)
+ADVICE = re.compile(r"Missing interpreters|uv binary|Nox was installed without|Ran \w+ sessions|Re-?using|\* ")
+INSTALLING_WHEEL = "python tools/install_wheel.py"  # reports its progress itself
 
 
 class Session(NamedTuple):
@@ -74,7 +73,9 @@ class Progress:
         if found := INSTALLING.fullmatch(message):
             packages = [REQUIREMENT.sub("", word) for word in shlex.split(found[1]) if not word.startswith("-")]
             return f"{self.current}: installing {' '.join(dict.fromkeys(packages))} ..."
-        return "" if ADVICE.match(message) else f"{self.current}: {message}"
+        if ADVICE.match(message) or message == INSTALLING_WHEEL:
+            return ""
+        return f"{self.current}: {message}" if self.current else message
 
 
 def show_progress(output: int, progress: Progress) -> None:
@@ -135,7 +136,7 @@ def print_table(rows: list[tuple[object, ...]]) -> None:
         print("  ".join((first.ljust(widths[0]), *cells)).rstrip())
 
 
-def print_tests(sessions: list[Session]) -> None:
+def print_tests(sessions: list[Session], missing: list[str]) -> None:
     """Print the results of the pytest sessions: a table, the reasons for skips, the slowest tests."""
     rows: list[tuple[object, ...]] = [("tests on", "passed", "failed", "skipped", "seconds")]
     reasons: Counter[str] = Counter()
@@ -157,8 +158,6 @@ def print_tests(sessions: list[Session]) -> None:
         ]
     if len(rows) == 1:
         return
-    print()
-    print_table(rows)
     if reasons:
         print("\nskipped because:")
     for reason, count in reasons.most_common():
@@ -166,6 +165,10 @@ def print_tests(sessions: list[Session]) -> None:
     print("\nslowest tests:")
     for seconds, name, session_name in sorted(slowest, reverse=True)[:10]:
         print(f"{seconds:6.1f}  {name} ({session_name})")
+    if missing:
+        print(f"\ninterpreters that this machine does not have: {', '.join(missing)}")
+    print()
+    print_table(rows)
     print(f"\n{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped")
 
 
@@ -190,13 +193,11 @@ def main(arguments: list[str]) -> int:
     shutil.rmtree(JUNIT, ignore_errors=True)
     progress = Progress()
     status = run_nox([*([] if session == "ci" else ["--session", session]), "--", *posargs], progress)
-    print_tests(progress.sessions)
-    if progress.missing:
-        print(f"interpreters that this machine does not have: {', '.join(progress.missing)}")
-    if len(progress.sessions) > 1:
+    print_tests(progress.sessions, progress.missing)
+    if session == "ci":
         print()
-        print_table([("session", "result", "seconds")])
-        print_table([(one.name, one.status, f"{one.seconds:.0f}") for one in progress.sessions])
+        results = [(one.name, one.status, f"{one.seconds:.0f}") for one in progress.sessions]
+        print_table([("session", "result", "seconds"), *results])
     return status
 
 
