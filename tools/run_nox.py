@@ -60,6 +60,7 @@ class Progress:
         """Return the line to print for a message of nox; an empty string to print nothing."""
         if found := STARTED.fullmatch(message):
             self.current, self.began = found[1], time.monotonic()
+            (JUNIT / f"{self.current}.xml").unlink(missing_ok=True)
             return ""
         if found := ENDED.fullmatch(message):
             if interpreter := NO_INTERPRETER.search(found[3]):
@@ -190,7 +191,6 @@ def main(arguments: list[str]) -> int:
         arguments.remove(factor)
         os.environ["PMEM2_TEST_ROUNDS"] = factor.partition("=")[2]
     session, *posargs = arguments
-    shutil.rmtree(JUNIT, ignore_errors=True)
     progress = Progress()
     status = run_nox([*([] if session == "ci" else ["--session", session]), "--", *posargs], progress)
     print_tests(progress.sessions, progress.missing)
