@@ -8,14 +8,15 @@ JSON list for the workflows.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import selectors
 import shlex
-import shutil
 import subprocess
 import sys
+import termios
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -116,11 +117,13 @@ def show_progress(output: int, progress: Progress) -> None:
 
 def run_nox(arguments: list[str], progress: Progress) -> int:
     """Run nox in a terminal if we have one; return its exit status."""
-    reading, writing = os.openpty() if sys.stdout.isatty() else os.pipe()
-    columns, rows = shutil.get_terminal_size()
-    environment = {**os.environ, "COLUMNS": str(columns), "LINES": str(rows), "PYTHONUNBUFFERED": "1"}
-    command = [*NOX, "--nocolor", *arguments]
-    with subprocess.Popen(command, stdout=writing, stderr=writing, env=environment) as nox:
+    if sys.stdout.isatty():
+        reading, writing = os.openpty()
+        size = fcntl.ioctl(sys.stdout, termios.TIOCGWINSZ, bytes(8))
+        fcntl.ioctl(writing, termios.TIOCSWINSZ, size)
+    else:
+        reading, writing = os.pipe()
+    with subprocess.Popen([*NOX, "--nocolor", *arguments], stdout=writing, stderr=writing) as nox:
         os.close(writing)
         with contextlib.suppress(KeyboardInterrupt):  # nox gets the signal too, and stops
             show_progress(reading, progress)
