@@ -373,7 +373,7 @@ class Model:
         try:
             (pickle.dumps, copy.copy, copy.deepcopy)[how % 3](handle)
         except TypeError as error:
-            assert "open it again" in str(error)
+            assert "open it there" in str(error)
         else:
             raise AssertionError(f"{handle!r} was copied")
 
