@@ -12,7 +12,8 @@ from typing import Callable, Literal
 
 import pytest
 from support.children import RunChild
-from support.values import CONTENT, PAGE, Index, OwnPath, descriptors, make_device, make_fifo, make_socket, non_integers
+from support.special_files import make_device, make_fifo, make_socket
+from support.values import CONTENT, PAGE, Index, OwnPath, descriptors, non_integers
 
 import pmem2
 from pmem2 import Config, Granularity, Protection, Sharing

@@ -12,19 +12,8 @@ from typing import Callable
 
 import pytest
 from support.children import RunChild
-from support.values import (
-    CONTENT,
-    PAGE,
-    Index,
-    OwnPath,
-    descriptors,
-    invalid_sizes,
-    make_device,
-    make_fifo,
-    make_socket,
-    non_integers,
-    open_fd,
-)
+from support.special_files import make_device, make_fifo, make_socket
+from support.values import CONTENT, PAGE, Index, OwnPath, descriptors, invalid_sizes, non_integers, open_fd
 
 import pmem2
 from pmem2 import Source

@@ -15,7 +15,8 @@ from typing import Any
 import attrs
 import pytest
 from support.children import RunChild
-from support.values import PAGE, make_socket
+from support.special_files import make_socket
+from support.values import PAGE
 
 import pmem2
 from pmem2 import Granularity

@@ -6,10 +6,9 @@ from __future__ import annotations
 import mmap
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,8 @@ def descriptors() -> list[str]:
     """Return the open descriptors of this process."""
     if sys.platform == "win32":
         return [str(number) for number in range(256) if is_open(number)]
-    return sorted(os.listdir("/proc/self/fd"))
+    else:
+        return sorted(os.listdir("/proc/self/fd"))
 
 
 def is_open(fd: int) -> bool:
@@ -87,24 +87,3 @@ def open_fd(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def make_fifo(path: Path) -> None:
-    """Create a FIFO that no process has open."""
-    os.mkfifo(path)
-
-
-def make_socket(path: Path) -> None:
-    """Create the file of a Unix socket."""
-    with closing(socket.socket(socket.AF_UNIX)) as server:
-        folder = os.getcwd()
-        os.chdir(path.parent)  # bind() accepts at most 108 bytes
-        try:
-            server.bind(path.name)
-        finally:
-            os.chdir(folder)
-
-
-def make_device(path: Path) -> None:
-    """Create a link to the null device."""
-    path.symlink_to(os.devnull)
