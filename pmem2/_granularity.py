@@ -9,6 +9,7 @@ import warnings
 
 from pmem2._enums import ErrorCode, Granularity
 from pmem2._error_map import make_pmem2_error
+from pmem2._ffi import lib
 
 FORCE_GRANULARITY_ENV = "PMEM2_FORCE_GRANULARITY"
 GRANULARITY_BY_NAME = {
@@ -37,10 +38,9 @@ def warn_if_ignored() -> None:
     Warns:
         RuntimeWarning: The value is no granularity.
     """
-    text = force_granularity_text()
-    if text is not None and forced_granularity() is None:
+    if lib.guarded_force_granularity_ignored():
         names = ", ".join(GRANULARITY_BY_NAME)
-        message = f"{FORCE_GRANULARITY_ENV}={text!r} has no effect: use {names}"
+        message = f"{FORCE_GRANULARITY_ENV}={force_granularity_text()!r} has no effect: use {names}"
         warnings.warn(message, RuntimeWarning, stacklevel=caller_stacklevel())
 
 

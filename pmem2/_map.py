@@ -93,8 +93,7 @@ class Map(Resource):
         check_type(source, Source, "source")
         check_type(config, Config, "config")
         self._check_uninitialized()
-        if lib.guarded_force_granularity_ignored():
-            warn_if_ignored()
+        warn_if_ignored()
         handle = create_map(source._handle, map_request(source, config), repr(source))
         self._buffer = None
         self._config = config

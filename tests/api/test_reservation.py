@@ -329,6 +329,8 @@ def test_neighbours_of_foreign_map(
 @pytest.mark.parametrize("wrong", [None, 0, "map", Map, object()])
 def test_neighbours_of_wrong_type(reservation: VMReservation, wrong: Map) -> None:
     """next and prev raise TypeError for an object that is not a Map."""
+    with pytest.raises(TypeError, match="map must be a Map, not VMReservation"):
+        reservation.next(reservation)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Map"):
         reservation.next(wrong)
     with pytest.raises(TypeError, match="Map"):
