@@ -348,3 +348,105 @@ def test_exceptions_that_fail_a_check() -> None:
     for other in (KeyboardInterrupt(), pytest.skip.Exception("s")):
         with pytest.raises(type(other)):
             explore(nothing, raising(other), size=SIZE)
+
+
+def test_lost_store_takes_copy_along() -> None:
+    """A lost store is reported together with the later NODRAIN copy to its line, which cannot survive without it."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.memcpy(8, b"\1" * 16, NODRAIN)
+        map.store_u64(64, 1, persist=True)
+
+    error = failure_of(workload, lambda map: not map[64] or map[0] or pytest.fail("lost"))
+    assert [(store.offset, store.length) for store in error.lost] == [(0, 8), (8, 16)]
+
+
+def test_forced_losses_are_counted() -> None:
+    """The error names two stores instead of one whose loss forces the loss of two later stores to its line."""
+
+    def workload(map: Map) -> None:
+        for offset in (0, 8, 16, 128, 192):
+            map.store_u64(offset, 1)
+        map.store_u64(256, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map[256] or (map[0] and (map[128] or map[192]))
+
+    assert [store.offset for store in failure_of(workload, check).lost] == [128, 192]
+
+
+def test_diagnosis_keeps_guaranteed_stores() -> None:
+    """The diagnosis on BYTE tries no image without a store that survives behind a NODRAIN copy to its line."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"\1" * 8, NODRAIN | MemFlag.NONTEMPORAL)
+        map[8:24] = b"\1" * 16
+        map.memcpy(128, b"\1" * 8, NODRAIN | MemFlag.NONTEMPORAL)
+        map.store_u64(256, 1)
+
+    def check(map: Map) -> None:
+        assert not map[256] or (map[8] and map[16] and (map[0] or map[128]))
+
+    error = failure_of(workload, check, granularity=Granularity.BYTE)
+    assert [store.offset for store in error.lost] == [0, 128]
+
+
+@pytest.mark.parametrize("words", [b"\1\1\0\1\1\1", b"\0\0\0\1\0\0", b"\1\1\1\0\0\0"], ids=["lost", "kept", "prefix"])
+@pytest.mark.parametrize("flags", [MemFlag.NOFLUSH, NODRAIN])
+def test_partial_loss_is_tried(flags: MemFlag, words: bytes) -> None:
+    """The error names one copy without a word, with only one word or without its end, instead of two stores."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"\1" * 8, flags)
+        map.memcpy(8, b"\1" * 48, flags)
+        if flags == NODRAIN:
+            map.memcpy(56, b"\1" * 8, flags)
+        map.store_u64(128, 1)
+        map.store_u64(192, 1)
+        map.store_u64(256, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map[256] or (map[8:56:8] != words and (map[128] or map[192]))
+
+    assert [store.offset for store in failure_of(workload, check, budget=30).lost] == [8]
+
+
+def test_same_content_loses_nothing() -> None:
+    """No store is lost if the image is the content of the memory, although losing stores gives the same content."""
+
+    def ordered(map: Map) -> None:
+        map.store_u64(8, 5)
+        map.memcpy(8, bytes(8), NODRAIN)
+        map.store_u64(64, 1, persist=True)
+
+    def overwritten(map: Map) -> None:
+        map.memcpy(0, b"\1" * 8, NODRAIN)
+        map.memcpy(0, b"\2" * 8, NODRAIN)
+        map.store_u64(64, 1, persist=True)
+
+    for workload, content in ((ordered, 0), (overwritten, 2)):
+        error = failure_of(
+            workload, lambda map, n=content: not map[64] or {map[0], map[8]} != {0, n} or pytest.fail("x")
+        )
+        assert error.lost == ()
+
+
+def test_crash_point_respects_guarantee() -> None:
+    """The error on BYTE names no crash point after a store that survives there but is missing in the image."""
+    flags = NODRAIN | MemFlag.NONTEMPORAL
+
+    def workload(map: Map) -> None:
+        for offset in (0, 128, 192):
+            map.memcpy(offset, b"\1" * 8, flags)
+        map.store_u64(256, 1)
+        map.store_u64(8, 1)
+        map.store_u64(128, 0)
+        map.store_u64(192, 0)
+
+    def check(map: Map) -> None:
+        assert not map[256] or not map[0] or map[8] or map[128] or map[192]
+
+    error = failure_of(workload, check, granularity=Granularity.BYTE)
+    assert [store.offset for store in error.lost] == [128, 192]
+    assert error.crash_point[1] == line_of(workload, "(256, 1)")

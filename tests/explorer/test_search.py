@@ -158,6 +158,40 @@ def test_boundary_images_come_first() -> None:
     assert other != seen
 
 
+def test_every_boundary_image_is_checked() -> None:
+    """A small budget checks each image that keeps or loses all lines, all but one or all but the newest and one."""
+    lines = range(12)
+
+    def workload(map: Map) -> None:
+        for line in lines:
+            map.store_u64(64 * line, 1)
+
+    seen: list[set[int]] = []
+    report = explore(
+        workload, lambda map: seen.append({line for line in lines if map[64 * line]}), size=1024, budget=650
+    )
+    assert (report.images, report.exhaustive) == (650, False)
+    boundary = [set(range(newest)) for newest in range(13)]  # everything survives
+    boundary += [set(range(newest + 1)) - {lost} for newest in lines for lost in range(newest)]
+    boundary += [{newest} for newest in lines]
+    boundary += [{newest, other} for newest in lines for other in range(newest)]
+    assert [image for image in boundary if image not in seen] == []
+
+
+def test_newest_content_is_checked() -> None:
+    """A small budget checks the content of the memory although each line had that content before the newest store."""
+
+    def workload(map: Map) -> None:
+        for number in (1, 2, 1):
+            for line in range(12):
+                map.store_u64(64 * line, number)
+        map.store_u64(768, 1)
+
+    seen: list[bytes] = []
+    explore(workload, lambda map: seen.append(map[0:1024:64]), size=1024, budget=80)
+    assert b"\1" * 13 + bytes(3) in seen
+
+
 def test_unread_lines_are_pruned() -> None:
     """Lines that the check does not read bring no images, unless the check takes a view."""
 
