@@ -77,6 +77,50 @@ def test_images_match_oracle(granularity: Granularity, data: st.DataObject) -> N
         reject()
 
 
+UNORDERED = MemFlag.NONTEMPORAL | MemFlag.NODRAIN
+ONE, TWO = (number.to_bytes(8, "little") for number in (1, 2))
+PROGRAMS: dict[str, list[oracle.Step]] = {
+    "unordered-after-ordered": [
+        *(oracle.Atomic(0, 1, False), oracle.Atomic(8, 2, False), oracle.Flush(0, 16, True)),
+        *(oracle.Atomic(8, 0, True), oracle.Atomic(0, 0, True)),
+        *(oracle.Copy(0, ONE, UNORDERED), oracle.Atomic(8, 2, False)),
+    ],
+    "same-store-after-other-lines": [
+        *(oracle.Atomic(128, 1, True), oracle.Atomic(128, 0, True)),
+        *(oracle.Atomic(0, 1, True), oracle.Atomic(64, 1, True), oracle.Atomic(128, 1, False)),
+    ],
+    "copy-torn-to-old-content": [
+        *(oracle.Atomic(0, 1, False), oracle.Atomic(8, 1, False), oracle.Copy(0, bytes(16), MemFlag.NOFLUSH))
+    ],
+    "drain-of-copy-before-store": [
+        *(oracle.Copy(0, ONE, UNORDERED), oracle.Atomic(8, 2, False), oracle.Drain(), oracle.Atomic(64, 3, False))
+    ],
+    "store-behind-copy": [*(oracle.Copy(0, ONE, UNORDERED), oracle.Atomic(8, 2, False), oracle.Atomic(64, 3, False))],
+    "store-of-copied-content": [
+        *(oracle.Copy(0, ONE, UNORDERED), oracle.Atomic(0, 1, False), oracle.Atomic(8, 2, False))
+    ],
+    "store-between-flush-and-drain": [
+        *(oracle.Atomic(0, 1, False), oracle.Flush(0, 8, False), oracle.Atomic(0, 2, False), oracle.Drain()),
+        *(oracle.Atomic(0, 3, False), oracle.Drain(), oracle.Atomic(64, 1, False), oracle.Yield()),
+    ],
+    "empty-flush": [oracle.Atomic(0, 1, False), oracle.Flush(8, 0, True), oracle.Atomic(64, 1, False)],
+    "pieces-overlap": [oracle.CopyMany([(0, ONE), (0, TWO), (8, ONE)]), oracle.Yield()],
+    "torn-store-behind-copy": [
+        *(oracle.Copy(0, ONE, UNORDERED), oracle.Set(8, ONE + TWO), oracle.Copy(128, ONE, UNORDERED), oracle.Drain()),
+        *(oracle.Atomic(offset, 0, True) for offset in (128, 16, 8, 0)),
+        *(oracle.Copy(128, ONE, UNORDERED), oracle.Copy(0, ONE, UNORDERED), oracle.Set(8, ONE + TWO)),
+    ],
+}
+"""Programs with faults of the memory model that several hundred random programs did not find."""
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_matches_oracle(name: str, granularity: Granularity) -> None:
+    """explore checks each image of a pinned program that the oracle finds, and no others."""
+    assert_matches_oracle(PROGRAMS[name], granularity)
+
+
 @pytest.mark.parametrize("granularity", list(Granularity))
 @given(data=st.data(), budget=st.integers(1, 60), size=st.sampled_from([2500, 4096, 9000]))
 @settings(max_examples=15 if HYPOTHESIS_PROFILE == "default" else 500)

@@ -79,6 +79,9 @@ def test_atomic_steps_pass() -> None:
         explore_model([five, seven], Cells, model, view, size=256)
 
 
+EMPTY: Numbers = Model()
+
+
 class Unflushed(Cells):
     """The numbers in a map, stored without a persist."""
 
@@ -110,13 +113,13 @@ def sorted_items(cells: Numbers) -> object:
 def test_acknowledged_step_must_survive() -> None:
     """A structure that does not persist its steps fails: a power failure rolls back a step that was acknowledged."""
     with pytest.raises(CrashConsistencyError, match=r"recovered \[\], but after 1 steps the model was \[\(1, 5\)\]"):
-        explore_model([store(1, 5)], Unflushed, Model(), sorted_items, size=256)
+        explore_model([store(1, 5)], Unflushed, EMPTY, sorted_items, size=256)
 
 
 def test_unstarted_step_must_not_survive() -> None:
     """A structure that does the work of two steps in the first fails."""
     with pytest.raises(CrashConsistencyError, match="but after 0 steps"):
-        explore_model([store(1, 5), store(0, 5)], Early, Model(), sorted_items, size=256)
+        explore_model([store(1, 5), store(0, 5)], Early, EMPTY, sorted_items, size=256)
 
 
 def test_view_may_return_live_object() -> None:
@@ -126,7 +129,7 @@ def test_view_may_return_live_object() -> None:
         return cells if isinstance(cells, Model) else dict(cells.items())
 
     steps = (store(key, key + 1) for key in range(2))  # an iterator, which is read once
-    report = explore_model(steps, Cells, Model(), view, size=256)
+    report = explore_model(steps, Cells, EMPTY, view, size=256)
     assert (report.images, report.exhaustive) == (5, True)
 
 
@@ -149,7 +152,7 @@ def test_options_reach_explore() -> None:
     def run(seed: int) -> list[bytes]:
         seen.clear()
         report = explore_model(
-            [fill], formatted, Model(), callable, size=1024, setup=setup, budget=60, seed=seed, lint=True
+            [fill], formatted, EMPTY, callable, size=1024, setup=setup, budget=60, seed=seed, lint=True
         )
         assert (report.images, report.exhaustive) == (60, False)
         assert {finding.kind for finding in report.findings} == {"never made durable"}
@@ -157,4 +160,4 @@ def test_options_reach_explore() -> None:
 
     assert run(0) == run(0) != run(1)
     # BYTE needs no flush
-    explore_model([store(1, 5)], Unflushed, Model(), sorted_items, size=256, granularity=Granularity.BYTE)
+    explore_model([store(1, 5)], Unflushed, EMPTY, sorted_items, size=256, granularity=Granularity.BYTE)

@@ -234,6 +234,47 @@ def test_nondeterministic_reads_prune_nothing() -> None:
     failure_of(workload, check)
 
 
+def test_changing_reads_prune_nothing() -> None:
+    """A check that reads other lines in each of its first runs still sees the failing image."""
+    count = 0
+
+    def workload(map: Map) -> None:
+        for line in (0, 64, 128):
+            map.store_u64(line, 1)
+
+    def check(map: Map) -> None:
+        nonlocal count
+        count += 1
+        if count > 2:
+            assert map[64] or not map[128]
+        else:
+            map.load_u64(64 * count - 64)
+
+    failure_of(workload, check)
+
+
+def test_reads_end_at_their_line() -> None:
+    """A long read of lines that never differ does not count as a read of the line behind them."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.store_u64(640, 1)
+
+    assert explore(workload, lambda map: map[0:640], size=SIZE).images == 2
+    assert explore(workload, lambda map: map[0:641], size=SIZE).images == 4
+
+
+def test_torn_states_come_after_old_content() -> None:
+    """A torn copy brings a new image although the whole copy only restores older content."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.store_u64(8, 1)
+        map.memset(0, 0, 16)
+
+    assert values_of(workload, 0, 8) == {(0, 0), (1, 0), (1, 1), (0, 1)}
+
+
 def test_every_read_is_tracked() -> None:
     """Atomics, slices, copies from the map, iteration and the address count as reads."""
 
@@ -256,6 +297,15 @@ def test_every_read_is_tracked() -> None:
     for check in checks:
         assert explore(workload, check, size=SIZE).images == 2
     assert explore(workload, lambda map: map[64:128], size=SIZE).images == 1
+
+    def both(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.store_u64(128, 1)
+
+    assert explore(both, lambda map: map[0:129], size=SIZE).images == 4
+    assert explore(both, lambda map: map[0:256:128], size=SIZE).images == 4
+    assert explore(both, copying, size=SIZE).images == 4
+    assert explore(both, lambda map: map.view(0, 8)[0], size=SIZE).images == 4  # a view may be read anywhere
 
 
 def test_each_image_has_fresh_map() -> None:
