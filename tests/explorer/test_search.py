@@ -264,7 +264,7 @@ def test_reads_end_at_their_line() -> None:
     assert explore(workload, lambda map: map[0:641], size=SIZE).images == 4
 
 
-def test_torn_states_come_after_old_content() -> None:
+def test_torn_copy_brings_image() -> None:
     """A torn copy brings a new image although the whole copy only restores older content."""
 
     def workload(map: Map) -> None:
