@@ -112,8 +112,10 @@ def sorted_items(cells: Numbers) -> object:
 
 def test_acknowledged_step_must_survive() -> None:
     """A structure that does not persist its steps fails: a power failure rolls back a step that was acknowledged."""
-    with pytest.raises(CrashConsistencyError, match=r"recovered \[\], but after 1 steps the model was \[\(1, 5\)\]"):
+    text = r"recovered \[\], but after 1 steps the model was \[\(1, 5\)\]"
+    with pytest.raises(CrashConsistencyError, match=text) as raised:
         explore_model([store(1, 5)], Unflushed, EMPTY, sorted_items, size=256)
+    assert raised.value.crash_point[0] == __file__  # not the `yield` of explore_model
 
 
 def test_unstarted_step_must_not_survive() -> None:

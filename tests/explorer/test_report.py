@@ -17,6 +17,7 @@ from pmem2 import Granularity, Map, MemFlag
 from pmem2._buffers import merge_ranges
 from pmem2.testing import CrashConsistencyError, LostStore, explore
 from pmem2.testing._diagnosis import explain, shrink
+from pmem2.testing._explore import adapt_check
 from pmem2.testing._memory_model import Memory
 from pmem2.testing._recorder import RecordingMap
 from pmem2.testing._runner import CheckRunner
@@ -535,7 +536,7 @@ def shrunk(workload: Callable[[Map], object], check: Callable[[Map], object], li
     image = bytearray(SIZE)
     for offset, content in lines.items():
         image[offset : offset + len(content)] = content
-    runner = CheckRunner(SIZE, Granularity.CACHE_LINE, lambda map, _: check(map))
+    runner = CheckRunner(SIZE, Granularity.CACHE_LINE, adapt_check(check, None))
     search = Search(lambda: Memory(bytes(SIZE), Granularity.CACHE_LINE, {}), map.events, runner, 10, 0)
     cause = shrink(search, explain(search, CheckFailed(bytes(image), 0, AssertionError())))
     runner.dispose()

@@ -12,6 +12,7 @@ import pmem2
 from explorer.helpers import NODRAIN, SIZE, failure_of, images_of, values_of
 from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import CrashConsistencyError, Report, explore
+from pmem2.testing._volatile import VolatileMap
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE", "default") != "default"
 LINES = 10 if LONG else 8
@@ -318,8 +319,10 @@ def test_each_image_has_fresh_map() -> None:
         map.store_u64(64, 1)
 
     def keeping(map: Map) -> None:
+        assert all(other.closed for other in kept)
         kept.append(map)
         assert not map.closed
+        assert map.load_u64(0) + map.load_u64(64) < 3
         map.memset(0, 255, SIZE)
 
     def closing(map: Map) -> None:
@@ -330,13 +333,28 @@ def test_each_image_has_fresh_map() -> None:
     def viewing(map: Map) -> None:
         views.append(map.view(0, 72))
 
-    explore(workload, keeping, size=SIZE)
+    assert explore(workload, keeping, size=SIZE).images == 4
     assert all(map.closed for map in kept)
     with pytest.raises(ValueError, match="closed"):
         kept[0].load_u64(0)
     assert explore(workload, closing, size=SIZE).images == 4
     assert explore(workload, viewing, size=SIZE).images == 4
     assert {(view[0], view[64]) for view in views} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_check_memory_is_unmapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """explore unmaps the memory of the images when it returns, and does not wait for the garbage collector."""
+    mapped: list[VolatileMap] = []
+
+    class Listed(VolatileMap):  # type: ignore[misc] # see VolatileMap
+        def __init__(self, size: int, granularity: Granularity) -> None:
+            super().__init__(size, granularity)
+            mapped.append(self)
+
+    monkeypatch.setattr("pmem2.testing._runner.VolatileMap", Listed)
+    explore(lambda map: map.store_u64(0, 1), lambda map: map[0], size=SIZE)
+    assert mapped
+    assert all(map.closed for map in mapped)
 
 
 def test_large_copy_is_sampled() -> None:

@@ -91,3 +91,25 @@ def test_trace_function_without_line_events() -> None:
         sys.settrace(before)
     assert report.images == 6
     assert seen == ["call", "return"]
+
+
+def test_tracer_may_install_itself() -> None:
+    """A trace function that installs itself at each call, as coverage's does, stops no recording."""
+
+    def tracer(frame: FrameType, event: str, argument: object) -> None:
+        sys.settrace(tracer)  # type: ignore[arg-type]
+
+    def store(view: memoryview, offset: int) -> None:
+        view[offset] = 1
+
+    def workload(map: Map) -> None:
+        with map.view() as view:
+            store(view, 0)
+            store(view, 8)
+
+    before = sys.gettrace()
+    sys.settrace(tracer)  # type: ignore[arg-type]
+    try:
+        assert explore(workload, lambda map: map[0:16], size=SIZE).images == 3
+    finally:
+        sys.settrace(before)
