@@ -99,6 +99,35 @@ def test_store_in_called_function() -> None:
     assert [(store.function, store.lineno) for store in error.lost] == [("inner", line_of(inner, "promise?"))]
 
 
+def test_store_after_call_in_statement() -> None:
+    """A store through a view has the location of its statement although a function was called in between."""
+
+    def value() -> bytes:
+        return b"promise?"
+
+    def workload(map: Map) -> None:
+        view = map.view(0, 8)
+        view[0:8] = value()
+        map.store_u64(64, 1)
+
+    error = failure_of(workload, lambda map: map[64] == 0 or map[0] != 0 or pytest.fail("lost"))
+    assert [(store.function, store.lineno) for store in error.lost] == [("workload", line_of(workload, "= value()"))]
+
+
+def test_similar_package_is_external() -> None:
+    """A store in a module whose name only begins with pmem2 has its location there."""
+    namespace: dict[str, Callable[[Map], None]] = {}
+    code = "def append(map):\n    map.store_u64(0, 1)\n"
+    exec(compile(code, "structures.py", "exec"), {"__name__": "pmem2_structures"}, namespace)
+
+    def workload(map: Map) -> None:
+        namespace["append"](map)
+        map.store_u64(64, 1)
+
+    error = failure_of(workload, lambda map: map[64] == 0 or map[0] != 0 or pytest.fail("lost"))
+    assert [(store.filename, store.lineno, store.function) for store in error.lost] == [("structures.py", 2, "append")]
+
+
 def test_large_view_is_compared() -> None:
     """Stores anywhere in a view of several pages are recorded."""
 
