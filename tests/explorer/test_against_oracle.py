@@ -111,7 +111,7 @@ PROGRAMS: dict[str, list[oracle.Step]] = {
         *(oracle.Copy(128, ONE, UNORDERED), oracle.Copy(0, ONE, UNORDERED), oracle.Set(8, ONE + TWO)),
     ],
 }
-"""Programs with faults of the memory model that several hundred random programs did not find."""
+"""Programs that show faults of the memory model; random programs rarely do."""
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
