@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Callable
 
 from explorer.helpers import NODRAIN, SIZE, line_of
-from pmem2 import Granularity, Map
+from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import explore
 
 
@@ -54,3 +55,50 @@ def test_correct_code_has_no_findings() -> None:
 
     assert explore(workload, lambda map: None, size=SIZE, lint=True).findings == ()
     assert explore(workload, lambda map: None, size=SIZE).findings == ()
+
+
+def kinds_of(workload: Callable[[Map], object], granularity: Granularity = Granularity.CACHE_LINE) -> list[str]:
+    """Return the kind and the offset of each finding."""
+    report = explore(workload, lambda map: None, size=SIZE, granularity=granularity, lint=True)
+    return [f"{finding.kind} at {finding.offset}" for finding in report.findings]
+
+
+def test_each_line_is_linted() -> None:
+    """A copy over two lines is never made durable if one of them is not; two stores to one line count each."""
+
+    def first_line(map: Map) -> None:
+        map.memcpy(0, b"x" * 128, MemFlag.NOFLUSH)
+        map.persist(0, 64)
+
+    def not_drained(map: Map) -> None:
+        for offset in (64, 72):
+            map.store_u64(offset, 1)
+            map.flush(offset, 8)
+
+    assert kinds_of(first_line) == ["never made durable at 0"]
+    assert kinds_of(not_drained) == ["never made durable at 64", "never made durable at 72"]
+
+
+def test_drains_are_linted() -> None:
+    """A drain is a finding if nothing was flushed since the last one, and none if any range was."""
+
+    def twice(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.flush(0, 8)
+        map.drain()
+        map.drain()
+
+    def partly_clean(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.flush_many([(0, 8), (64, 8)])
+        map.drain()
+
+    assert kinds_of(twice) == ["drain of nothing at 0"]
+    assert kinds_of(partly_clean) == ["flush of clean lines at 64"]
+
+
+def test_copy_needs_drain_on_byte() -> None:
+    """A non-temporal copy that is not drained is never made durable on BYTE either."""
+    flags = NODRAIN | MemFlag.NONTEMPORAL
+    assert kinds_of(lambda map: map.memcpy(0, b"x", flags), Granularity.BYTE) == ["never made durable at 0"]
+    assert kinds_of(lambda map: map.memcpy(0, b"x", NODRAIN), Granularity.BYTE) == []

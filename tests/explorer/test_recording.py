@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import sys
 import threading
 from array import array
@@ -14,8 +15,9 @@ import pytest
 
 import pmem2
 from explorer.helpers import SIZE, check_published, failure_of, images_of, line_of, values_of
-from pmem2 import Granularity, Map
+from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import explore
+from pmem2.testing._events import Drain, Flush, Store
 from pmem2.testing._recorder import RecordingMap
 
 
@@ -95,6 +97,35 @@ def test_store_in_called_function() -> None:
     assert error.lost == ()
     error = failure_of(workload, lambda map: map.load_u64(64) == 0 or map[0:8] == b"promise?" or pytest.fail("lost"))
     assert [(store.function, store.lineno) for store in error.lost] == [("inner", line_of(inner, "promise?"))]
+
+
+def test_store_after_call_in_statement() -> None:
+    """A store through a view has the location of its statement although a function was called in between."""
+
+    def value() -> bytes:
+        return b"promise?"
+
+    def workload(map: Map) -> None:
+        view = map.view(0, 8)
+        view[0:8] = value()
+        map.store_u64(64, 1)
+
+    error = failure_of(workload, lambda map: map[64] == 0 or map[0] != 0 or pytest.fail("lost"))
+    assert [(store.function, store.lineno) for store in error.lost] == [("workload", line_of(workload, "= value()"))]
+
+
+def test_similar_package_is_external() -> None:
+    """A store in a module whose name only begins with pmem2 has its location there."""
+    namespace: dict[str, Callable[[Map], None]] = {}
+    code = "def append(map):\n    map.store_u64(0, 1)\n"
+    exec(compile(code, "structures.py", "exec"), {"__name__": "pmem2_structures"}, namespace)
+
+    def workload(map: Map) -> None:
+        namespace["append"](map)
+        map.store_u64(64, 1)
+
+    error = failure_of(workload, lambda map: map[64] == 0 or map[0] != 0 or pytest.fail("lost"))
+    assert [(store.filename, store.lineno, store.function) for store in error.lost] == [("structures.py", 2, "append")]
 
 
 def test_large_view_is_compared() -> None:
@@ -331,3 +362,153 @@ def test_unsupported_workloads_are_refused() -> None:
     for workload in (coroutine, generator, iterator):
         with pytest.raises(TypeError, match="function or a generator"):
             explore(workload, lambda map: None, size=SIZE)
+
+
+def events_of(call: Callable[[Map], object], granularity: Granularity = Granularity.CACHE_LINE) -> list[object]:
+    """Return the kinds of the recorded events, and the ranges of flushes; upper case if they are explicit."""
+    map = RecordingMap(SIZE, granularity)
+    result: list[object] = []
+    call(map)
+    for event in map.events:
+        if isinstance(event, Store):
+            result.append("unordered" if event.unordered else "store")
+        elif isinstance(event, Flush):
+            result += ["FLUSH" if event.explicit else "flush", *event.ranges]
+        elif isinstance(event, Drain):
+            result.append("DRAIN" if event.explicit else "drain")
+    map.dispose()
+    return result
+
+
+def test_methods_record_their_events() -> None:
+    """Each method records its stores, the ranges that it flushes, and a drain if it contains one, in this order."""
+    assert events_of(lambda map: map.persist(8, 9)) == ["FLUSH", (8, 9), "drain"]
+    assert events_of(lambda map: map.deep_flush(8, 9)) == ["FLUSH", (8, 9), "drain"]
+    assert events_of(lambda map: map.flush(8, 9)) == ["FLUSH", (8, 9)]
+    assert events_of(lambda map: map.persist_many([(8, 9), (64, 1)])) == ["FLUSH", (8, 9), (64, 1), "drain"]
+    assert events_of(lambda map: map.persist_many([])) == ["FLUSH", "drain"]
+    assert events_of(lambda map: map.flush_many([(8, 9), (64, 1)])) == ["FLUSH", (8, 9), (64, 1)]
+    assert events_of(lambda map: map.drain()) == ["DRAIN"]
+    assert events_of(lambda map: map.store_u64(8, 1)) == ["store"]
+    assert events_of(lambda map: map.store_u64(8, 1, persist=True)) == ["store", "flush", (8, 8), "drain"]
+    assert events_of(lambda map: map.fetch_add_u64(8, 1)) == ["store"]
+    assert events_of(lambda map: map.fetch_add_u64(8, 1, persist=True)) == ["store", "flush", (8, 8), "drain"]
+    assert events_of(lambda map: map.compare_exchange_u64(8, 0, 1)) == ["store"]
+    assert events_of(lambda map: map.compare_exchange_u64(8, 1, 2)) == []
+    assert events_of(lambda map: map.compare_exchange_u64(8, 1, 2, persist=True)) == ["flush", (8, 8), "drain"]
+    pieces = [(0, b"x"), (9, b"yz"), (64, b"")]
+    expected = ["unordered", "unordered", "flush", (0, 1), (9, 2), (64, 0), "drain"]
+    assert events_of(lambda map: map.memcpy_many(pieces)) == expected
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+@pytest.mark.parametrize("hint", [MemFlag(0), MemFlag.NONTEMPORAL, MemFlag.TEMPORAL])
+def test_flags_decide_recorded_events(granularity: Granularity, hint: MemFlag) -> None:
+    """NOFLUSH records a store alone; NODRAIN no drain, and an unordered store where a drain is needed."""
+    unordered = granularity is Granularity.CACHE_LINE or (
+        granularity is Granularity.BYTE and hint == MemFlag.NONTEMPORAL
+    )
+    kind = "unordered" if unordered else "store"
+
+    def copies(flags: MemFlag) -> list[Callable[[Map], None]]:
+        return [
+            lambda map: map.memcpy(8, b"\1" * 16, flags),
+            lambda map: map.memmove(8, b"\1" * 16, flags),
+            lambda map: map.memset(8, 1, 16, flags),
+        ]
+
+    for copy in copies(hint):
+        assert events_of(copy, granularity) == ["store", "flush", (8, 16), "drain"]
+    for copy in copies(hint | MemFlag.NODRAIN):
+        assert events_of(copy, granularity) == [kind, "flush", (8, 16)]
+    if hint != MemFlag.NONTEMPORAL:  # which needs a flush
+        for copy in copies(hint | MemFlag.NOFLUSH):
+            assert events_of(copy, granularity) == ["store"]
+
+
+def test_overlapping_pieces_keep_content() -> None:
+    """Each of two pieces of memcpy_many for the same place may survive with its own content."""
+    assert values_of(lambda map: map.memcpy_many([(0, b"\1" + bytes(7)), (0, b"\2" + bytes(7))]), 0) == {
+        (0,),
+        (1,),
+        (2,),
+    }
+
+
+def test_last_store_is_recorded() -> None:
+    """A store through a view after the last statement that was traced is recorded, as a store of built-in code is."""
+    map = RecordingMap(SIZE, Granularity.BYTE)
+    view = map.view(0, 8)
+    map.begin()
+    view[0] = 1
+    map.end()
+    assert [event.length for event in map.events if isinstance(event, Store)] == [8]
+    view.release()
+    map.dispose()
+
+
+def test_dead_view_is_not_watched() -> None:
+    """The recorder stops watching a range when no view of it is alive."""
+    map = RecordingMap(SIZE, Granularity.BYTE)
+    view = map.view(0, 8)
+    map.drain()
+    assert len(map._watched) == 1
+    del view
+    gc.collect()
+    map.drain()
+    assert map._watched == []
+    map.dispose()
+
+
+def test_statements_are_watched_after_methods() -> None:
+    """Stores through a view are ordered by statement after a method call too."""
+
+    def workload(map: Map) -> None:
+        view = map.view()
+        map.drain()
+        view[0] = 1
+        view[8] = 1
+
+    assert values_of(workload, 0, 8) == {(0, 0), (1, 0), (1, 1)}
+
+
+def test_views_are_compared_by_word() -> None:
+    """Stores through misaligned and overlapping views, and strided ones, survive in whole aligned words."""
+
+    def misaligned(map: Map) -> None:
+        map.view(4, 8)[0:8] = b"\1" * 8
+
+    def strided(map: Map) -> None:
+        map[4:12:7] = b"\1\1"
+
+    def overlapping(map: Map) -> None:
+        part, whole = map.view(0, 4), map.view()
+        whole.cast("Q")[0] = 2**64 - 1
+        part.release()
+
+    words = [b"\1" * 4, bytes(4)]
+    assert {image[4:12] for image in images_of(misaligned)} == {a + b for a in words for b in words}
+    assert {(image[4], image[11]) for image in images_of(strided)} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert len(images_of(overlapping)) == 2
+
+
+def test_end_of_odd_size() -> None:
+    """Stores to the last bytes of a map whose size is no multiple of 8 are recorded up to the end only."""
+
+    def viewing(map: Map) -> None:
+        map.view(97)[1] = 1
+
+    def striding(map: Map) -> None:
+        map[96:100:2] = b"\1\1"
+
+    for workload in (viewing, striding):
+        seen: list[bytes] = []
+
+        def check(map: Map, seen: list[bytes] = seen) -> None:
+            seen.append(map[:])
+            assert map[98] or len(seen) < 3
+
+        report = explore(workload, check, size=100, lint=True)
+        assert [(finding.offset, finding.length) for finding in report.findings] == [(96, 4)]
+        assert [len(image) for image in seen] == [100, 100]
+        assert len({image[98] for image in seen}) == 2

@@ -14,7 +14,14 @@ import pytest
 import pmem2
 from explorer.helpers import NODRAIN, SIZE, check_published, failure_of, line_of
 from pmem2 import Granularity, Map, MemFlag
+from pmem2._buffers import merge_ranges
 from pmem2.testing import CrashConsistencyError, LostStore, explore
+from pmem2.testing._diagnosis import explain, shrink
+from pmem2.testing._explore import adapt_check
+from pmem2.testing._memory_model import Memory
+from pmem2.testing._recorder import RecordingMap
+from pmem2.testing._runner import CheckRunner
+from pmem2.testing._search import CheckFailed, Search
 
 
 def test_never_flushed() -> None:
@@ -348,3 +355,291 @@ def test_exceptions_that_fail_a_check() -> None:
     for other in (KeyboardInterrupt(), pytest.skip.Exception("s")):
         with pytest.raises(type(other)):
             explore(nothing, raising(other), size=SIZE)
+
+
+def test_lost_store_takes_copy_along() -> None:
+    """A lost store is reported together with the later NODRAIN copy to its line, which cannot survive without it."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.memcpy(8, b"\1" * 16, NODRAIN)
+        map.store_u64(64, 1, persist=True)
+
+    error = failure_of(workload, lambda map: not map[64] or map[0] or pytest.fail("lost"))
+    assert [(store.offset, store.length) for store in error.lost] == [(0, 8), (8, 16)]
+
+
+def test_forced_losses_are_counted() -> None:
+    """The error names two stores instead of one whose loss forces the loss of two later stores to its line."""
+
+    def workload(map: Map) -> None:
+        for offset in (0, 8, 16, 128, 192):
+            map.store_u64(offset, 1)
+        map.store_u64(256, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map[256] or (map[0] and (map[128] or map[192]))
+
+    assert [store.offset for store in failure_of(workload, check).lost] == [128, 192]
+
+
+def test_diagnosis_keeps_guaranteed_stores() -> None:
+    """The diagnosis on BYTE tries no image without a store that survives behind a NODRAIN copy to its line."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"\1" * 8, NODRAIN | MemFlag.NONTEMPORAL)
+        map[8:24] = b"\1" * 16
+        map.memcpy(128, b"\1" * 8, NODRAIN | MemFlag.NONTEMPORAL)
+        map.store_u64(256, 1)
+
+    def check(map: Map) -> None:
+        assert not map[256] or (map[8] and map[16] and (map[0] or map[128]))
+
+    error = failure_of(workload, check, granularity=Granularity.BYTE)
+    assert [store.offset for store in error.lost] == [0, 128]
+
+
+@pytest.mark.parametrize("words", [b"\1\1\0\1\1\1", b"\0\0\0\1\0\0", b"\1\1\1\0\0\0"], ids=["lost", "kept", "prefix"])
+@pytest.mark.parametrize("flags", [MemFlag.NOFLUSH, NODRAIN])
+def test_partial_loss_is_tried(flags: MemFlag, words: bytes) -> None:
+    """The error names one copy without a word, with only one word or without its end, instead of two stores."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"\1" * 8, flags)
+        map.memcpy(8, b"\1" * 48, flags)
+        if flags == NODRAIN:
+            map.memcpy(56, b"\1" * 8, flags)
+        map.store_u64(128, 1)
+        map.store_u64(192, 1)
+        map.store_u64(256, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map[256] or (map[8:56:8] != words and (map[128] or map[192]))
+
+    assert [store.offset for store in failure_of(workload, check, budget=30).lost] == [8]
+
+
+def test_same_content_loses_nothing() -> None:
+    """No store is lost if the image is the content of the memory, although losing stores gives the same content."""
+
+    def ordered(map: Map) -> None:
+        map.store_u64(8, 5)
+        map.memcpy(8, bytes(8), NODRAIN)
+        map.store_u64(64, 1, persist=True)
+
+    def overwritten(map: Map) -> None:
+        map.memcpy(0, b"\1" * 8, NODRAIN)
+        map.memcpy(0, b"\2" * 8, NODRAIN)
+        map.store_u64(64, 1, persist=True)
+
+    for workload, content in ((ordered, 0), (overwritten, 2)):
+
+        def check(map: Map, content: int = content) -> None:
+            assert not map[64] or map[8] or map[0] != content
+
+        assert failure_of(workload, check).lost == ()
+
+
+def test_crash_point_respects_guarantee() -> None:
+    """The error on BYTE names no crash point after a store that survives there but is missing in the image."""
+    flags = NODRAIN | MemFlag.NONTEMPORAL
+
+    def workload(map: Map) -> None:
+        for offset in (0, 128, 192):
+            map.memcpy(offset, b"\1" * 8, flags)
+        map.store_u64(256, 1)
+        map.store_u64(8, 1)
+        map.store_u64(128, 0)
+        map.store_u64(192, 0)
+
+    def check(map: Map) -> None:
+        assert not map[256] or not map[0] or map[8] or map[128] or map[192]
+
+    error = failure_of(workload, check, granularity=Granularity.BYTE)
+    assert [store.offset for store in error.lost] == [128, 192]
+    assert error.crash_point[1] == line_of(workload, "(256, 1)")
+
+
+def test_ranges_are_merged() -> None:
+    """Ranges that touch, overlap or contain others are merged in any order; the larger end counts."""
+    assert merge_ranges([(100, 4), (8, 8), (0, 64)]) == [(0, 64), (100, 4)]
+    assert merge_ranges([(0, 64), (8, 8), (60, 8), (68, 1), (70, 2)]) == [(0, 69), (70, 2)]
+
+
+def test_contained_range_needs_one_call() -> None:
+    """The hint covers all bytes of a lost store that contains a later one, and of adjacent stores in any order."""
+
+    def contained(map: Map) -> None:
+        map.memset(0, 1, 64, MemFlag.NOFLUSH)
+        map.store_u64(8, 5)
+        map.store_u64(64, 1, persist=True)
+
+    def reversed_order(map: Map) -> None:
+        map.store_u64(56, 1)
+        map[0:56] = b"\1" * 56
+        map.store_u64(64, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map[64] or any(map[0:64])
+
+    for workload in (contained, reversed_order):
+        assert "persist(0, 64) before" in str(failure_of(workload, check))
+
+
+def test_passing_through_comes_first() -> None:
+    """The error names no lost store if the workload also passes through a bad state later."""
+
+    def workload(map: Map) -> None:
+        map[0:8] = b"promised"
+        map.store_u64(64, 1, persist=True)
+        map.store_u64(192, 1)
+
+    def check(map: Map) -> None:
+        check_published(map)
+        assert not map[192]
+
+    error = failure_of(workload, check)
+    assert error.lost == ()
+    assert error.crash_point[1] == line_of(workload, "192")
+
+
+def test_single_store_ends_search() -> None:
+    """The error names the single store, not it and another, although three others fail together too."""
+
+    def workload(map: Map) -> None:
+        for line in (0, 128, 192, 256):
+            map.store_u64(line, 1)
+        map.store_u64(512, 1, persist=True)
+
+    def check(map: Map) -> None:
+        assert not map[512] or (map[0] and (map[128] or map[192] or map[256]))
+
+    assert [store.offset for store in failure_of(workload, check, budget=20).lost] == [0]
+
+
+def test_earliest_crash_point_is_named() -> None:
+    """The error names the first of two crash points at which the same image requires the same lost stores."""
+
+    def workload(map: Map) -> None:
+        map[0:8] = b"promised"
+        map.store_u64(64, 1, persist=True)
+        map.store_u64(128, 5, persist=True)
+        map.store_u64(128, 0, persist=True)
+
+    assert failure_of(workload, check_published).crash_point[1] == line_of(workload, "(64, 1")
+
+
+def shrunk(workload: Callable[[Map], object], check: Callable[[Map], object], lines: dict[int, bytes]) -> list[int]:
+    """Return the offsets of the lost stores after `shrink`, for the image with this content."""
+    map = RecordingMap(SIZE, Granularity.CACHE_LINE)
+    workload(map)
+    image = bytearray(SIZE)
+    for offset, content in lines.items():
+        image[offset : offset + len(content)] = content
+    runner = CheckRunner(SIZE, Granularity.CACHE_LINE, adapt_check(check, None))
+    search = Search(lambda: Memory(bytes(SIZE), Granularity.CACHE_LINE, {}), map.events, runner, 10, 0)
+    cause = shrink(search, explain(search, CheckFailed(bytes(image), 0, AssertionError())))
+    runner.dispose()
+    map.dispose()
+    return [store.offset for store in cause.lost]
+
+
+def test_shrinking_restores_one_store() -> None:
+    """`shrink` restores a store and keeps what survives of a torn one, or else loses the torn one in whole."""
+    torn = b"\0\2\0\4\5\0\7\x08"
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.memcpy(64, b"".join(bytes([n]) * 8 for n in range(1, 9)), MemFlag.NOFLUSH)
+        map.store_u64(128, 1)
+        map.store_u64(192, 1, persist=True)
+
+    def words(map: Map) -> bytes:
+        return bytes(map[64:128:8])
+
+    def kept(map: Map) -> None:
+        assert not map[192] or words(map) != torn
+
+    def whole(map: Map) -> None:
+        assert not map[192] or not ((words(map) == torn and not map[128]) or (words(map) == bytes(8) and map[0]))
+
+    content = {64: b"".join(bytes([n]) * 8 for n in torn), 192: b"\1"}
+    assert shrunk(workload, kept, content) == [64]
+    assert shrunk(workload, whole, content) == [64]
+
+
+def test_reason_respects_flushed_bytes() -> None:
+    """A flush of nothing and a flush that ends before the store do not flush it."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(64, 1)
+        map.flush(72, 0)
+        map.flush(0, 64)
+        map.flush(128, 64)
+        map.store_u64(256, 1, persist=True)
+
+    error = failure_of(workload, lambda map: not map[256] or map[64] or pytest.fail("lost"))
+    assert [store.reason for store in error.lost] == ["never flushed"]
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"), [(False, "never flushed"), (True, "overtaken")], ids=["never", "overtaken"]
+)
+def test_reason_of_two_lines(second: bool, reason: str) -> None:
+    """A copy that loses two lines has the reason of the line that is flushed later, or never."""
+
+    def workload(map: Map) -> None:
+        map.memset(0, 1, 128, MemFlag.NOFLUSH)
+        map.flush(0, 64)
+        map.store_u64(256, 1)
+        map.flush(256, 8)
+        map.drain()
+        if second:
+            map.persist(64, 64)
+
+    error = failure_of(workload, lambda map: not map[256] or any(map[0:128]) or pytest.fail("lost"))
+    assert [(store.offset, store.reason) for store in error.lost] == [(0, reason)]
+
+
+def test_hint_fits_all_stores() -> None:
+    """The hint is a drain only if every lost store was flushed, and a torn copy only if no other store is lost."""
+
+    def flushed(map: Map) -> None:
+        map.memcpy(0, b"\1" * 8, NODRAIN)
+        map.store_u64(128, 1)
+        map.store_u64(256, 1)
+
+    def torn(map: Map) -> None:
+        map.store_u64(128, 1)
+        map.memcpy(256, b"\1" * 16)
+
+    error = failure_of(flushed, lambda map: not map[256] or map[0] or map[128] or pytest.fail("lost"))
+    assert "persist_many([(0, 8), (128, 8)]) before" in str(error)
+    error = failure_of(torn, lambda map: map[256] == map[264] or map[128] or pytest.fail("torn"))
+    assert [store.offset for store in error.lost] == [128, 256]
+    assert "persist_many([(128, 8), (256, 16)]) before" in str(error)
+
+
+def test_statement_lists_all_ranges() -> None:
+    """A statement that loses adjacent words and another line is listed with one range for each."""
+
+    def workload(map: Map) -> None:
+        with map.view(0, 128) as view:
+            view[0:16], view[64:72] = b"\1" * 16, b"\1" * 8
+            map.store_u64(256, 1)
+
+    error = failure_of(workload, lambda map: not map[256] or any(map[0:128]) or pytest.fail("lost"))
+    assert [(store.offset, store.length) for store in error.lost] == [(0, 16), (64, 8)]
+
+
+def test_raise_site_is_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error shows the line of the check, not of pmem2, with a path that does not climb; so does the traceback."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(map: Map) -> None:
+        map.load_u64(1)
+
+    error = failure_of(lambda map: None, check)
+    assert f" ({__file__}:{line_of(check, 'load_u64')})" in str(error).splitlines()[0]
+    assert error.reason.__traceback__ is not None
+    assert error.reason.__traceback__.tb_frame.f_code is check.__code__

@@ -12,6 +12,7 @@ import pmem2
 from explorer.helpers import NODRAIN, SIZE, failure_of, images_of, values_of
 from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import CrashConsistencyError, Report, explore
+from pmem2.testing._volatile import VolatileMap
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE", "default") != "default"
 LINES = 10 if LONG else 8
@@ -158,6 +159,40 @@ def test_boundary_images_come_first() -> None:
     assert other != seen
 
 
+def test_every_boundary_image_is_checked() -> None:
+    """A small budget checks each image that keeps or loses all lines, all but one or all but the newest and one."""
+    lines = range(12)
+
+    def workload(map: Map) -> None:
+        for line in lines:
+            map.store_u64(64 * line, 1)
+
+    seen: list[set[int]] = []
+    report = explore(
+        workload, lambda map: seen.append({line for line in lines if map[64 * line]}), size=1024, budget=650
+    )
+    assert (report.images, report.exhaustive) == (650, False)
+    boundary = [set(range(newest)) for newest in range(13)]  # everything survives
+    boundary += [set(range(newest + 1)) - {lost} for newest in lines for lost in range(newest)]
+    boundary += [{newest} for newest in lines]
+    boundary += [{newest, other} for newest in lines for other in range(newest)]
+    assert [image for image in boundary if image not in seen] == []
+
+
+def test_newest_content_is_checked() -> None:
+    """A small budget checks the content of the memory although each line had that content before the newest store."""
+
+    def workload(map: Map) -> None:
+        for number in (1, 2, 1):
+            for line in range(12):
+                map.store_u64(64 * line, number)
+        map.store_u64(768, 1)
+
+    seen: list[bytes] = []
+    explore(workload, lambda map: seen.append(map[0:1024:64]), size=1024, budget=80)
+    assert b"\1" * 13 + bytes(3) in seen
+
+
 def test_unread_lines_are_pruned() -> None:
     """Lines that the check does not read bring no images, unless the check takes a view."""
 
@@ -200,6 +235,47 @@ def test_nondeterministic_reads_prune_nothing() -> None:
     failure_of(workload, check)
 
 
+def test_changing_reads_prune_nothing() -> None:
+    """A check that reads other lines in each of its first runs still sees the failing image."""
+    count = 0
+
+    def workload(map: Map) -> None:
+        for line in (0, 64, 128):
+            map.store_u64(line, 1)
+
+    def check(map: Map) -> None:
+        nonlocal count
+        count += 1
+        if count > 2:
+            assert map[64] or not map[128]
+        else:
+            map.load_u64(64 * count - 64)
+
+    failure_of(workload, check)
+
+
+def test_reads_end_at_their_line() -> None:
+    """A long read of lines that never differ does not count as a read of the line behind them."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.store_u64(640, 1)
+
+    assert explore(workload, lambda map: map[0:640], size=SIZE).images == 2
+    assert explore(workload, lambda map: map[0:641], size=SIZE).images == 4
+
+
+def test_torn_copy_brings_image() -> None:
+    """A torn copy brings a new image although the whole copy only restores older content."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.store_u64(8, 1)
+        map.memset(0, 0, 16)
+
+    assert values_of(workload, 0, 8) == {(0, 0), (1, 0), (1, 1), (0, 1)}
+
+
 def test_every_read_is_tracked() -> None:
     """Atomics, slices, copies from the map, iteration and the address count as reads."""
 
@@ -223,6 +299,15 @@ def test_every_read_is_tracked() -> None:
         assert explore(workload, check, size=SIZE).images == 2
     assert explore(workload, lambda map: map[64:128], size=SIZE).images == 1
 
+    def both(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.store_u64(128, 1)
+
+    assert explore(both, lambda map: map[0:129], size=SIZE).images == 4
+    assert explore(both, lambda map: map[0:256:128], size=SIZE).images == 4
+    assert explore(both, copying, size=SIZE).images == 4
+    assert explore(both, lambda map: map.view(0, 8)[0], size=SIZE).images == 4  # a view may be read anywhere
+
 
 def test_each_image_has_fresh_map() -> None:
     """A check that keeps, overwrites or closes its map, or keeps a view, affects no other image."""
@@ -234,8 +319,10 @@ def test_each_image_has_fresh_map() -> None:
         map.store_u64(64, 1)
 
     def keeping(map: Map) -> None:
+        assert all(other.closed for other in kept)
         kept.append(map)
         assert not map.closed
+        assert map.load_u64(0) + map.load_u64(64) < 3
         map.memset(0, 255, SIZE)
 
     def closing(map: Map) -> None:
@@ -246,13 +333,28 @@ def test_each_image_has_fresh_map() -> None:
     def viewing(map: Map) -> None:
         views.append(map.view(0, 72))
 
-    explore(workload, keeping, size=SIZE)
+    assert explore(workload, keeping, size=SIZE).images == 4
     assert all(map.closed for map in kept)
     with pytest.raises(ValueError, match="closed"):
         kept[0].load_u64(0)
     assert explore(workload, closing, size=SIZE).images == 4
     assert explore(workload, viewing, size=SIZE).images == 4
     assert {(view[0], view[64]) for view in views} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_check_memory_is_unmapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """explore unmaps the memory of the images when it returns, and does not wait for the garbage collector."""
+    mapped: list[VolatileMap] = []
+
+    class Listed(VolatileMap):  # type: ignore[misc] # see VolatileMap
+        def __init__(self, size: int, granularity: Granularity) -> None:
+            super().__init__(size, granularity)
+            mapped.append(self)
+
+    monkeypatch.setattr("pmem2.testing._runner.VolatileMap", Listed)
+    explore(lambda map: map.store_u64(0, 1), lambda map: map[0], size=SIZE)
+    assert mapped
+    assert all(map.closed for map in mapped)
 
 
 def test_large_copy_is_sampled() -> None:

@@ -91,3 +91,69 @@ def test_trace_function_without_line_events() -> None:
         sys.settrace(before)
     assert report.images == 6
     assert seen == ["call", "return"]
+
+
+def test_tracer_may_install_itself() -> None:
+    """A trace function that installs itself at each call, as coverage's does, stops no recording."""
+
+    def tracer(frame: FrameType, event: str, argument: object) -> None:
+        sys.settrace(tracer)
+
+    def store(view: memoryview, offset: int) -> None:
+        view[offset] = 1
+
+    def workload(map: Map) -> None:
+        with map.view() as view:
+            store(view, 0)
+            store(view, 8)
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        assert explore(workload, lambda map: map[0:16], size=SIZE).images == 3
+    finally:
+        sys.settrace(before)
+
+
+def test_line_events_turned_off_late() -> None:
+    """A trace function that turns line events off at the first line stops no recording, and receives no second one."""
+    seen: list[str] = []
+
+    def local(frame: FrameType, event: str, argument: object) -> None:
+        seen.append(event)
+        frame.f_trace_lines = False
+
+    def tracer(frame: FrameType, event: str, argument: object) -> Callable[[FrameType, str, object], object] | None:
+        return local if frame.f_code is workload.__code__ else None
+
+    def workload(map: Map) -> None:
+        view = map.view()
+        view[0] = 1
+        view[8] = 1
+        view[16] = 1
+
+    before = sys.gettrace()
+    sys.settrace(tracer)  # type: ignore[arg-type]
+    try:
+        assert explore(workload, lambda map: map[0:24], size=SIZE).images == 4
+    finally:
+        sys.settrace(before)
+    assert seen == ["line", "return"]
+
+
+def test_package_is_traced() -> None:
+    """A trace function receives the lines of pmem2 too while a workload runs."""
+    seen: set[str] = set()
+
+    def tracer(frame: FrameType, event: str, argument: object) -> Callable[[FrameType, str, object], object]:
+        if event == "line":
+            seen.add(frame.f_code.co_name)
+        return tracer
+
+    before = sys.gettrace()
+    sys.settrace(tracer)  # type: ignore[arg-type]
+    try:
+        explore(lambda map: map.fetch_add_u64(0, 1), lambda map: None, size=SIZE)
+    finally:
+        sys.settrace(before)
+    assert "fetch_add_u64" in seen
