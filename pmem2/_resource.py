@@ -134,6 +134,8 @@ class Resource:
 
 
 def drop_attrs_init(cls: type[R]) -> type[R]:
-    """Remove `__attrs_init__`, which would set all fields at any time, unchecked, while C uses them."""
-    del cls.__attrs_init__  # type: ignore[attr-defined] # attrs' mypy plugin does not know it
+    """Remove the methods of attrs that would set all fields, at any time and unchecked, while C uses them."""
+    for name in ("__attrs_init__", "__replace__"):  # newer versions of attrs add the second one
+        if hasattr(cls, name):
+            delattr(cls, name)
     return cls
