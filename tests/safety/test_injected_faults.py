@@ -233,7 +233,7 @@ except OSError as error:
 
 
 def test_close_during_msync(run_child: RunChild, file: Path) -> None:
-    """A close() while another thread is inside persist() is refused; the thread finishes."""
+    """Pitfall 38: a close() while another thread is inside persist() is refused; the thread finishes."""
     code = """
 m, done = pmem2.open(path), []
 border.inject(Call.MSYNC, how=Fault.BLOCK)
