@@ -77,6 +77,31 @@ def test_each_allocation_fails(run_child: RunChild, file: Path) -> None:
     assert (child.returncode, child.stdout) == (0, "True True True\n"), child.stderr
 
 
+def test_many_ranges_free_memory(run_child: RunChild, file: Path) -> None:
+    """`persist_many` frees what it has allocated, also when a range is refused."""
+    code = """
+from array import array
+ranges = array("Q", [0, 8]) * 100_000
+refused = array("Q", [2**40, 1]) + ranges
+def virtual_size():
+    return int(open("/proc/self/statm").read().split()[0]) * 4096
+def use(map):
+    map.persist_many(ranges)
+    try:
+        map.persist_many(refused)
+    except ValueError:
+        return
+with pmem2.open(path) as map:
+    use(map)
+    before = virtual_size()
+    for _ in range(100):
+        use(map)
+    print(virtual_size() - before < 100 << 20)
+"""
+    child = run_child("import warnings; warnings.simplefilter('ignore')" + PRELUDE + code, str(file))
+    assert (child.returncode, child.stdout) == (0, "True\n"), child.stderr
+
+
 def test_msync_fails(run_child: RunChild, file: Path) -> None:
     """A failed write-back raises OSError(EIO) each time; the map works on and durable data stays."""
     code = """

@@ -232,6 +232,33 @@ except OSError as error:
     assert lines(run_child, file, code) == ["True True", "True", "True"]
 
 
+def test_last_thread_releases_source(run_child: RunChild, file: Path) -> None:
+    """A source that is closed while two threads are inside keeps its descriptor until both have returned."""
+    code = """
+s = pmem2.Source.from_path(path)
+fd, results = s.fd, []
+border.inject(Call.PREAD, how=Fault.BLOCK)
+border.inject(Call.PWRITE, how=Fault.BLOCK)
+reader = threading.Thread(target=lambda: results.append(s.pread_mcsafe(8)), daemon=True)
+writer = threading.Thread(target=lambda: s.pwrite_mcsafe(b"contents"), daemon=True)
+for thread, call in ((reader, Call.PREAD), (writer, Call.PWRITE)):
+    thread.start()
+    border.wait_until_blocked(call)
+s.close()
+border.release(Call.PWRITE)
+writer.join()
+print(os.fstat(fd).st_size == os.path.getsize(path))
+border.release(Call.PREAD)
+reader.join()
+print(results)
+try:
+    os.fstat(fd)
+except OSError as error:
+    print(error.errno == errno.EBADF)
+"""
+    assert lines(run_child, file, code) == ["True", "[b'contents']", "True"]
+
+
 def test_close_during_msync(run_child: RunChild, file: Path) -> None:
     """Pitfall 38: a close() while another thread is inside persist() is refused; the thread finishes."""
     code = """
