@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Runs an operation one instruction at a time and shows what each instruction does to one word of shared memory.
+ * Shows whether an operation on a word of memory is one instruction, in two ways.
  *
+ * interrupt_store: the page of the word is read-only, so the store of the operation faults, and the handler stores first,
+ * as another thread could between a load and a store.
+ *
+ * step: runs an operation one instruction at a time and shows what each instruction does to one word of shared memory.
  * Between two instructions, the word gets another number of eight equal bytes, as if other threads stored to it. So an
  * operation in several instructions is found on every run, and not only when threads happen to meet.
  *
@@ -30,6 +34,21 @@ static void stop(int number)
     (void)number;
     mprotect(page, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE);
     raise(SIGSTOP);
+}
+
+static void store_first(int number)
+{
+    (void)number;
+    mprotect(page, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE);
+    *(volatile uint64_t *)page += (uint64_t)1 << 32;
+}
+
+/* Add 2**32 to the word at the beginning of a page right before the next store to that page. */
+int interrupt_store(void *address)
+{
+    page = address;
+    signal(SIGSEGV, store_first);
+    return mprotect(page, (size_t)sysconf(_SC_PAGESIZE), PROT_READ);
 }
 
 /* In the child: let the parent trace the first access to the page. */
