@@ -667,6 +667,23 @@ thread.join()
     assert lines == ["True True", "threads work"]
 
 
+@pytest.mark.xdist_group("keys")
+def test_garbage_gives_keys_back(output_of: OutputOf, uses_keys: bool) -> None:
+    """Maps in garbage cycles give their pthread keys back when a new map needs one."""
+    if not uses_keys:
+        pytest.skip("maps of this libpmem2 own no pthread keys")
+    lines = output_of("""
+    warnings.simplefilter("ignore")
+    source, config = pmem2.Source.from_path(path), pmem2.Config(length=4096)
+    gc.disable()
+    for _ in range(1100):
+        garbage = [source.map(config)]
+        garbage.append(garbage)
+    print("mapped")
+    """)
+    assert lines == ["mapped"]
+
+
 # ---- sources and bad blocks
 
 
