@@ -20,7 +20,7 @@ def test_some_programs(run_child: RunChild) -> None:
     assert (child.returncode, child.stdout) == (0, "True\n"), child.stderr
 
 
-def test_programs_that_coverage_has_found(run_child: RunChild) -> None:
+def test_programs_found_by_coverage(run_child: RunChild) -> None:
     """What `nox -s atheris` has kept does no harm on any interpreter."""
     found = sorted(str(path) for path in (FUZZ / "corpus").iterdir())
     child = run_child(f"{IMPORTS}, arguments; arguments.main()", *found, PYTHONWARNINGS="ignore::ResourceWarning")
@@ -37,7 +37,7 @@ programs.fuzz(30, seed=0)
 """
 
 
-def test_a_signal_is_a_failing_example_that_shrinks(run_child: RunChild) -> None:
+def test_signal_shrinks_to_example(run_child: RunChild) -> None:
     """An operation that ends the process is found, and the report has nothing but it."""
     child = run_child(PLANTED)
     assert child.returncode == 1
