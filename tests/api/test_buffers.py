@@ -16,6 +16,7 @@ from support.map_calls import OUTSIDE, map_with_protection
 from support.values import CONTENT, Index
 
 from pmem2 import Map, Protection, Source
+from pmem2._buffers import merge_ranges
 
 WRITE = Protection.WRITE
 LENGTH = len(CONTENT)
@@ -177,3 +178,21 @@ def test_buffer_raises_overflow_error(small_map: Map) -> None:
     with pytest.raises(OverflowError, match="mine"):
         small_map.memcpy(0, Overflows())  # type: ignore[arg-type, unused-ignore] # before 3.12
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("ranges", "merged"),
+    [
+        ([], []),
+        ([(3, 4)], [(3, 4)]),
+        ([(0, 4), (4, 4)], [(0, 8)]),
+        ([(0, 4), (5, 4)], [(0, 4), (5, 4)]),
+        ([(0, 100), (10, 5)], [(0, 100)]),
+        ([(0, 100), (10, 5), (90, 20)], [(0, 110)]),
+        ([(50, 10), (0, 10), (5, 10)], [(0, 15), (50, 10)]),
+    ],
+    ids=["none", "one", "touching", "apart", "contained", "behind a contained one", "unordered"],
+)
+def test_merged_ranges(ranges: list[tuple[int, int]], merged: list[tuple[int, int]]) -> None:
+    """Merged ranges cover the bytes of all ranges once, in order, also where one contains another."""
+    assert merge_ranges(ranges) == merged

@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 import pytest
 from support.map_calls import OUTSIDE, range_outside
 from support.values import CONTENT, PAGE
 
+import pmem2
+
 if TYPE_CHECKING:
     from pmem2 import Granularity, Map, Source
 
 LENGTH = len(CONTENT)
+SMAPS = Path("/proc/self/smaps")
+PAGES = 16
 
 
 def durability_calls(map: Map, offset: int, length: int | None) -> list[Callable[[], None]]:
@@ -72,3 +79,40 @@ def test_ranges_outside(small_map: Map, offset: int, length: int | None) -> None
     for call in durability_calls(small_map, offset, length):
         with pytest.raises(ValueError, match=OUTSIDE):
             call()
+
+
+def dirty_pages(map: Map) -> int:
+    """Return how many pages of a map the kernel has to write back."""
+    inside, count = False, 0
+    for line in SMAPS.read_text(encoding="ascii", errors="replace").splitlines():
+        bounds = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if bounds:
+            inside = int(bounds[1], 16) <= map.address < int(bounds[2], 16)
+        elif inside and line.startswith(("Shared_Dirty", "Private_Dirty")):
+            count += int(line.split()[1]) * 1024 // PAGE
+    return count
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="needs Linux")
+@pytest.mark.parametrize(
+    ("offset", "length", "pages"),
+    [(0, 1, 1), (PAGE - 1, 2, 2), (PAGE - 1, 2 * PAGE + 2, 4), (1, 3 * PAGE, 4), (5 * PAGE + 1, 11 * PAGE - 1, 11)],
+)
+@pytest.mark.parametrize("call", ["persist", "flush", "deep_flush", "persist_many", "flush_many"])
+def test_kernel_has_clean_pages(tmp_path: Path, call: str, offset: int, length: int, pages: int) -> None:
+    """Each page of a durable range has reached the disk: the kernel has no more to write."""
+    with pmem2.open(tmp_path / "pages", "w+", size=PAGES * PAGE) as map:
+        if map.granularity is not pmem2.Granularity.PAGE:
+            pytest.skip("only the page cache has dirty pages")
+        map[::PAGE] = b"x" * PAGES
+        with (tmp_path / "pages").open("rb") as file:
+            os.fsync(file.fileno())
+        if dirty_pages(map):
+            pytest.skip("this file system is in memory")
+        map[::PAGE] = b"y" * PAGES
+        method = getattr(map, call)
+        if call.endswith("many"):
+            method([(offset, length)])
+        else:
+            method(offset, length)
+        assert dirty_pages(map) <= PAGES - pages

@@ -17,15 +17,16 @@ from support.border import LINE, Event, Kind, border_library, effect, units
 from support.children import RunChild
 from support.durable_child import GAP, MANY, PAGE, RANGES, SEVERAL, SINGLE, WORD, WORDS, Case, Pairs
 
-from pmem2 import Granularity
+from pmem2 import Granularity, MemFlag
 
 if sys.platform == "win32":
     pytest.skip("needs LD_PRELOAD", allow_module_level=True)
 
 GRANULARITIES = list(Granularity)
-NO_DRAIN = {"flush", "flush_many", "memcpy NODRAIN", "memset NODRAIN"}
-NO_FLUSH = {"memcpy NOFLUSH", "memset NOFLUSH", "store_u64"}
+NO_DRAIN = {"flush", "flush_many", "flush_many of an array", "memcpy NODRAIN", "memmove NODRAIN", "memset NODRAIN"}
+NO_FLUSH = {"memcpy NOFLUSH", "memset NOFLUSH", "store_u64", "compare_exchange_u64", "fetch_add_u64"}
 COPIES = ("memcpy", "memmove", "memset")
+NON_TEMPORAL = 256
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +96,42 @@ def test_stored_bytes(recordings: dict[Granularity, list[Case]], granularity: Gr
         assert stored == [tuple(pair) for pair in pairs], events
 
 
-@pytest.mark.parametrize("name", ["persist_many", "memcpy_many"])
-@pytest.mark.parametrize("granularity", [Granularity.BYTE, Granularity.CACHE_LINE], ids=lambda g: g.name.lower())
+BY_LINE = [Granularity.BYTE, Granularity.CACHE_LINE]
+
+
+@pytest.mark.parametrize("name", ["persist_many", "flush_many", "memcpy_many"])
+@pytest.mark.parametrize("granularity", BY_LINE, ids=lambda g: g.name.lower())
+def test_lines_flushed_once(recordings: dict[Granularity, list[Case]], granularity: Granularity, name: str) -> None:
+    """Ranges in the order of their lines flush each line once; so do short pieces of `memcpy_many`."""
+    for _, pairs, events in recordings_of(recordings, granularity, name):
+        if sorted(pairs, key=lambda pair: pair[0] // LINE) != pairs:
+            continue
+        if name == "memcpy_many" and any(length >= NON_TEMPORAL for _, length in pairs):
+            continue
+        flushed = [units(offset, length, LINE) for kind, offset, length, _ in events if kind == Kind.FLUSH]
+        assert sum(map(len, flushed)) == len(set().union(*flushed)), (pairs, events)
+
+
+@pytest.mark.parametrize("name", ["persist_many", "flush_many"])
+def test_near_pages_synced_together(recordings: dict[Granularity, list[Case]], name: str) -> None:
+    """Ranges in any order need one msync for each group of near pages, and none for empty ranges."""
+    for _, pairs, events in recordings_of(recordings, Granularity.PAGE, name):
+        pages = sorted(wanted_units(pairs, PAGE))
+        far = sum((high - low - 1) * PAGE > GAP for low, high in zip(pages, pages[1:]))
+        assert len(events) == (far + 1 if pages else 0), (pairs, events)
+
+
+@pytest.mark.parametrize("granularity", BY_LINE, ids=lambda g: g.name.lower())
+def test_long_pieces_bypass_cache(recordings: dict[Granularity, list[Case]], granularity: Granularity) -> None:
+    """`memcpy_many` lets libpmem2 flush pieces from 256 bytes on, and flushes shorter ones itself."""
+    for _, _, events in recordings_of(recordings, granularity, "memcpy_many"):
+        for kind, _, length, flags in events:
+            if kind == Kind.COPY:
+                assert flags == (MemFlag.NODRAIN if length >= NON_TEMPORAL else MemFlag.NOFLUSH)
+
+
+@pytest.mark.parametrize("name", ["persist_many", "persist_many of an array", "memcpy_many", "memcpy_many of views"])
+@pytest.mark.parametrize("granularity", BY_LINE, ids=lambda g: g.name.lower())
 def test_one_drain(recordings: dict[Granularity, list[Case]], granularity: Granularity, name: str) -> None:
     """Many ranges have one drain, after the last flush."""
     for _, pairs, events in recordings_of(recordings, granularity, name):

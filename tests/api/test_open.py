@@ -109,6 +109,16 @@ def test_truncate_file(path: Path, size: int) -> None:
     assert path.read_bytes() == bytes(size)
 
 
+@pytest.mark.parametrize("before", [1, 4095, 4096, 5000, 8192])
+@pytest.mark.parametrize("size", [1, 4097, 5000])
+def test_truncate_inside_page(new_path: Path, before: int, size: int) -> None:
+    """Mode w+ gives an existing file any size, also one that ends inside a page behind the old end."""
+    new_path.write_bytes(b"x" * before)
+    with pmem2.open(new_path, "w+", size=size) as map:
+        assert len(map) == size
+    assert new_path.read_bytes() == bytes(size)
+
+
 def test_dangling_link(new_path: Path, tmp_path: Path) -> None:
     """w+ creates the target of a symbolic link, x+ refuses the link, and a failure removes only the created file."""
     link = tmp_path / "link"

@@ -163,3 +163,13 @@ def test_iterable_closes_map(path: Path) -> None:
 
     with pytest.raises(ValueError, match="closed"):
         map.persist_many(close_between())
+
+
+def test_refused_range_is_named(small_map: Map) -> None:
+    """The error names the first range that ends beyond the map, not one that ends with it."""
+    whole = (0, LENGTH)
+    for many in (small_map.persist_many, small_map.flush_many):
+        with pytest.raises(ValueError, match=rf"range 8\+{LENGTH} ends beyond"):
+            many([whole, (LENGTH, 0), (8, LENGTH), (16, LENGTH)])
+    with pytest.raises(ValueError, match=r"range 8\+"):
+        small_map.memcpy_many([(0, bytes(LENGTH)), (LENGTH - 1, b"x"), (8, bytes(LENGTH)), (16, bytes(LENGTH))])

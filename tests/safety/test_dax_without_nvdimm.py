@@ -136,6 +136,13 @@ def test_device_limits_are_checked(dax: pmem2.Source, config: pmem2.Config, expe
         dax.map(config)
 
 
+@pytest.mark.parametrize("config", [pmem2.Config(offset=4096), pmem2.Config(length=4096)], ids=["offset", "length"])
+def test_alignment_is_reported(dax: pmem2.Source, config: pmem2.Config) -> None:
+    """The error for an unaligned range states the alignment of the device."""
+    with pytest.raises(pmem2.Pmem2Error, match=f"the alignment of the device is {2 * MIB} bytes; use a multiple"):
+        dax.map(config)
+
+
 def test_read_only_device(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     """A protection that the descriptor does not allow raises NoAccessError."""
     monkeypatch.setattr(_source, "dax_device_without_nvdimm", lambda fd: _files.DaxDevice(8 * MIB, 2 * MIB, 3))

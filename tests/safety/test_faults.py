@@ -13,74 +13,27 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from support.border import border_library
 from support.children import RunChild
-from support.compiled import preloadable
 from support.values import PAGE
 
 import pmem2
 
-FAULTS = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdint.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t);
-static __thread long left = -1; /* allocations of libpmem2 and of the extension before one fails */
-static int broken;
-void fail_at(long count) { left = count; }
-long allocations_left(void) { return left; }
-void break_disk(int how) { broken = how; }
-static int fails(void *caller)
-{
-    Dl_info info;
-    const char *name;
-    if (left < 0 || !dladdr(caller, &info) || !info.dli_fname || !(name = strrchr(info.dli_fname, '/')))
-        return 0;
-    if (!strstr(name, "pmem2"))
-        return 0;
-    return left-- == 0;
-}
-void *malloc(size_t n)
-{
-    if (!fails(__builtin_return_address(0)))
-        return __libc_malloc(n);
-    errno = ENOMEM;
-    return 0;
-}
-void *calloc(size_t n, size_t m)
-{
-    if (!fails(__builtin_return_address(0)))
-        return __libc_calloc(n, m);
-    errno = ENOMEM;
-    return 0;
-}
-int msync(void *address, size_t length, int flags)
-{
-    if (!broken)
-        return (int)syscall(SYS_msync, address, length, flags);
-    errno = EIO;
-    return -1;
-}
-"""
-
 PRELUDE = """
-import ctypes, gc, os, resource, signal, sys, threading
+import ctypes, errno, gc, os, resource, signal, sys, threading
 signal.alarm(150)
 import pmem2
 path = sys.argv[1]
 libc = ctypes.CDLL(None)
 BYTE = pmem2.Granularity.BYTE
 """
-
-
-@pytest.fixture
-def faults() -> str:
-    """A library for LD_PRELOAD that makes allocations and msync fail on demand."""
-    return str(preloadable(FAULTS, "-ldl"))
+WITH_BORDER = (
+    PRELUDE
+    + """
+from support.border import ALWAYS, Border, Call, Fault
+border = Border()
+"""
+)
 
 
 EVERY_ALLOCATION = """
@@ -88,6 +41,7 @@ def use_all():
     with pmem2.Source.from_path(path) as source, pmem2.VMReservation(1 << 20) as reservation:
         with source.map(pmem2.Config(reservation=reservation, length=4096)) as map:
             map.memcpy(0, b"x")
+            map.persist_many([(0, 1)])
             assert reservation.first() is map
             reservation.extend(4096)
         with source.map(), pmem2.Map.from_existing(source, bytearray(64), BYTE), source.bad_blocks() as bad:
@@ -99,16 +53,15 @@ gc.collect()
 before = len(os.listdir("/proc/self/fd"))
 failed = 0
 for count in range(500):
-    libc.fail_at(ctypes.c_long(count))
-    try:
-        use_all()
-    except MemoryError:
-        failed += 1
-    except OSError as error:
-        assert error.errno == 12 or isinstance(error, pmem2.Pmem2Error), error
-        failed += 1
-    unused = libc.allocations_left() >= 0
-    libc.fail_at(ctypes.c_long(-1))
+    with border.failing(Call.MALLOC, errno.ENOMEM, skip=count):
+        try:
+            use_all()
+        except MemoryError:
+            failed += 1
+        except OSError as error:
+            assert error.errno == errno.ENOMEM or isinstance(error, pmem2.Pmem2Error), error
+            failed += 1
+        unused = border.seen(Call.MALLOC) <= count
     gc.collect()
     if unused:
         break
@@ -118,29 +71,53 @@ print(failed > 10, unused, len(os.listdir("/proc/self/fd")) == before)
 """
 
 
-def test_each_allocation_fails(run_child: RunChild, file: Path, faults: str) -> None:
+def test_each_allocation_fails(run_child: RunChild, file: Path) -> None:
     """An exception follows the failure of any allocation in libpmem2 or the guards, and pmem2 works on."""
-    child = run_child(PRELUDE + EVERY_ALLOCATION, str(file), LD_PRELOAD=faults)
+    child = run_child(WITH_BORDER + EVERY_ALLOCATION, str(file), LD_PRELOAD=border_library())
     assert (child.returncode, child.stdout) == (0, "True True True\n"), child.stderr
 
 
-def test_msync_fails(run_child: RunChild, file: Path, faults: str) -> None:
+def test_many_ranges_free_memory(run_child: RunChild, file: Path) -> None:
+    """`persist_many` frees what it has allocated, also when a range is refused."""
+    code = """
+from array import array
+ranges = array("Q", [0, 8]) * 100_000
+refused = array("Q", [2**40, 1]) + ranges
+def virtual_size():
+    return int(open("/proc/self/statm").read().split()[0]) * 4096
+def use(map):
+    map.persist_many(ranges)
+    try:
+        map.persist_many(refused)
+    except ValueError:
+        return
+with pmem2.open(path) as map:
+    use(map)
+    before = virtual_size()
+    for _ in range(100):
+        use(map)
+    print(virtual_size() - before < 100 << 20)
+"""
+    child = run_child("import warnings; warnings.simplefilter('ignore')" + PRELUDE + code, str(file))
+    assert (child.returncode, child.stdout) == (0, "True\n"), child.stderr
+
+
+def test_msync_fails(run_child: RunChild, file: Path) -> None:
     """A failed write-back raises OSError(EIO) each time; the map works on and durable data stays."""
     code = """
 with pmem2.open(path) as map:
     map.memcpy(0, b"durable")
-    libc.break_disk(1)
     copy, many = lambda: map.memcpy(8, b"x"), lambda: map.persist_many([(0, 1)])
-    for act in (map.persist, map.flush, map.deep_flush, copy, many):
-        try:
-            act()
-        except OSError as error:
-            print(error.errno)
-    libc.break_disk(0)
+    with border.failing(Call.MSYNC, errno.EIO, times=ALWAYS):
+        for act in (map.persist, map.flush, map.deep_flush, copy, many):
+            try:
+                act()
+            except OSError as error:
+                print(error.errno)
     map.persist()
 print(open(path, "rb").read(9))
 """
-    child = run_child(PRELUDE + code, str(file), LD_PRELOAD=faults)
+    child = run_child(WITH_BORDER + code, str(file), LD_PRELOAD=border_library())
     assert child.stdout.splitlines() == ["5"] * 5 + [repr(b"durable\0x")], child.stderr
 
 
@@ -258,49 +235,25 @@ print(high[0:1])
     assert (child.stdout, child.stderr) == ("b'\\x00'\n", "")
 
 
-INTERRUPTED = """
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <unistd.h>
-/* As on tmpfs, a signal undoes the whole allocation; here a signal always arrives. */
-int posix_fallocate(int file, off_t offset, off_t length)
-{
-    sigset_t masked;
-    sigprocmask(SIG_BLOCK, 0, &masked);
-    if (!sigismember(&masked, SIGUSR1))
-        return EINTR;
-    kill(getpid(), SIGUSR1);
-    return ftruncate(file, offset + length) ? errno : 0;
-}
-int posix_fallocate64(int file, off_t offset, off_t length)
-{
-    return posix_fallocate(file, offset, length);
-}
-"""
-
-
 def test_signals_during_allocation(run_child: RunChild, tmp_path: Path) -> None:
     """Signals wait for the end of an allocation, and an exception of their handler removes the new file."""
     code = """
-    import os, signal, sys
-    signal.alarm(100)
-    import pmem2
-    seen = []
-    signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
-    pmem2.open(sys.argv[1], "w+", size=1 << 30).close()
-    print(len(seen), os.path.getsize(sys.argv[1]) == 1 << 30)
-    def interrupt(number, frame):
-        seen.append(number)
-        raise KeyboardInterrupt
-    seen.clear()
-    signal.signal(signal.SIGUSR1, interrupt)
-    try:
-        pmem2.open(sys.argv[2], "w+", size=1 << 30)
-    except KeyboardInterrupt:
-        print(len(seen), os.path.exists(sys.argv[2]))
-    """
-    child = run_child(code, str(tmp_path / "one"), str(tmp_path / "two"), LD_PRELOAD=str(preloadable(INTERRUPTED)))
+seen = []
+signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+border.inject(Call.FALLOCATE, how=Fault.SIGNAL, times=ALWAYS)
+pmem2.open(path, "w+", size=1 << 20).close()
+print(len(seen), os.path.getsize(path) == 1 << 20)
+def interrupt(number, frame):
+    seen.append(number)
+    raise KeyboardInterrupt
+seen.clear()
+signal.signal(signal.SIGUSR1, interrupt)
+try:
+    pmem2.open(path + ".new", "w+", size=1 << 20)
+except KeyboardInterrupt:
+    print(len(seen), os.path.exists(path + ".new"))
+"""
+    child = run_child(WITH_BORDER + code, str(tmp_path / "one"), LD_PRELOAD=border_library())
     assert (child.returncode, child.stdout) == (0, "1 True\n1 False\n"), child.stderr
 
 

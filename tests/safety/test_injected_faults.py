@@ -116,6 +116,27 @@ pmem2.open(path).close()
     assert not any("False" in line for line in printed)
 
 
+def test_failing_device_map(run_child: RunChild, file: Path) -> None:
+    """A map of a DAX device that lacks memory for its state raises an exception and leaves nothing mapped."""
+    code = """
+from pmem2 import _files, _source
+_source.dax_device_without_nvdimm = lambda fd: _files.DaxDevice(8 << 20, 2 << 20, 0)
+failed = 0
+with pmem2.Source.from_path(path) as source:
+    for skip in range(10):
+        try:
+            with border.failing(Call.MALLOC, errno.ENOMEM, skip=skip):
+                source.map().close()
+        except (MemoryError, OSError):
+            failed += 1
+        gc.collect()
+        assert path not in open("/proc/self/maps").read(), skip
+print(failed > 1)
+"""
+    prelude = "import gc, warnings\nwarnings.simplefilter('ignore')\n"
+    assert lines(run_child, file, prelude + code) == ["True"]
+
+
 def test_failing_fallocate(run_child: RunChild, file: Path) -> None:
     """A new file that gets no space is removed, an existing one keeps its contents, and no descriptor is left."""
     code = """
@@ -216,7 +237,7 @@ def test_source_closed_during_read(run_child: RunChild, file: Path) -> None:
 s = pmem2.Source.from_path(path)
 fd, results = s.fd, []
 border.inject(Call.PREAD, how=Fault.BLOCK)
-thread = threading.Thread(target=lambda: results.append(s.pread_mcsafe(8)))
+thread = threading.Thread(target=lambda: results.append(s.pread_mcsafe(8)), daemon=True)
 thread.start()
 border.wait_until_blocked(Call.PREAD)
 s.close()
@@ -232,12 +253,39 @@ except OSError as error:
     assert lines(run_child, file, code) == ["True True", "True", "True"]
 
 
+def test_last_thread_releases_source(run_child: RunChild, file: Path) -> None:
+    """A source that is closed while two threads are inside keeps its descriptor until both have returned."""
+    code = """
+s = pmem2.Source.from_path(path)
+fd, results = s.fd, []
+border.inject(Call.PREAD, how=Fault.BLOCK)
+border.inject(Call.PWRITE, how=Fault.BLOCK)
+reader = threading.Thread(target=lambda: results.append(s.pread_mcsafe(8)), daemon=True)
+writer = threading.Thread(target=lambda: s.pwrite_mcsafe(b"contents"), daemon=True)
+for thread, call in ((reader, Call.PREAD), (writer, Call.PWRITE)):
+    thread.start()
+    border.wait_until_blocked(call)
+s.close()
+border.release(Call.PWRITE)
+writer.join()
+print(os.fstat(fd).st_size == os.path.getsize(path))
+border.release(Call.PREAD)
+reader.join()
+print(results)
+try:
+    os.fstat(fd)
+except OSError as error:
+    print(error.errno == errno.EBADF)
+"""
+    assert lines(run_child, file, code) == ["True", "[b'contents']", "True"]
+
+
 def test_close_during_msync(run_child: RunChild, file: Path) -> None:
-    """A close() while another thread is inside persist() is refused; the thread finishes."""
+    """Pitfall 38: a close() while another thread is inside persist() is refused; the thread finishes."""
     code = """
 m, done = pmem2.open(path), []
 border.inject(Call.MSYNC, how=Fault.BLOCK)
-thread = threading.Thread(target=lambda: done.append(m.persist()))
+thread = threading.Thread(target=lambda: done.append(m.persist()), daemon=True)
 thread.start()
 border.wait_until_blocked(Call.MSYNC)
 try:

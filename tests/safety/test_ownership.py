@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.values import descriptors
+from support.values import ON_PYPY, descriptors
 
 import pmem2
 from safety.process_state import collect_garbage
@@ -89,3 +90,67 @@ def test_failures_leave_no_descriptor(tmp_path: Path) -> None:
         pmem2.open(empty)
     collect_garbage()
     assert descriptors() == before
+
+
+COUNT_BYTES = """
+import ctypes, gc, sys, warnings
+warnings.simplefilter("ignore")
+import pmem2
+path = sys.argv[1]
+class Mallinfo(ctypes.Structure):
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    _fields_ = [(name, ctypes.c_int) for name in names]
+mallinfo = ctypes.CDLL(None).mallinfo
+mallinfo.restype = Mallinfo
+source = pmem2.Source.from_path(path)
+def act():
+    {act}
+def repeat(count):
+    for _ in range(count):
+        try:
+            act()
+        except pmem2.Pmem2Error:
+            pass
+    gc.collect()
+    return mallinfo().uordblks
+before = repeat(50)
+print(max(repeat(200) - before, 0) // 200)
+"""
+
+ALLOCATIONS = {
+    "source": "pmem2.Source.from_path(path).close()",
+    "anonymous source": "pmem2.Source.from_anon(4096).close()",
+    "dropped source": "pmem2.Source.from_anon(4096)",
+    "failed source": "pmem2.Source.from_fd(2**31 - 1)",
+    "map": "source.map().close()",
+    "dropped map": "source.map()",
+    "failed map": "source.map(pmem2.Config(offset=1))",
+    "map in a reservation": "source.map(pmem2.Config(reservation=pmem2.VMReservation(1 << 20), length=4096)).close()",
+    "bad blocks": "source.bad_blocks().close()",
+    "dropped bad blocks": "source.bad_blocks()",
+    "reservation": "pmem2.VMReservation(4096).close()",
+    "dropped reservation": "pmem2.VMReservation(4096)",
+}
+
+
+@pytest.mark.skipif(ON_PYPY or not sys.platform.startswith("linux"), reason="counts bytes in CPython with glibc")
+@pytest.mark.parametrize("name", ALLOCATIONS)
+def test_memory_is_freed(run_child: RunChild, file: Path, name: str) -> None:
+    """No operation keeps memory of malloc, whether its object was closed, dropped or never made."""
+    child = run_child(COUNT_BYTES.format(act=ALLOCATIONS[name]), str(file))
+    assert (child.returncode, child.stdout) == (0, "0\n"), child.stderr
+
+
+def test_dropped_reservation_frees_addresses(run_child: RunChild) -> None:
+    """A reservation that is dropped without `close` gives its addresses back."""
+    child = run_child("""
+        import gc, warnings
+        warnings.simplefilter("ignore")
+        import pmem2
+        address = pmem2.VMReservation(1 << 30).address
+        for _ in range(3): gc.collect()
+        with open("/proc/self/maps") as maps:
+            ranges = [[int(bound, 16) for bound in line.split()[0].split("-")] for line in maps]
+        print(any(low <= address < high for low, high in ranges))
+    """)
+    assert (child.returncode, child.stdout) == (0, "False\n"), child.stderr

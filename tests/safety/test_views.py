@@ -40,6 +40,25 @@ def test_close_can_be_retried(map: pmem2.Map, file: Path) -> None:
     assert count_mappings(file) == 0
 
 
+def drop(views: list[memoryview]) -> None:
+    """Drop views and what only they keep alive."""
+    views.clear()
+    collect_garbage()
+
+
+def test_view_keeps_its_map(source: pmem2.Source) -> None:
+    """A view keeps its Map object alive, and the last slice of it lets the Map go."""
+    with pmem2.VMReservation(1 << 20) as reservation:
+        map = source.map(pmem2.Config(reservation=reservation, length=4096))
+        address, views = map.address, [map.view(0, 8)[2:4]]
+        del map
+        collect_garbage()
+        assert reservation.first().address == address
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            drop(views)
+        assert list(reservation) == []
+
+
 def test_view_in_a_traceback(source: pmem2.Source) -> None:
     """A view in a traceback keeps the map open until the exception is gone."""
 

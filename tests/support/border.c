@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -57,7 +58,7 @@ uint64_t border_stop(const struct event **first)
 
 /* ---- faults */
 
-enum { NOTHING, FAIL, SHORT, BLOCK, PRETEND };
+enum { NOTHING, FAIL, SHORT, BLOCK, PRETEND, SIGNAL };
 enum { CALL_MSYNC, CALL_MMAP, CALL_MUNMAP, CALL_PREAD, CALL_PWRITE, CALL_FALLOCATE, CALL_FCNTL, CALL_MALLOC, CALLS };
 
 static struct fault {
@@ -197,10 +198,19 @@ ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset)
 
 ssize_t pwrite64(int fd, const void *buffer, size_t length, off64_t offset) __attribute__((alias("pwrite")));
 
+/* A SIGNAL undoes the whole allocation, as on tmpfs, unless the caller has blocked it. */
 int posix_fallocate(int fd, off_t offset, off_t length)
 {
-    if (fault(CALL_FALLOCATE, HERE) == FAIL)
+    const int how = fault(CALL_FALLOCATE, HERE);
+    sigset_t blocked;
+    if (how == FAIL)
         return errno;
+    if (how == SIGNAL) {
+        pthread_sigmask(SIG_BLOCK, NULL, &blocked);
+        if (!sigismember(&blocked, SIGUSR1))
+            return EINTR;
+        kill(getpid(), SIGUSR1);
+    }
     static int (*real)(int, off_t, off_t);
     if (!real)
         real = (int (*)(int, off_t, off_t))dlsym(RTLD_NEXT, "posix_fallocate");

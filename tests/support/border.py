@@ -58,6 +58,7 @@ class Fault(enum.IntEnum):
     SHORT = 2
     BLOCK = 3
     PRETEND = 4
+    SIGNAL = 5
 
 
 class Event(NamedTuple):

@@ -3,12 +3,11 @@
 
 A test runs `print_counts` with the arguments OPERATION FILE, or `print_copies` with SIZE FILE. Both print JSON: the
 calls of the façade and those of libpmem2 itself. The environment forces the granularity, names the log of the debug
-build (PMEM2_LOG_FILE), and preloads a library with the function `msync_count`.
+build (PMEM2_LOG_FILE); for `print_counts` it preloads border.c.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -18,23 +17,10 @@ from pathlib import Path
 from typing import Callable
 
 from support import libpmem2
+from support.border import MS_SYNC, Border, Kind
 
 import pmem2
 from upstream.memcpy_child import CONFLICTING, VARIANT_FLAGS, Facade, Library, copiers
-
-COUNTER = """
-#define _GNU_SOURCE
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-static int count;
-int msync_count(void) { return count; }
-int msync(void *address, size_t length, int flags)
-{
-    count++;
-    return (int)syscall(SYS_msync, address, length, flags);
-}
-"""
 
 FAR = 1024 * 1024
 PAIR = ((0, b"one"), (8, b"two"))
@@ -83,11 +69,12 @@ def run_logged(act: Callable[[], object]) -> list[str]:
 
 def run_counted(act: Callable[[], object]) -> tuple[int, int, int]:
     """Run *act* and return its msyncs, cache flushes and fences; libpmem2 does not log those inside a copy."""
-    msync_count = ctypes.CDLL(None).msync_count
-    before = int(msync_count())
-    names = run_logged(act)
+    with Border().recording() as events:
+        names = run_logged(act)
+    msyncs = [event for event in events if event.kind == Kind.MSYNC]
+    assert all(event.flags == MS_SYNC for event in msyncs)
     flushes = sum(name.startswith(("flush_cl", "flush_dc")) for name in names)
-    return int(msync_count()) - before, flushes, names.count("memory_barrier")
+    return len(msyncs), flushes, names.count("memory_barrier")
 
 
 def print_counts() -> None:

@@ -11,13 +11,12 @@ from typing import Protocol, cast
 
 import pytest
 from support import libpmem2
+from support.border import border_library
 from support.children import RunChild
-from support.compiled import preloadable
 from support.values import SIZE
 
 import pmem2
 from pmem2 import ErrorCode, Granularity
-from upstream import count_child
 
 Counts = tuple[int, int, int]
 
@@ -43,7 +42,7 @@ def count(granularity: Granularity, debug_library: Path, run_child: RunChild, tm
             "from upstream import count_child; count_child.print_counts()",
             operation,
             str(path),
-            LD_PRELOAD=str(preloadable(count_child.COUNTER)),
+            LD_PRELOAD=border_library(),
             LD_LIBRARY_PATH=str(debug_library),
             PMEM2_LOG_LEVEL="15",
             PMEM2_LOG_FILE=str(tmp_path / "log"),
