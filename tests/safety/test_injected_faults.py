@@ -150,7 +150,8 @@ for mode, name in (("x+", path + ".new"), ("w+", path + ".new"), ("w+", path)):
             pmem2.open(name, mode, size=1 << 20)
         except OSError as error:
             print(mode, error.errno == errno.ENOSPC, os.path.exists(name))
-print(open(path, "rb").read(8), os.path.getsize(path) == size)
+with open(path, "rb") as f:
+    print(f.read(8), os.path.getsize(path) == size)
 print(len(os.listdir("/proc/self/fd")) == before)
 """
     assert lines(run_child, file, code) == [
