@@ -163,7 +163,7 @@ def test_map_keeps_dropped_reservation(source: pmem2.Source) -> None:
     collect_garbage()
     map[0] = 1
     assert map.address == address + MIB
-    assert f"{address:x}-" in Path("/proc/self/maps").read_text()
+    assert f"{address:08x}-" in Path("/proc/self/maps").read_text()
     map.close()
     del map
     collect_garbage()
