@@ -429,3 +429,11 @@ def wheels(session: nox.Session) -> None:
         pip(session, sys.executable, *download, "cffi", f"--python-version={version}")
         root = str(here.resolve() / suite)
         session.run("tools/release/empty_debian.sh", suite, root, str(offline), *pythons, external=True)
+
+
+@nox.session(default=False, python="3.11")
+def mutants(session: nox.Session) -> None:
+    """Count the mutations that no test notices; arguments: --area native|core|testing, --only ID."""
+    install(session, "coverage")
+    session.install("setuptools", "universalmutator")
+    session.run("python", "tools/mutants.py", *session.posargs)

@@ -48,6 +48,21 @@ def test_flushed_not_drained() -> None:
     assert "drain() before" in str(error)
 
 
+def test_later_value_is_lost() -> None:
+    """The error names the later of two unordered stores to one byte if only the earlier one survives."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"\5", NODRAIN)
+        map.memcpy(0, b"\3", NODRAIN)  # later
+        map.store_u64(64, 1)
+
+    def check(map: Map) -> None:
+        assert map[0] != 5 or not map.load_u64(64)
+
+    error = failure_of(workload, check)
+    assert [store.lineno for store in error.lost] == [line_of(workload, "later")]
+
+
 def test_overtaken() -> None:
     """A store that is flushed only after the crash point is reported as overtaken."""
 
