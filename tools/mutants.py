@@ -99,11 +99,9 @@ def skipped_lines(text: str) -> set[int]:
     return skipped | {number for number, line in enumerate(lines, 1) if NOT_COUNTED.search(line)}
 
 
-def reachable(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Return the statements without docstrings, `pass` and those behind a jump."""
-    jumps = (n for n, node in enumerate(body, 1) if isinstance(node, (ast.Return, ast.Raise, ast.Break, ast.Continue)))
-    kept = [node for node in body[: next(jumps, None)] if not isinstance(node, ast.Pass)]
-    return [node for node in kept if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+def is_text(node: ast.stmt) -> bool:
+    """Whether a statement is a docstring."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def python_meaning(text: str) -> Optional[str]:
@@ -116,7 +114,7 @@ def python_meaning(text: str) -> Optional[str]:
     for node in ast.walk(tree):
         for field in ("body", "orelse", "finalbody"):
             if isinstance(body := getattr(node, field, None), list):
-                setattr(node, field, reachable(body))
+                body[:] = [part for part in body if not isinstance(part, ast.Pass) and not is_text(part)]
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             node.value = ""
         elif isinstance(node, ast.JoinedStr) and (" " in ast.unparse(node) or not node.values):
@@ -132,13 +130,12 @@ def python_meaning(text: str) -> Optional[str]:
     return ast.dump(tree)
 
 
-def proposes(file: str, old: str, new: str) -> bool:
-    """Whether a mutation is more than a new layout, an unknown name, or a jump outside of every loop of C."""
-    outside = file.endswith(".c") and "\n" in new.strip() and re.match(r" {0,4}\S| *[{}]", old)
-    known = set(re.findall(r"[A-Za-z_]\w*", old)) | WORDS
-    return (
-        "".join(new.split()) != "".join(old.split()) and not outside and known >= set(re.findall(r"[A-Za-z_]\w*", new))
-    )
+def is_proper(file: str, old: str, new: str) -> bool:
+    """Whether a mutation is more than a new layout, an unknown name, or a jump where none can be reached."""
+    before, after = (set(re.findall(r"[A-Za-z_]\w*", text)) for text in (old, new))
+    unreachable = r" *(return|raise|break|continue)\b" + (r"| {0,4}\S| *[{}]" if file.endswith(".c") else "")
+    jumps = "\n" in new.strip() and re.match(unreachable, old)
+    return after <= before | WORDS and not jumps and "".join(new.split()) != "".join(old.split())
 
 
 def mutants_by_line(pattern: str) -> list[list[Mutant]]:
@@ -155,7 +152,7 @@ def mutants_by_line(pattern: str) -> list[list[Mutant]]:
             proposed = mutants_regexp(lines, RULES[path.suffix], ignorePatterns=[], ignoreStringOnly=True)
         for number, new, *_ in proposed:
             place, old = places[number], lines[number - 1]
-            if number not in skipped and proposes(file, old, new):
+            if number not in skipped and is_proper(file, old, new):
                 found.setdefault(place, []).append(Mutant(digest(place, new.strip()), file, number, old, new))
     return [sorted(mutants) for _, mutants in sorted(found.items())]
 
@@ -179,7 +176,7 @@ class Copy:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python with the package of this copy."""
         path = os.pathsep.join((str(self.folder), str(self.folder / "tests")))
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONPATH": path}
         command = ["timeout", "--kill-after=5", "900", sys.executable, *arguments]
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -210,6 +207,8 @@ class Copy:
             return self.test(mutant.tests())
         finally:
             (self.folder / mutant.file).write_text(before, encoding="utf-8")
+            for compiled in (self.folder / mutant.file).parent.glob(f"__pycache__/{Path(mutant.file).stem}.*"):
+                compiled.unlink()  # its time stamp may be that of the next mutant
             if native:
                 self.extension.unlink(missing_ok=True)
                 self.extension.write_bytes(self.code or b"")
