@@ -188,11 +188,14 @@ class Copy:
         return self.extension.read_bytes() if done.returncode == 0 else None
 
     def test(self, tests: list[str]) -> tuple[str, str]:
-        """Return whether the tests noticed, and the first that did."""
-        done = self.run(*PYTEST, *tests)
-        assert done.returncode not in (4, 5), done.stdout + done.stderr
-        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-        return ("killed" if done.returncode else "survived"), (failed or [f"exit code {done.returncode}"])[0]
+        """Return whether the tests noticed, and the first that did; the first few files find most mutants."""
+        for part in filter(None, (tests[:3], tests[3:])):
+            done = self.run(*PYTEST, *part)
+            assert done.returncode not in (4, 5), done.stdout + done.stderr
+            if done.returncode:
+                failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+                return "killed", (failed or [f"exit code {done.returncode}"])[0]
+        return "survived", ""
 
     def try_mutant(self, mutant: Mutant) -> tuple[str, str]:
         """Return "killed", "survived" or "not counted", and why."""
