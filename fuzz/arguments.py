@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Arguments of every kind for Config, Map and VMReservation, made of bytes.
+"""Programs that call Config, Map and VMReservation with arguments of every kind, decoded from bytes.
 
-Any bytes are a short program, so that libFuzzer can look for bytes that reach further: guided.py. Whatever they say, a
-call succeeds or raises what the documentation names, and everything can be closed afterwards.
+Any bytes decode to a short program, so that libFuzzer can search for bytes that reach new code (guided.py). Every call
+must succeed or raise a documented exception, and every object can be closed at the end.
 
-    python fuzz/arguments.py fuzz/corpus/*       run what was found before
+    python fuzz/arguments.py fuzz/corpus/*       run the programs that earlier searches found
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-import world
+import model
 
 import pmem2
 
 T = TypeVar("T")
 
-PAGE = world.PAGE
-SIZE = world.FILE_SIZE
-CALLS = 12  # of one program, at most
-MOST_EXISTING = 500  # libpmem2 1.12 forgets a pthread key for each
+PAGE = model.PAGE
+SIZE = model.FILE_SIZE
+MAX_STEPS = 12  # of one program
+MAX_EXISTING = 500  # libpmem2 1.12 leaks a pthread key for each
 
 FIELDS = (
     "required_granularity",
@@ -39,7 +39,8 @@ FIELDS = (
     "reservation",
     "reservation_offset",
 )
-MAP_CALLS = {
+# method names, with their numbers of arguments
+MAP_METHODS = {
     "__getitem__": 1,
     "__setitem__": 2,
     "view": 2,
@@ -59,36 +60,36 @@ MAP_CALLS = {
     "fetch_add_u64": 3,
     "close": 0,
 }
-if importlib.util.find_spec("numpy") is not None:  # it is optional
-    MAP_CALLS["as_array"] = 3
-RESERVATION_CALLS = {"extend": 1, "shrink": 2, "find": 2, "first": 0, "last": 0, "next": 1, "prev": 1, "close": 0}
+if importlib.util.find_spec("numpy") is not None:  # optional
+    MAP_METHODS["as_array"] = 3
+RESERVATION_METHODS = {"extend": 1, "shrink": 2, "find": 2, "first": 0, "last": 0, "next": 1, "prev": 1, "close": 0}
 
 
-class MischiefError(Exception):
-    """What an argument raises when it is asked for its value."""
+class ArgumentError(Exception):
+    """Raised by an argument that is converted to an integer."""
 
 
-class Deed:
-    """A number that does something when somebody asks for its value."""
+class SideEffect:
+    """An integer whose conversion has a side effect."""
 
     def __init__(self, value: int, act: Callable[[], object]) -> None:
-        """Remember both."""
+        """Convert to *value*, after calling *act*."""
         self.value, self.act = value, act
 
     def __index__(self) -> int:
-        """Act, then tell the number."""
-        with contextlib.suppress(*world.DOCUMENTED):
+        """Cause the side effect, then return the value."""
+        with contextlib.suppress(*model.DOCUMENTED):
             self.act()
         return self.value
 
 
 class Program:
-    """One program: a map, maybe a reservation, and bytes that say what is done with them."""
+    """One program: a map, maybe a reservation, and bytes that choose the operations on them."""
 
     existing = 0
 
     def __init__(self, data: bytes, source: pmem2.Source) -> None:
-        """Map the source as the first bytes say."""
+        """Map the source."""
         self.data, self.source = data, source
         self.at = 0
         self.reservation: pmem2.VMReservation | None = None
@@ -98,26 +99,26 @@ class Program:
     # ---- bytes as choices
 
     def byte(self) -> int:
-        """Return the next byte; zero behind the last."""
+        """Return the next byte; zero after the last one."""
         self.at += 1
         return self.data[self.at - 1] if self.at <= len(self.data) else 0
 
-    def one_of(self, things: list[T]) -> T:
-        """Return one of them."""
-        return things[self.byte() % len(things)]
+    def one_of(self, choices: list[T]) -> T:
+        """Return an element, chosen by the next byte."""
+        return choices[self.byte() % len(choices)]
 
     def integer(self) -> int:
-        """Return an integer, of those that matter more often than others."""
+        """Return an integer, preferring small ones and multiples of 8 and of a page."""
         width = self.one_of([0, 1, 1, 1, 2, 8, 9])
         number = int.from_bytes(bytes(self.byte() for _ in range(width)), "little", signed=width > 1)
         return number * self.one_of([1, 8, PAGE]) if width < 8 else number
 
     def map(self) -> pmem2.Map:
-        """Return a map, maybe a closed one."""
+        """Return a map; it may be closed."""
         return self.one_of(self.maps)
 
     def buffer(self) -> Any:
-        """Return something with a buffer, or nearly."""
+        """Return an object with a buffer, sometimes an unsuitable one."""
         length = self.byte()
         kinds: list[Callable[[], Any]] = [
             lambda: bytes(length),
@@ -131,23 +132,21 @@ class Program:
         return self.one_of(kinds)()
 
     def pairs(self) -> Iterator[Any]:
-        """Yield pairs, and what only looks like one."""
+        """Yield pairs, and values that are no pairs."""
         for _ in range(self.byte() % 4):
             yield self.one_of([lambda: (self.integer(), self.value()), self.buffer, self.value])()
 
-    def deed(self) -> Callable[[], object]:
-        """Return what an argument may do behind the back of the call that it is given to."""
+    def side_effect(self) -> Callable[[], object]:
+        """Return a function for an argument to call while pmem2 converts it."""
 
-        def mischief() -> None:
-            raise MischiefError
+        def fail() -> None:
+            raise ArgumentError
 
         reservation = self.reservation
-        return self.one_of(
-            [self.map().close, self.map().view, mischief, reservation.close if reservation else gc.collect]
-        )
+        return self.one_of([self.map().close, self.map().view, fail, reservation.close if reservation else gc.collect])
 
     def value(self, depth: int = 0) -> Any:
-        """Return an argument of any kind; mostly a number."""
+        """Return an argument of any kind, mostly an integer or a buffer."""
         kind = self.byte() % 16
         if kind < 6:
             return self.integer()
@@ -156,7 +155,7 @@ class Program:
         if kind == 9:
             return self.one_of([None, True, 1.5, float("nan"), "1", "u1", "<u8", (), {}, object(), int, ..., 1j])
         if kind == 10:
-            return Deed(self.integer(), self.deed())
+            return SideEffect(self.integer(), self.side_effect())
         if kind == 11:
             return slice(*(self.one_of([None, self.integer()]) for _ in range(3)))
         if kind == 12:
@@ -167,7 +166,7 @@ class Program:
             return (self.value(depth + 1), self.value(depth + 1))
         return self.one_of([self.reservation, self.map(), self.source])
 
-    # ---- what is done
+    # ---- operations
 
     def reserve(self) -> None:
         """Reserve addresses."""
@@ -178,7 +177,7 @@ class Program:
             self.reservation = pmem2.VMReservation(*self.one_of(sizes))
 
     def configure(self) -> None:
-        """Make a Config of some fields, and map with it."""
+        """Make a Config with some fields, and map with it."""
         chosen = {name: self.value() for name in FIELDS if self.byte() % 4 == 0}
         if self.reservation is not None and self.byte() % 2:
             chosen["reservation"] = self.reservation
@@ -186,22 +185,22 @@ class Program:
         self.maps.append(self.source.map(pmem2.Config(**chosen)))
 
     def adopt(self) -> None:
-        """Make a map of a buffer."""
-        if Program.existing < MOST_EXISTING:
+        """Make a map of an existing buffer."""
+        if Program.existing < MAX_EXISTING:
             Program.existing += 1
             buffer, granularity = self.buffer(), self.one_of([pmem2.Granularity.BYTE, self.value()])
             self.maps.append(pmem2.Map.from_existing(self.source, buffer, granularity))
 
-    def call(self, thing: Any, calls: dict[str, int]) -> None:
-        """Call a method with arguments of any kind; now and then with one too few or too many."""
-        name = self.one_of(sorted(calls))
-        count = max(0, calls[name] + self.one_of([0, 0, 0, 0, 0, -1, -2, 1]))
-        result = getattr(thing, name)(*(self.value() for _ in range(count)))
+    def call(self, target: Any, methods: dict[str, int]) -> None:
+        """Call a method with arguments of any kind; now and then with too few or too many."""
+        name = self.one_of(sorted(methods))
+        count = max(0, methods[name] + self.one_of([0, 0, 0, 0, 0, -1, -2, 1]))
+        result = getattr(target, name)(*(self.value() for _ in range(count)))
         if name in ("view", "as_array"):
             self.views.append(result)
 
     def step(self) -> None:
-        """Do one thing."""
+        """Do one operation."""
         kind = self.byte() % 8
         if kind == 0:
             self.configure()
@@ -210,30 +209,30 @@ class Program:
         elif kind == 2:
             self.adopt()
         elif kind == 3 and self.reservation is not None:
-            self.call(self.reservation, RESERVATION_CALLS)
+            self.call(self.reservation, RESERVATION_METHODS)
         else:
-            self.call(self.map(), MAP_CALLS)
+            self.call(self.map(), MAP_METHODS)
 
     def run(self) -> None:
-        """Do what the bytes say; then everything can be closed.
+        """Do the operations, then close everything.
 
         Raises:
-            Exception: A call raised what no documentation names, or something stays open.
+            Exception: A call raised an undocumented exception, or an object cannot be closed.
         """
         steps = 0
-        while self.at < len(self.data) and steps < CALLS:
+        while self.at < len(self.data) and steps < MAX_STEPS:
             steps += 1
-            with contextlib.suppress(MischiefError, *world.DOCUMENTED):
+            with contextlib.suppress(ArgumentError, *model.DOCUMENTED):
                 self.step()
         self.views.clear()
         try:
-            self.end()
+            self.close_all()
         except (BufferError, pmem2.VmReservationNotEmptyError):
-            gc.collect()  # a view, or a map that an exception kept, is garbage
-            self.end()
+            gc.collect()  # garbage may contain views, and maps that an exception kept alive
+            self.close_all()
 
-    def end(self) -> None:
-        """Close everything; maps that lie in others' memory first."""
+    def close_all(self) -> None:
+        """Close everything; maps of other maps' memory first."""
         for map in reversed(self.maps):
             map.close()
         if self.reservation is not None:
@@ -241,7 +240,7 @@ class Program:
 
 
 def runner(folder: Path) -> Callable[[bytes], None]:
-    """Return what runs a program on a file in this folder."""
+    """Return a function that decodes and runs a program, on a file in this folder."""
     path = folder / "file"
     path.write_bytes(bytes(SIZE))
     source = pmem2.Source.from_path(path)
@@ -249,7 +248,7 @@ def runner(folder: Path) -> Callable[[bytes], None]:
 
 
 def main() -> None:
-    """Run the programs in the files that are named."""
+    """Run the programs in the files that the command line names."""
     with tempfile.TemporaryDirectory() as folder:
         run = runner(Path(folder))
         for name in sys.argv[1:]:

@@ -130,8 +130,8 @@ static int stat_file(file_t file, int *device, int *writable)
 }
 
 /*
- * Allocate disk space for a range of a file; PyPy's own posix_fallocate reports no error. Signals are blocked during the call: a
- * signal makes tmpfs undo all its work, so that under a frequent timer the allocation would never finish.
+ * Allocate disk space for a range of a file; PyPy's own posix_fallocate reports no error. Signals are blocked during the
+ * call: a signal makes tmpfs undo all its work, so that under a frequent timer the allocation would never finish.
  */
 static int guarded_allocate(file_t file, size_t offset, size_t size)
 {

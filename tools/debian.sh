@@ -1,16 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
-# debian.sh SUITE FOLDER [PYTEST ARGUMENTS]: run the tests in an empty Debian of that suite, with Debian's own packages alone:
-# its libpmem2, Python, cffi, attrs, pytest, Hypothesis and NumPy. Needs root and mmdebstrap.
+# debian.sh SUITE FOLDER [PYTEST ARGUMENT...]: run the tests in an empty Debian of that suite with Debian's own libpmem2,
+# Python, cffi, attrs, pytest, Hypothesis and NumPy. Needs root and mmdebstrap.
 set -eu
 suite=$1
 root=$2
 shift 2
 project=$(cd "$(dirname "$0")/.." && pwd)
 if [ ! -x "$root/usr/bin/python3" ]; then
+    mkdir -p "$(dirname "$root")"
     packages=gcc,libc6-dev,libpmem2-dev,pkg-config,python3-attr,python3-cffi,python3-dev,python3-hypothesis
-    packages=$packages,python3-numpy,python3-pytest,python3-setuptools
-    packages=$packages,e2fsprogs,mount,util-linux # for the tests of faults
+    packages=$packages,python3-numpy,python3-pytest,python3-pytest-xdist,python3-setuptools
+    packages=$packages,e2fsprogs,mount,util-linux # tests mount file systems and make them fail
     mmdebstrap --quiet --mode=root --variant=apt --include="$packages" "$suite" "$root"
 fi
 rm -rf "$root/project"
@@ -23,9 +24,9 @@ exec unshare --mount --pid --fork sh -euc '
     mount -t sysfs none "$root/sys"
     mount -t proc none "$root/proc"
     mount -t tmpfs none "$root/tmp"
-    # built beside it: the setuptools of Debian 12 does not know the form of our pyproject.toml
+    # not installed: setuptools of Debian 12 cannot read our pyproject.toml
     exec chroot "$root" sh -euc "mkdir /tmp/build; cp -r /project/native /project/build_pmem2.py /tmp/build
         (cd /tmp/build; python3 build_pmem2.py >/dev/null); cd /project
         python3 -c \"import sys; print(sys.version)\"; dpkg-query -W libpmem2-dev python3-cffi-backend python3-attr
-        PYTHONPATH=/tmp/build:/project exec python3 -m pytest -q -p no:cacheprovider \"\$@\"" sh "$@"
+        PYTHONPATH=/tmp/build:/project exec python3 -m pytest -q -n auto -p no:cacheprovider \"\$@\"" sh "$@"
 ' sh "$root" "$@"

@@ -1,25 +1,29 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
-# interpreters.sh FOLDER: unpack Pythons that are newer than this Debian has, from newer Debians, and link them in FOLDER/bin.
-# Nothing is installed. The mirror is the one that apt uses here. Needs patchelf.
+# interpreters.sh FOLDER: unpack newer Pythons of newer Debians, and link them in FOLDER/bin. Installs nothing. Uses the
+# mirror that apt uses here. Needs patchelf and x86-64.
 set -eu
+if ! command -v apt-get >/dev/null || [ "$(uname -m)" != x86_64 ]; then
+    echo "the interpreters are Debian's packages for x86-64" >&2
+    exit 1
+fi
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
-# shellcheck disable=SC2016 # apt's own variable
+# shellcheck disable=SC2016 # a variable of apt
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' | head -n 1)
 [ -n "$mirror" ] || {
     echo "apt has no list of Debian's packages here: apt-get update" >&2
     exit 1
 }
 
-unpack() { # unpack SUITE PACKAGE...: into a tree of its own, with what they need
+unpack() { # unpack SUITE PACKAGE...: with their dependencies, into FOLDER/SUITE
     suite=$1
     shift
     apt=$folder/$suite.apt
     tree=$folder/$suite
     rm -rf "$apt" "$tree"
     mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$tree"
-    : > "$apt/status" # nothing is installed yet: all that they need comes along, libc too
+    : > "$apt/status" # nothing counts as installed: apt downloads every dependency, libc too
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" > "$apt/list"
     cat > "$apt/conf" <<END
 Dir::Etc::SourceList "$apt/list";
@@ -42,12 +46,12 @@ END
     rm -rf "$apt"
 }
 
-link() { # link SUITE EXECUTABLE NAME: let it find the libc of its own tree
+link() { # link SUITE EXECUTABLE NAME: make the executable use the libc of its own tree
     tree=$folder/$1
     patchelf --set-interpreter "$tree/usr/lib64/ld-linux-x86-64.so.2" --force-rpath \
         --set-rpath "$tree/usr/lib/x86_64-linux-gnu" "$tree/usr/bin/$2"
     headers=$tree/usr/include/x86_64-linux-gnu/$2
-    if [ -d "$headers" ]; then # python3.x's pyconfig.h includes this one as a header of the system
+    if [ -d "$headers" ]; then # pyconfig.h of python3.x includes this one as a system header
         cp "$headers/pyconfig.h" "$tree/usr/include/$2"
     fi
     ln -sfn "$tree/usr/bin/$2" "$folder/bin/$3"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Eight threads on the same maps and reservation for as long as the argument says (seconds): nothing is lost.
+"""Let eight threads use the same maps and reservation: `python tools/soak.py SECONDS`.
 
-`python tests/soak.py 600`: every thread persists, copies, views, maps, closes and counts with an atomic, whose value
-must be the number of additions at the end.
+Every thread persists, copies, views, maps, closes, and adds to an atomic counter. At the end the counter must be the
+number of additions.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import pmem2
 THREADS = 8
 PAGE = 4096
 PAGES = 16
-REFUSALS = (ValueError, BufferError, pmem2.Pmem2Error)
+EXPECTED_ERRORS = (ValueError, BufferError, pmem2.Pmem2Error)
 
 
 class Soak:
-    """What the threads share."""
+    """The state that the threads share."""
 
     def __init__(self, path: Path, seconds: float) -> None:
-        """Map a file once for the counter, and many times in a reservation."""
+        """Map the file for the counter, and reserve addresses for the other maps."""
         self.end = time.monotonic() + seconds
         self.source = pmem2.Source.from_path(path)
         self.counter = self.source.map()
@@ -36,45 +36,45 @@ class Soak:
         self.operations = [0] * THREADS
         self.errors: list[BaseException] = []
 
-    def step(self, number: int, chance: random.Random) -> None:
-        """Do something, which another thread may make impossible."""
-        slot = chance.randrange(PAGES)
-        what = chance.randrange(7)
-        if what == 0:
-            place = slot * PAGE
-            config = pmem2.Config(length=PAGE, offset=place, reservation=self.reservation, reservation_offset=place)
-            self.source.map(config)  # dropped at once, or found by another thread
-        elif what == 1:
+    def step(self, number: int, rng: random.Random) -> None:
+        """Do a random operation; other threads may make it fail."""
+        slot = rng.randrange(PAGES)
+        operation = rng.randrange(7)
+        if operation == 0:
+            offset = slot * PAGE
+            config = pmem2.Config(length=PAGE, offset=offset, reservation=self.reservation, reservation_offset=offset)
+            self.source.map(config)  # dropped at once, unless another thread finds it
+        elif operation == 1:
             self.reservation.find(slot * PAGE, PAGE).close()
-        elif what == 2:
-            self.reservation.find(slot * PAGE, PAGE).memcpy(64, b"x" * chance.randrange(PAGE - 64))
-        elif what == 3:
+        elif operation == 2:
+            self.reservation.find(slot * PAGE, PAGE).memcpy(64, b"x" * rng.randrange(PAGE - 64))
+        elif operation == 3:
             with self.reservation.first().view(64, 64) as view:
                 view[:] = bytes([number]) * 64
-        elif what == 4:
+        elif operation == 4:
             for map in self.reservation:
                 map.persist(64, PAGE - 64)
-        elif what == 5:
+        elif operation == 5:
             self.counter.persist_many([(0, 8), (PAGE, PAGE)])
         else:
             self.counter.memset(PAGE * slot + 128, number, 256)
 
     def run(self, number: int) -> None:
-        """Go on until the time is over."""
-        chance = random.Random(number)
+        """Do operations until the time is over."""
+        rng = random.Random(number)
         try:
             while time.monotonic() < self.end:
                 self.counter.fetch_add_u64(0, 1)
                 self.added[number] += 1
-                with suppress(*REFUSALS):
-                    self.step(number, chance)
+                with suppress(*EXPECTED_ERRORS):
+                    self.step(number, rng)
                 self.operations[number] += 1
         except BaseException as error:
             self.errors.append(error)
 
 
 def main() -> int:
-    """Run the threads, and return 1 if something failed or was lost."""
+    """Run the threads; return 1 if one failed or the counter is wrong."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"

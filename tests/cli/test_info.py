@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 from support.children import RunChild
-from support.values import PAGE
+from support.values import PAGE, make_socket
 
 import pmem2
 from pmem2 import Granularity
@@ -139,11 +138,10 @@ def test_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unmappable_types(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """FIFOs, sockets and devices are named but not opened, so that nothing blocks."""
-    os.mkfifo(tmp_path / "fifo")
-    with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(tmp_path)  # the name of a socket must be short
-        server.bind("socket")
-        found = examine(capsys, "fifo", "socket", "/dev/null")["paths"]
+    fifo, socket = tmp_path / "fifo", tmp_path / "socket"
+    os.mkfifo(fifo)
+    make_socket(socket)
+    found = examine(capsys, fifo, socket, "/dev/null")["paths"]
     assert [each["type"] for each in found] == ["FIFO", "socket", "character device"]
     for each in found:
         assert (each["kind"], each["granularity"], each["error"]) == ("not mappable", None, None)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Inside the machine, as its first process: make the media ready, run the job that the shared folder holds, power off.
+"""Inside the machine, as its first process: set up the media, run the job in the shared folder, power off.
 
-What the host wants comes as environment variables: the kernel hands on what it does not know of its command line.
+The host passes environment variables on the kernel's command line: the kernel gives unknown parameters to this process.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from pathlib import Path
 
 DEVICES = Path("/sys/bus/nd/devices")
 MOUNT_POINT = Path("/mnt/pmem")
-MAKE = {
+MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-b", "4096", "-F"),
-    "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=0"),  # reflink and DAX exclude each other
+    "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=0"),  # DAX does not work with reflink
 }
-RESULT = "nvdimm: the job returned "  # machine.py looks for it
+RESULT = "nvdimm: the job returned "  # machine.py searches for it
 
 
 def run(*command: object) -> None:
-    """Run a command that must succeed, silently if it does."""
+    """Run a command silently; exit with its output if it fails."""
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}: {done.stdout}")
 
 
-def say(what: str) -> None:
-    """Print *what*, and how long the machine has been up."""
+def log(text: str) -> None:
+    """Print a text with the uptime of the machine."""
     uptime = Path("/proc/uptime").read_text(encoding="ascii").split()[0]
-    print(f"nvdimm: {uptime} s: {what}", flush=True)
+    print(f"nvdimm: {uptime} s: {text}", flush=True)
 
 
-def mount_what_everybody_needs() -> None:
-    """Mount the file systems that a system has."""
+def mount_system_folders() -> None:
+    """Mount the usual virtual file systems."""
     for kind, where in (
         ("tmpfs", "/run"),
         ("tmpfs", "/tmp"),
@@ -48,19 +48,19 @@ def mount_what_everybody_needs() -> None:
 
 
 def region_of(handle: int) -> int:
-    """Return the number of the region of an NVDIMM; its handle is its place among the `-device` options, from 1 on.
+    """Return the region number of an NVDIMM.
 
-    Regions are numbered in another order at each boot, the handles are not.
+    The handle is the position among QEMU's `-device` options, from 1. Region numbers change from boot to boot.
     """
     for region in DEVICES.glob("region*"):
         dimm = (region / "mapping0").read_text(encoding="ascii").split(",")[0]
         if int((DEVICES / dimm / "nfit" / "handle").read_text(encoding="ascii"), 16) == handle:
             return int(region.name[len("region") :])
-    sys.exit(f"there is no NVDIMM with the handle {handle}")
+    sys.exit(f"no NVDIMM has the handle {handle}")
 
 
 def wait_for(device: Path) -> None:
-    """Wait until the kernel has made a device."""
+    """Wait until the kernel has created a device."""
     for _ in range(100):
         if device.exists():
             return
@@ -68,8 +68,8 @@ def wait_for(device: Path) -> None:
     sys.exit(f"{device} does not appear")
 
 
-def create(region: int, mode: str, device: Path) -> bool:
-    """Give a region a namespace of that mode, unless an earlier boot has; return whether it is new."""
+def create_namespace(region: int, mode: str, device: Path) -> bool:
+    """Create the namespace of a region unless an earlier boot did; return whether it is new."""
     name = f"namespace{region}.0"
     new = (DEVICES / name / "mode").read_text(encoding="ascii").strip() == "raw"
     if new:
@@ -78,13 +78,13 @@ def create(region: int, mode: str, device: Path) -> bool:
     return new
 
 
-def media(filesystem: str) -> dict[str, str]:
-    """Make one NVDIMM a mounted file system, the other a DAX device; return how the tests are told."""
+def set_up_media(filesystem: str) -> dict[str, str]:
+    """Make one NVDIMM a mounted file system, the other a DAX device; return environment variables for the tests."""
     file_region, device_region = region_of(1), region_of(2)
     disk, device = Path(f"/dev/pmem{file_region}"), Path(f"/dev/dax{device_region}.0")
-    if create(file_region, "fsdax", disk):
-        run(*MAKE[filesystem], disk)
-    create(device_region, "devdax", device)
+    if create_namespace(file_region, "fsdax", disk):
+        run(*MKFS[filesystem], disk)
+    create_namespace(device_region, "devdax", device)
     MOUNT_POINT.mkdir(exist_ok=True)
     run("modprobe", filesystem)
     run("mount", "-t", filesystem, "-o", "dax=always", disk, MOUNT_POINT)
@@ -92,7 +92,7 @@ def media(filesystem: str) -> dict[str, str]:
     return {
         "PMEM2_TEST_FSDAX": str(MOUNT_POINT),
         "PMEM2_TEST_DEVDAX": str(device),
-        "PMEM2_TEST_SOFTDAX": f"/dev/{soft}",  # no NVDIMM region backs it, as CXL memory
+        "PMEM2_TEST_SOFTDAX": f"/dev/{soft}",  # like CXL memory: no NVDIMM region backs it
     }
 
 
@@ -100,13 +100,13 @@ def main() -> int:
     """Return the job's exit status."""
     os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root", LANG="C.UTF-8")
     filesystem = os.environ.get("FILESYSTEM", "ext4")
-    say("Linux " + os.uname().release)
-    mount_what_everybody_needs()
+    log("Linux " + os.uname().release)
+    mount_system_folders()
     run("modprobe", "-a", "nfit", "nd_pmem", "device_dax", "dax_pmem", "dax_hmem")
-    os.environ.update(media(filesystem))
-    say(f"{filesystem} at {MOUNT_POINT}, and {os.environ['PMEM2_TEST_DEVDAX']}")
+    os.environ.update(set_up_media(filesystem))
+    log(f"{filesystem} at {MOUNT_POINT}, and {os.environ['PMEM2_TEST_DEVDAX']}")
     status = subprocess.run(["bash", "/host/job"]).returncode
-    say("the job is done")
+    log("the job is done")
     run("umount", MOUNT_POINT)
     return status
 

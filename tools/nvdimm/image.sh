@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
-# image.sh FOLDER: make a kernel, an initramfs and the disk of the machine from Debian packages alone. As root.
-# The mirror is the one that apt uses here. FOLDER/root stays: it is where the extension is compiled.
+# image.sh FOLDER: make the machine's kernel, initramfs and disk from Debian packages alone. Needs root. Uses the mirror
+# that apt uses here. FOLDER/root stays: the extension is compiled in it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$1"
@@ -9,13 +9,13 @@ suite=bookworm
 packages=busybox-static,coreutils,cpio,dmsetup,e2fsprogs,gcc,gzip,kmod,libc6-dev,libpmem2-dev,mount,ndctl,pkg-config,pypy3
 packages=$packages,pypy3-dev,python3,python3-attr,python3-cffi,python3-coverage,python3-dev,python3-distutils
 packages=$packages,python3-exceptiongroup,python3-hypothesis,python3-numpy,python3-pytest,python3-tomli,strace,util-linux,xfsprogs
-# what the machine needs at once, to find its disk and the shared folder, and what it loads later
+# modules for the disk and the shared folder, in the initramfs; modules that are loaded later, on the disk
 early="virtio_pci virtio_blk ext4 9p 9pnet_virtio"
 late="nfit nd_pmem device_dax dax_pmem dax_hmem xfs mce-inject loop dm_mod"
 
 rm -rf root
-# The generic kernel, unpacked, not installed: cloud kernels lack 9p and memory failures.
-# shellcheck disable=SC2016 # $1 and the rest are the hook's
+# The generic kernel is unpacked, not installed. Cloud kernels lack 9p and memory failures.
+# shellcheck disable=SC2016 # the hook expands $1
 mmdebstrap --quiet --mode=root --variant=minbase --components=main --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -25,13 +25,13 @@ mmdebstrap --quiet --mode=root --variant=minbase --components=main --include="$p
         apt-get -qq download "$(apt-cache depends linux-image-amd64 | sed -n "s/.*Depends: //p" | head -n 1)"
         dpkg -x linux-image-*.deb . && rm linux-image-*.deb' \
     "$suite" root
-# it makes modprobe call ndctl
+# with this file modprobe would call ndctl
 rm -f root/etc/modprobe.d/nvdimm-security.conf
 
 version=$(ls root/kernel/lib/modules)
 cp "root/kernel/boot/vmlinuz-$version" vmlinuz
 chroot root depmod -b /kernel "$version"
-needs() { # needs MODULE...: the files to load, in order
+needs() { # needs MODULE...: print the files to load, in order
     for module in "$@"; do
         chroot root modprobe -C /dev/null -d /kernel -S "$version" --show-depends "$module"
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }'

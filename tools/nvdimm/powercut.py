@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Cut the power of the machine while it writes, boot it again on the same NVDIMMs, and check what it finds.
+"""Cut the power of the machine while it writes, boot it again on the same NVDIMMs, and check the records.
 
-`python nvdimm/powercut.py [ROUNDS]`: in each round QEMU is killed with SIGKILL at a random moment. The next boot checks
-every record that the media count, and that they count what the writer had printed; then it writes on.
-What the guest had stored is in the host's page cache, flushed or not: a missing flush cannot be seen here.
+In each round SIGKILL ends QEMU at a random moment. The next boot checks every record that the media count, and that
+they count at least the records that the writer had printed; then it writes on. All stores of the guest are in the
+host's page cache, flushed or not, so this test cannot see a missing flush.
 """
 
 from __future__ import annotations
@@ -15,24 +15,27 @@ import sys
 import threading
 import time
 
-from machine import CACHE, LIMIT, Machine, image, lines
+from machine import CACHE, TIME_LIMIT, Machine, image, lines
 
 JOB = """
 export PYTHONPATH=/host/project PYTHONDONTWRITEBYTECODE=1
-python3 /host/project/nvdimm/ledger.py $PMEM2_TEST_FSDAX/ledger $PMEM2_TEST_DEVDAX
+python3 /host/project/tools/nvdimm/ledger.py $PMEM2_TEST_FSDAX/ledger $PMEM2_TEST_DEVDAX
 """
 MEDIA = ("fsdax", "devdax")
-LONGEST = 8.0  # seconds that it may write
+MAX_SECONDS = 8.0  # of writing
 
 
 def boot(machine: Machine, printed: dict[str, int], seconds: float) -> str:
-    """Boot, check, write for that long, cut the power; return what was found.
+    """Boot, check the records, write for some seconds, cut the power; return the findings.
 
-    *printed* is the last number that the writer has printed for each medium, before and after.
+    Args:
+        machine: The machine.
+        printed: For each medium the last number that the writer has printed; updated.
+        seconds: The time of writing.
     """
     machine.prepare(JOB)
     process = machine.start()
-    cut = threading.Timer(LIMIT, process.kill)  # until it writes
+    cut = threading.Timer(TIME_LIMIT, process.kill)  # until it writes
     cut.start()
     found: list[str] = []
     writing = False
@@ -42,8 +45,8 @@ def boot(machine: Machine, printed: dict[str, int], seconds: float) -> str:
                 print(line, file=log, flush=True)
                 words = line.split()
                 if words[:1] == ["CHECK"]:
-                    medium, verdict, last = words[1], words[2], int(words[3].rstrip(":"))
-                    if verdict != "good" or last < printed[medium]:
+                    medium, result, last = words[1], words[2], int(words[3].rstrip(":"))
+                    if result != "good" or last < printed[medium]:
                         sys.exit(f"powercut: {line}; the writer had printed {printed[medium]}")
                     found.append(f"{medium} {' '.join(words[4:])}, {last - printed[medium]} more than printed")
                 elif words[:1] == ["WROTE"] and len(words) == 3:
@@ -60,9 +63,8 @@ def boot(machine: Machine, printed: dict[str, int], seconds: float) -> str:
     return "; ".join(found)
 
 
-def main() -> None:
-    """Cut the power as often as the command line says, 20 times if it does not; then boot and check once more."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+def main(rounds: int) -> None:
+    """Cut the power *rounds* times; after the last cut, boot and check once more."""
     folder = CACHE / "powercut"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -71,13 +73,9 @@ def main() -> None:
     began = time.monotonic()
     for number in range(rounds + 1):
         begin = time.monotonic()
-        seconds = random.uniform(0, LONGEST)
+        seconds = random.uniform(0, MAX_SECONDS)
         found = boot(machine, printed, seconds)
-        what = f"after cut {number}: {found}" if number else "at first: nothing there yet"
-        print(f"powercut: {what} ({time.monotonic() - begin:.0f} s)", flush=True)
+        result = f"after cut {number}: {found}" if number else "first boot: no records yet"
+        print(f"powercut: {result} ({time.monotonic() - begin:.0f} s)", flush=True)
     minutes = (time.monotonic() - began) / 60
-    print(f"powercut: {rounds} cuts in {minutes:.0f} minutes: no record lost or torn, none less than printed")
-
-
-if __name__ == "__main__":
-    main()
+    print(f"powercut: {rounds} cuts in {minutes:.0f} minutes: no record lost or torn, all printed records found")

@@ -1,19 +1,19 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
-# empty_debian.sh SUITE FOLDER WHEELS PYTHON...: try_wheel.sh in an empty Debian of that suite, which has those Pythons
-# (as python3, pypy3), their venv, and no libpmem2. Needs root and mmdebstrap.
+# empty_debian.sh SUITE FOLDER WHEELS PYTHON...: run try_wheel.sh in an empty Debian of that suite with these Pythons
+# (python3, pypy3), their venv modules, and no libpmem2. Needs root and mmdebstrap.
 set -eu
 suite=$1
 root=$2
 wheels=$3
 shift 3
-project=$(cd "$(dirname "$0")/.." && pwd)
+project=$(cd "$(dirname "$0")/../.." && pwd)
 [ -x "$root/usr/bin/$1" ] ||
     mmdebstrap --quiet --mode=root --variant=minbase --include="$(printf '%s-venv,' "$@")mount" "$suite" "$root"
 rm -rf "$root/project" "$root/wheels"
 mkdir "$root/project"
 cp -r "$wheels" "$root/wheels"
-cp -r "$project/release" "$project/tests" "$project/pyproject.toml" "$root/project"
+cp -r "$project/tools" "$project/tests" "$project/pyproject.toml" "$root/project"
 exec unshare --mount --pid --fork sh -euc '
     root=$1
     shift
@@ -21,7 +21,7 @@ exec unshare --mount --pid --fork sh -euc '
     mount -t sysfs none "$root/sys"
     mount -t proc none "$root/proc"
     mount -t tmpfs none "$root/tmp"
-    unset TMPDIR # which nox sets, and which is not in there
+    unset TMPDIR # it may name a folder outside
     for python; do
-        chroot "$root" /project/release/try_wheel.sh /wheels /project "$python" -m venv
+        chroot "$root" /project/tools/release/try_wheel.sh /wheels /project "$python" -m venv
     done' sh "$root" "$@"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The parts of a complex number, which wine 8 does not tell; passed as Visual C++ passes them. */
+/* Functions that wine 8 lacks: the parts of a complex number, passed in Visual C++'s calling convention. */
 
 struct single_parts { float real, imaginary; };
 struct parts { double real, imaginary; };

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What PMDK's Windows sources expect of Visual C++ and its SDK and mingw-w64 does not have: included before each of
- * them, in place of PMDK's own platform.h.
+ * Declarations that PMDK's Windows sources expect from Visual C++ and its SDK, and mingw-w64 lacks. Included before each
+ * source file, instead of PMDK's own platform.h.
  */
 
 #pragma once
 
 #define _CRT_RAND_S
-#define mode_t mingw_mode_t /* PMDK has another one */
+#define mode_t mingw_mode_t /* PMDK defines it differently */
 #include <sys/types.h>
 #undef mode_t
 
@@ -26,7 +26,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-/* those of gcc for AVX-512 and MOVDIR64B need headers that PMDK does not include on Windows */
+/* gcc's AVX-512 and MOVDIR64B intrinsics need headers that PMDK does not include on Windows */
 #define AVX512F_AVAILABLE 0
 #define MOVDIR64B_AVAILABLE 0
 
@@ -45,7 +45,7 @@ typedef unsigned long long sigset_t;
 #define MSVC_DESTR(function)
 #define _Use_decl_annotations_
 
-/* of Windows 10, 1803 */
+/* Windows 10, version 1803 */
 #ifndef MEM_RESERVE_PLACEHOLDER
 #define MEM_COALESCE_PLACEHOLDERS 0x1
 #define MEM_PRESERVE_PLACEHOLDER 0x2

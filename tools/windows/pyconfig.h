@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the headers of CPython, of whatever system, need to know of Windows on x86-64, for the limited API. */
+/* Lets CPython's headers from another system compile for Windows on x86-64, for the limited API. */
 
 #pragma once
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What tests read files with on Linux, for all interpreters under wine: their children, too."""
+"""Add `os.pread`, which tests use, to every interpreter under wine, children included."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if sys.platform == "win32":
     import msvcrt
 
     def pread(fd: int, length: int, offset: int) -> bytes:
-        """Read as `os.pread` does elsewhere, but for the file pointer, which moves."""
+        """Read like `os.pread` on POSIX, except that the file position moves."""
         msvcrt.setmode(fd, os.O_BINARY)
         os.lseek(fd, offset, os.SEEK_SET)
         return os.read(fd, length)
 
-    os.pread = pread  # type: ignore[attr-defined, unused-ignore] # that is the point
+    os.pread = pread  # type: ignore[attr-defined, unused-ignore] # Windows has no pread

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From a wheel as it was built to one that can be given to others: `python release/wheels.py WHEEL FOLDER`.
+"""Turn a newly built wheel into a self-contained one: `python tools/release/bundle_libraries.py WHEEL FOLDER`.
 
-auditwheel copies the libraries in that `_pmem2` is linked with, libpmem2 and what that needs; this adds their licences,
-as the Debian machine that builds the wheel has them, and checks the result.
+auditwheel copies libpmem2 and its dependencies into the wheel. This script adds the licences, as the Debian machine
+that builds the wheel has them, and checks the result.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ NOTICE = Path(__file__).with_name("NOTICE.txt")
 DOC = Path("/usr/share/doc")
 COMMON = Path("/usr/share/common-licenses")
 STUBS = {"_pmem2-stubs/__init__.pyi", "_pmem2-stubs/lib.pyi", "pmem2/py.typed"}
-# what a part of the libraries needs; without one of them, something that the documentation promises fails
+# Documented functions fail without these.
 LIBRARIES = {"libpmem2", "libndctl", "libdaxctl"}
 
 
 def run(*command: str | Path) -> str:
-    """Return what a command prints; end the program when it fails."""
+    """Return the output of a command; raise an error if it fails."""
     return subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def package_of(library: str) -> str:
-    """Return the Debian package that a bundled library, as `libpmem2-d34c61ae.so.1.0.0`, comes from."""
+    """Return the Debian package of a bundled library (such as `libpmem2-d34c61ae.so.1.0.0`)."""
     original = re.sub(r"-[0-9a-f]{8}(?=\.so)", "", library)
     found = run("dpkg-query", "--search", f"*lib/{sysconfig.get_config_var('MULTIARCH')}/{original}")
     return found.partition(":")[0]
 
 
 def add_licences(tree: Path) -> None:
-    """Put the licences of all libraries in, the texts to which those refer, and the notice of the LGPL."""
+    """Add the licences of all libraries, the texts that they refer to, and the notice that the LGPL requires."""
     (info,) = tree.glob("*.dist-info")
     licences = info / "licenses" / "bundled"
     licences.mkdir(parents=True)
@@ -56,7 +56,7 @@ def add_licences(tree: Path) -> None:
 
 
 def problems(wheel: Path) -> list[str]:
-    """Return what is wrong with a finished wheel."""
+    """Return the faults of a finished wheel."""
     here = [str(path).encode() for path in (Path.cwd(), Path.home(), tempfile.gettempdir())]
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -74,7 +74,7 @@ def problems(wheel: Path) -> list[str]:
 
 
 def finish(wheel: Path, folder: Path) -> Path:
-    """Make the wheel self-contained, add the licences, and return it, checked."""
+    """Make the wheel self-contained, add the licences, check the result and return it."""
     with tempfile.TemporaryDirectory() as temporary:
         repaired, tree = Path(temporary, "repaired"), Path(temporary, "tree")
         run("auditwheel", "repair", "--strip", "--wheel-dir", repaired, wheel)

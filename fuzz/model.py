@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Everything that can be done with pmem2, as operations on a few objects picked by number.
+"""The public API of pmem2 as operations on a few objects, picked by number.
 
-No operation may raise anything but what the documentation names, and none may end or hang the process. Excluded is
-only what is documented to kill: truncating a file that is mapped, holes on a full disk, and closing, on PyPy, the mmap
-under a map.
+Every operation raises only documented exceptions and must neither kill nor hang the process. Three operations are
+documented to kill and therefore missing: truncating a mapped file, writing to a hole on a full disk, and, on PyPy,
+closing the mmap under a map.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ T = TypeVar("T")
 
 PAGE = mmap.PAGESIZE
 FILE_SIZE = 8 * PAGE
-MOST = 6  # objects of a kind: beyond that the oldest goes, so that the same ones meet again and again
+MAX_OBJECTS = 6  # of a kind: few objects meet again and again; a new one replaces the oldest
 DOCUMENTED = (ValueError, TypeError, IndexError, BufferError, OSError)
 
 
 def memory_mapped(folder: Path) -> list[str]:
-    """Return what of a folder this process has mapped."""
+    """Return the mappings of this process that belong to files in a folder."""
     return [line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line]
 
 
 def descriptors() -> int:
-    """Return how many descriptors this process has."""
+    """Return the number of descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
-class World:
-    """The objects that a program has made, and what it can do with them."""
+class Model:
+    """The objects of a program, and its operations."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin with two files, one of them read-only."""
+        """Create two files."""
         self.folder = folder
         self.paths = [folder / "one", folder / "two"]
         for number, path in enumerate(self.paths):
@@ -65,29 +65,29 @@ class World:
         self.children = 0
         self.descriptors = descriptors()
 
-    # ---- picking
+    # ---- objects
 
-    def pick(self, things: list[T], number: int) -> T:
-        """Return one of some things; a refusal where there is none."""
-        if not things:
-            raise ValueError("there is none yet")
-        return things[number % len(things)]
+    def pick(self, objects: list[T], number: int) -> T:
+        """Return an object; raise a documented exception if there is none."""
+        if not objects:
+            raise ValueError("there is no such object")
+        return objects[number % len(objects)]
 
-    def keep(self, things: list[T], thing: T) -> None:
-        """Add a thing, and drop the oldest when there are too many."""
-        things.append(thing)
-        if len(things) > MOST:
-            del things[0]
+    def keep(self, objects: list[T], new: T) -> None:
+        """Add an object; drop the oldest one if there are too many."""
+        objects.append(new)
+        if len(objects) > MAX_OBJECTS:
+            del objects[0]
 
     def handles(self) -> list[Any]:
-        """Return all that can be closed."""
+        """Return the objects that can be closed."""
         return [*self.maps, *self.sources, *self.contexts, *self.reservations]
 
     def do(self, name: str, arguments: dict[str, Any]) -> None:
-        """Do one operation; a documented refusal is as good as success.
+        """Do one operation; it may raise a documented exception.
 
         Raises:
-            Exception: It raised what no documentation names.
+            Exception: The operation raised an undocumented exception.
         """
         try:
             getattr(self, name)(**arguments)
@@ -102,15 +102,15 @@ class World:
         self.keep(self.sources, pmem2.Source.from_path(self.pick(self.paths, which), writable=writable))
 
     def source_from_fd(self, which: int, mode: str, number: Any) -> None:
-        """Make a source of a descriptor, of a file object, or of any number."""
+        """Make a source of a descriptor, a file object, or any number."""
         with open(self.pick(self.paths, which), mode, buffering=0) as file:
             self.keep(self.sources, pmem2.Source.from_fd((file, file.fileno(), number)[which % 3]))
 
     def source_from_anon(self, size: Any) -> None:
-        """Make an anonymous source; one of sensible size, for the sake of the machine."""
+        """Make an anonymous source."""
         self.keep(self.sources, pmem2.Source.from_anon(size))
 
-    def look_at_source(self, which: int) -> None:
+    def inspect_source(self, which: int) -> None:
         """Read every property of a source."""
         source = self.pick(self.sources, which)
         repr(source)
@@ -119,7 +119,7 @@ class World:
                 getattr(source, name)
 
     def read_source(self, which: int, size: Any, offset: Any, into: int) -> None:
-        """Read past bad blocks."""
+        """Read with the protection against bad blocks."""
         source = self.pick(self.sources, which)
         if into % 2:
             source.pread_mcsafe_into((bytearray(into), b"read-only", array("Q", [0] * 9))[into % 3], offset)
@@ -127,23 +127,23 @@ class World:
             assert len(source.pread_mcsafe(size, offset)) == size
 
     def read_source_into_view(self, which: int, view: int, offset: Any) -> None:
-        """Read a source into a map of, maybe, the same file."""
+        """Read a source into a view of a map, maybe of the same file."""
         self.pick(self.sources, which).pread_mcsafe_into(self.pick(self.views, view), offset)
 
     def write_source(self, which: int, data: bytes, offset: Any) -> None:
-        """Write past bad blocks."""
+        """Write with the protection against bad blocks."""
         self.pick(self.sources, which).pwrite_mcsafe(data, offset)
 
     def write_source_from_view(self, which: int, view: int, offset: Any) -> None:
-        """Write a source from a map of, maybe, the same file."""
+        """Write a source from a view of a map, maybe of the same file."""
         self.pick(self.sources, which).pwrite_mcsafe(self.pick(self.views, view), offset)
 
     def bad_blocks(self, which: int) -> None:
-        """Make a context."""
+        """Make a bad-block context."""
         self.keep(self.contexts, self.pick(self.sources, which).bad_blocks())
 
     def use_bad_blocks(self, which: int, offset: int, length: int) -> None:
-        """Iterate, and try to clear what was never produced."""
+        """Iterate, and try to clear a block that the iteration did not produce."""
         context = self.pick(self.contexts, which)
         list(context)
         context.clear(pmem2.BadBlock(offset, length))
@@ -151,16 +151,16 @@ class World:
     # ---- configs
 
     def make_config(self, fields: dict[str, Any]) -> None:
-        """Make a config of any values."""
+        """Make a config with any values."""
         self.keep(self.configs, pmem2.Config(**fields))
 
     def place_config(self, which: int, reservation: int, page: int, pages: int) -> None:
         """Make a config that maps into a reservation."""
-        where: dict[str, Any] = {
+        position: dict[str, Any] = {
             "reservation": self.pick(self.reservations, reservation),
             "reservation_offset": page * PAGE,
         }
-        self.keep(self.configs, attrs.evolve(self.pick(self.configs, which), length=pages * PAGE or None, **where))
+        self.keep(self.configs, attrs.evolve(self.pick(self.configs, which), length=pages * PAGE or None, **position))
 
     def use_config(self, which: int, other: int, fields: dict[str, Any]) -> None:
         """Compare, hash, copy and evolve."""
@@ -171,20 +171,20 @@ class World:
     # ---- maps
 
     def map_source(self, which: int, config: int) -> None:
-        """Map."""
+        """Map a source."""
         self.keep(self.maps, self.pick(self.sources, which).map(self.pick(self.configs, config)))
 
     def map_open(self, which: int, mode: Any, size: Any, config: int) -> None:
-        """Open a file, or a new one: one that is mapped is not to be truncated."""
+        """Open a file; modes that truncate get a new one, because mapped files must not be truncated."""
         path = self.pick(self.paths, which)
         if mode in ("w+", "x+"):
             self.files += 1
             path = self.folder / f"new{os.getpid()}-{self.files}"
-        chosen = self.pick(self.configs, config) if which % 2 else pmem2.Config()
-        self.keep(self.maps, pmem2.open(path, mode, size=size, config=chosen))
+        picked = self.pick(self.configs, config) if which % 2 else pmem2.Config()
+        self.keep(self.maps, pmem2.open(path, mode, size=size, config=picked))
 
     def map_existing(self, which: int, buffer: int, granularity: Any) -> None:
-        """Make a map of what is mapped already, or is an ordinary buffer."""
+        """Make a map of mapped memory or of an ordinary buffer."""
         kinds: list[Callable[[], Any]] = [
             lambda: mmap.mmap(-1, PAGE),
             lambda: self.pick(self.buffers, buffer),
@@ -198,7 +198,7 @@ class World:
             self.keep(self.buffers, memory)
         self.keep(self.maps, pmem2.Map.from_existing(self.pick(self.sources, which), memory, granularity))
 
-    def look_at_map(self, which: int) -> None:
+    def inspect_map(self, which: int) -> None:
         """Read every property of a map."""
         map = self.pick(self.maps, which)
         repr(map)
@@ -206,8 +206,8 @@ class World:
         assert map.size == len(map)
         assert map.address
 
-    def make_again(self, which: int, source: int, config: int) -> None:
-        """Call `__init__` of a map that is made already."""
+    def init_map_again(self, which: int, source: int, config: int) -> None:
+        """Call `__init__` of an initialised map."""
         self.pick(self.maps, which).__init__(self.pick(self.sources, source), self.pick(self.configs, config))
 
     def view_map(self, which: int, offset: Any, length: Any) -> None:
@@ -219,7 +219,7 @@ class World:
         self.keep(self.views, self.pick(self.views, which)[start : stop : step or 1])
 
     def cast_view(self, which: int, code: str) -> None:
-        """Make a view of another type."""
+        """Cast a view to another type."""
         self.keep(self.views, self.pick(self.views, which).cast("B").cast(code))  # type: ignore[call-overload]
 
     def store_in_view(self, which: int, value: int) -> None:
@@ -228,7 +228,7 @@ class World:
         view[0:1] = bytes([value % 256])
         view.tobytes()
 
-    def end_view(self, which: int, release: bool) -> None:
+    def remove_view(self, which: int, release: bool) -> None:
         """Release a view, or drop it."""
         view = self.pick(self.views, which)
         self.views.remove(view)
@@ -236,13 +236,13 @@ class World:
             view.release()
 
     def as_array(self, which: int, dtype: str, shape: Any, offset: Any) -> None:
-        """Make a NumPy array, use it."""
+        """Make a NumPy array and use it."""
         array = self.pick(self.maps, which).as_array(dtype, shape, offset)
         self.keep(self.arrays, array)
         if array.size and array.flags.writeable:
             array[...] = array[::-1] if array.ndim else array
 
-    def end_array(self, which: int) -> None:
+    def remove_array(self, which: int) -> None:
         """Drop an array."""
         array = self.pick(self.arrays, which)
         self.arrays = [other for other in self.arrays if other is not array]
@@ -255,14 +255,14 @@ class World:
         """Store an item or a slice."""
         self.pick(self.maps, which)[key] = value
 
-    def make_durable(self, which: int, how: str, offset: Any, length: Any) -> None:
-        """Persist, flush, deep-flush; and drain."""
+    def sync_range(self, which: int, how: str, offset: Any, length: Any) -> None:
+        """Persist, flush or deep-flush a range, and drain."""
         map = self.pick(self.maps, which)
         getattr(map, how)(offset, length)
         map.drain()
 
-    def many_ranges(self, which: int, how: str, pairs: Any, packed: bool) -> None:
-        """Make many ranges durable."""
+    def sync_ranges(self, which: int, how: str, pairs: Any, packed: bool) -> None:
+        """Persist or flush many ranges."""
         if packed:
             pairs = array("Q", [number for pair in pairs for number in pair if 0 <= number < 2**64])
         getattr(self.pick(self.maps, which), how)(pairs)
@@ -314,29 +314,29 @@ class World:
             reservation.shrink(offset, size)
 
     def search(self, which: int, map: int, offset: Any, length: Any) -> None:
-        """Search a reservation in every way: what is found is one of the maps that made it."""
+        """Search a reservation in every way: each result is one of its maps, as the same object."""
         reservation = self.pick(self.reservations, which)
         repr(reservation)
-        here = list(reservation)
-        looks: list[Callable[[], pmem2.Map]] = [
+        maps = list(reservation)
+        searches: list[Callable[[], pmem2.Map]] = [
             lambda: reservation.find(offset, length),
             reservation.first,
             reservation.last,
             lambda: reservation.next(self.pick(self.maps, map)),
             lambda: reservation.prev(self.pick(self.maps, map)),
         ]
-        for look in looks:
+        for find in searches:
             try:
-                found = look()
+                found = find()
             except DOCUMENTED:
                 continue
             assert found.config.reservation is reservation
-            assert threading.active_count() > 1 or any(found is other for other in here)
+            assert threading.active_count() > 1 or any(found is other for other in maps)
 
-    # ---- ends
+    # ---- closing
 
     def close(self, which: int, with_statement: bool) -> None:
-        """Close anything: if that succeeds it is closed, and remains so."""
+        """Close an object: it is closed afterwards, and can be closed again."""
         handle = self.pick(self.handles(), which)
         if with_statement:
             handle.__exit__(None, None, None)
@@ -346,7 +346,7 @@ class World:
         handle.close()
 
     def drop(self, which: int, watch: bool) -> None:
-        """Drop anything, maybe in a garbage cycle."""
+        """Drop an object, maybe in a garbage cycle."""
         handle = self.pick(self.handles(), which)
         if watch:
             self.weak.append(weakref.ref(handle))
@@ -357,28 +357,28 @@ class World:
         for things in kinds:
             things[:] = [thing for thing in things if thing is not handle]
 
-    def follow(self, which: int) -> None:
-        """Take what a weak reference still has."""
+    def use_weak_reference(self, which: int) -> None:
+        """Use the object of a weak reference, which may be gone."""
         repr(self.pick(self.weak, which)())
 
     def collect(self) -> None:
-        """Collect the garbage."""
+        """Collect garbage."""
         gc.collect()
 
     # ---- the process
 
     def pickle(self, which: int, how: int) -> None:
-        """Try to pickle or to copy anything: refused, with advice."""
+        """Pickling and copying raise an exception that suggests an alternative."""
         handle = self.pick(self.handles(), which)
         try:
             (pickle.dumps, copy.copy, copy.deepcopy)[how % 3](handle)
         except TypeError as error:
-            assert "open it again" in str(error)
+            assert "open it there" in str(error)
         else:
             raise AssertionError(f"{handle!r} was copied")
 
     def fork(self, stay: bool) -> None:
-        """Fork. The one side closes all it can and leaves; the other goes on, be it the parent or the child."""
+        """Fork; parent or child closes everything and exits, the other one continues the program."""
         if self.children > 3:
             return
         self.children += 1
@@ -386,7 +386,7 @@ class World:
         if pid == 0 and stay:
             status = 1
             try:
-                self.leave()
+                self.close_all()
                 status = 0
             finally:
                 os._exit(status)
@@ -394,11 +394,11 @@ class World:
             _, ended = os.waitpid(pid, 0)
             status = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else 100 + os.WTERMSIG(ended)
             if not stay:
-                os._exit(status)  # the child has done the rest
+                os._exit(status)  # the child has run the rest of the program
             assert status == 0, f"the child ended with {status}"
 
-    def together(self, programs: list[list[tuple[str, dict[str, Any]]]]) -> None:
-        """Do some operations in threads, all at once."""
+    def run_in_threads(self, programs: list[list[tuple[str, dict[str, Any]]]]) -> None:
+        """Do operations in several threads at the same time."""
         errors: list[BaseException] = []
 
         def run(program: list[tuple[str, dict[str, Any]]]) -> None:
@@ -416,13 +416,13 @@ class World:
         if errors:
             raise errors[0]
 
-    # ---- the end
+    # ---- end of the program
 
-    def leave(self) -> None:
-        """End everything, views first: nothing remains mapped or open.
+    def close_all(self) -> None:
+        """Close everything, views first.
 
         Raises:
-            AssertionError: Something does.
+            AssertionError: Something is still mapped or open.
         """
         self.arrays.clear()
         for view in self.views:
@@ -433,7 +433,7 @@ class World:
             try:
                 handle.close()
             except pmem2.VmReservationNotEmptyError:
-                pass  # maps in it lie in dropped views or in garbage
+                pass  # dropped views or garbage keep its maps open
             except BufferError:
                 pass
         kinds: list[list[Any]] = [self.maps, self.sources, self.contexts, self.reservations, self.configs, self.buffers]
@@ -443,14 +443,14 @@ class World:
             gc.collect()
         left = memory_mapped(self.folder)
         assert not left, f"still mapped: {left}"
-        assert descriptors() == self.descriptors, f"{self.descriptors} descriptors have become {descriptors()}"
+        assert descriptors() == self.descriptors, f"{self.descriptors} descriptors before, {descriptors()} now"
 
 
 def run(program: list[tuple[str, dict[str, Any]]], folder: Path) -> tuple[int, int]:
-    """Do the operations of a program; return how many succeeded and how many were refused."""
+    """Run a program; return the numbers of operations that succeeded and that raised a documented exception."""
     warnings.simplefilter("ignore", ResourceWarning)
-    world = World(folder)
+    model = Model(folder)
     for name, arguments in program:
-        world.do(name, arguments)
-    world.leave()
-    return world.done, world.refused
+        model.do(name, arguments)
+    model.close_all()
+    return model.done, model.refused

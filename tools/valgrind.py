@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Run the tests marked `memcheck` under valgrind, and judge what happened in the extension or in libpmem2.
+"""Run the tests marked `memcheck` under valgrind; fail for findings in the extension or in libpmem2.
 
-The interpreter has findings of its own; they are not ours and are not counted.
+Findings in the interpreter alone do not count.
 """
 
 from __future__ import annotations
@@ -15,51 +15,52 @@ from pathlib import Path
 
 import _pmem2
 
-OURS = (os.path.basename(_pmem2.__file__ or "_pmem2"), "libpmem2.so")
-# libpmem2 1.12 forgets the data mover of every map made from_existing; cffi one block for each module
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+CHECKED_LIBRARIES = (os.path.basename(_pmem2.__file__ or "_pmem2"), "libpmem2.so")
+# libpmem2 1.12 leaks the data mover of every map of existing memory; cffi leaks one block for each module
 KNOWN_LEAKS = ("pmem2_map_from_existing", "mover_new", "PyInit__pmem2")
 
 
 def stacks(error: xml.Element) -> list[list[tuple[str, str]]]:
-    """Return the call stacks of a finding: for each frame the function and the shared object."""
+    """Return the call stacks of a finding; a frame is a function and its shared object."""
     return [
         [(frame.findtext("fn", "?"), frame.findtext("obj", "")) for frame in stack.iter("frame")]
         for stack in error.iter("stack")
     ]
 
 
-def is_ours(error: xml.Element) -> bool:
-    """Return whether a finding has a frame of ours, and is not a leak known of the library."""
+def is_relevant(error: xml.Element) -> bool:
+    """Return whether a finding has a frame in the checked libraries and is not a known leak."""
     frames = [frame for stack in stacks(error) for frame in stack]
     leak = error.findtext("kind", "").startswith("Leak_")
     if leak and any(function in KNOWN_LEAKS for function, _ in frames):
         return False
-    return any(name in library for _, library in frames for name in OURS)
+    return any(name in library for _, library in frames for name in CHECKED_LIBRARIES)
 
 
-def marked() -> list[Path]:
-    """Return the files that have such tests: collecting all others takes minutes under valgrind."""
-    files = sorted(Path(__file__).parent.glob("test_*.py"))
+def files_with_marked_tests() -> list[Path]:
+    """Return the test files with tests marked `memcheck`: under valgrind, collecting all others takes minutes."""
+    files = sorted(TESTS.glob("*/test_*.py"))
     return [path for path in files if "pytest.mark.memcheck" in path.read_text(encoding="utf-8")]
 
 
 def main(arguments: list[str]) -> int:
-    """Run valgrind and print each finding of ours; return an exit status."""
+    """Run valgrind and print the relevant findings; return an exit status."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "valgrind.xml"
         command = ["valgrind", "--quiet", "--xml=yes", f"--xml-file={report}", "--child-silent-after-fork=yes"]
         command += ["--leak-check=full", "--show-leak-kinds=definite", "--num-callers=40"]
         command += [sys.executable, "-m", "pytest", "-q", "-m", "memcheck", "-o", "faulthandler_timeout=0", *arguments]
-        command += [str(path) for path in marked()]
+        command += [str(path) for path in files_with_marked_tests()]
         status = subprocess.run(command, env={**os.environ, "PYTHONMALLOC": "malloc"}, check=False).returncode
         findings = list(xml.parse(report).getroot().iter("error"))
-    ours = [error for error in findings if is_ours(error)]
-    for error in ours:
+    relevant = [error for error in findings if is_relevant(error)]
+    for error in relevant:
         print(error.findtext("kind"), error.findtext("what") or error.findtext("xwhat/text"))
         for function, library in stacks(error)[0]:
             print(f"    {function} ({library})")
-    print(f"valgrind: {len(findings)} findings, {len(ours)} of them in the extension or in libpmem2")
-    return 1 if ours else status
+    print(f"valgrind: {len(findings)} findings, {len(relevant)} of them in the extension or in libpmem2")
+    return 1 if relevant else status
 
 
 if __name__ == "__main__":

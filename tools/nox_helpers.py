@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Steps that several sessions of the noxfile share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import nox
+from nox.command import CommandFailed
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+# nox searches PATH for interpreters: add pyenv's, and those of the session `interpreters`
+pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+for folder in (Path(".cache/interpreters/bin").resolve(), *sorted(pyenv.glob("versions/3.*/bin"))):
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def dependencies(*groups: str) -> list[str]:
+    """Return the requirements of some dependency groups."""
+    return [requirement for group in groups for requirement in nox.project.dependency_groups(PROJECT, group)]
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install pmem2 from its wheel, and dependency groups."""
+    session.install("attrs", "cffi", *dependencies(*groups))
+    session.run("python", "tools/install_wheel.py")
+
+
+def install_if_possible(session: nox.Session, group: str) -> None:
+    """Install a dependency group that not every package index has."""
+    try:
+        session.install(*dependencies(group))
+    except CommandFailed:
+        session.log(f"cannot install {group}: its tests are skipped")
+
+
+def provide(session: nox.Session, *programs: str) -> None:
+    """Install Debian packages unless their programs exist (PROGRAM=PACKAGE); skip the session if that fails."""
+    try:
+        session.run_install("tools/apt_install.sh", *programs, external=True)
+    except CommandFailed:
+        session.skip("its Debian packages cannot be installed")
+
+
+def use_debug_library(session: nox.Session) -> None:
+    """Let programs load libpmem2's debug build, or skip the session."""
+    libraries = sorted(Path("/usr/lib").glob("*/pmdk_dbg/libpmem2.so.1"))
+    if not libraries:
+        session.skip("libpmem2's debug build is not installed (Debian: libpmem2-debug)")
+    session.env["LD_LIBRARY_PATH"] = str(libraries[0].parent)
+
+
+def run_pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest on all cores."""
+    # No test groups: a worker is a process, so tests that fork, start threads or exhaust pthread keys cannot disturb
+    # the tests of other workers, and each worker runs one test at a time.
+    parallel = ["-n", "logical", "--dist", "worksteal"]
+    # A folder of its own: pytest's default one is shared by all runs of a user, which disturb each other when they
+    # remove old files, and keeps hundreds of megabytes.
+    folder = tempfile.mkdtemp(prefix=f"{session.name}-")
+    disk = [f"--basetemp={folder}/tests", "-o", "tmp_path_retention_policy=failed"]
+    report = f"--junitxml=.cache/junit/{session.name}.xml"  # ./run makes its table from it
+    try:
+        session.run("pytest", "-q", *parallel, *disk, report, *arguments, *session.posargs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

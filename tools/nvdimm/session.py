@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The session `nvdimm`: run tests and other jobs in a machine with persistent memory.
+
+python tools/nvdimm/session.py [ext4|xfs] [mem-ctrl|cpu]    the tests marked `medium`
+python tools/nvdimm/session.py all                          the same on each kind of medium
+python tools/nvdimm/session.py calls                        count the system calls of pmem2 and of alternatives
+python tools/nvdimm/session.py powercut [ROUNDS]            cut the power of a machine that writes, and recover
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import powercut
+from machine import CACHE, FILESYSTEMS, PERSISTENCE, PROJECT, Machine, image, run, timed
+
+# Debian has pytest and its dependencies for CPython only; without their compiled parts they work on PyPy too.
+TESTS = """
+cp -r /host/project /tmp && cd /tmp/project
+export TERM=dumb PYTHONDONTWRITEBYTECODE=1 COVERAGE_FILE=/host/results/.coverage
+status=0
+python3 -m coverage run -m pytest -q -p no:cacheprovider -m medium --basetemp=$PMEM2_TEST_FSDAX/cpython \
+    --junitxml=/host/results/junit-cpython.xml --durations=3 {cpython} || status=1
+echo "nvdimm: $(cut -d ' ' -f 1 /proc/uptime) s: CPython is done"
+PYTHONPATH=/usr/lib/python3/dist-packages pypy3 -m pytest -q -p no:cacheprovider -m medium \
+    --basetemp=$PMEM2_TEST_FSDAX/pypy --junitxml=/host/results/junit-pypy.xml --durations=3 {pypy} || status=1
+echo "nvdimm: $(cut -d ' ' -f 1 /proc/uptime) s: PyPy is done"
+exit $status
+"""
+CALLS = "cd /host/project && PYTHONPATH=. python3 benchmarks/contenders.py $PMEM2_TEST_FSDAX"
+ON_PYPY = [f"tests/hardware/test_{name}.py" for name in ("badblocks", "devdax", "fsdax", "softdax")]
+
+
+def files_with_marked_tests() -> list[str]:
+    """Return the test files with tests marked `medium`: the slow machine need not read the others."""
+    files = sorted((PROJECT / "tests").glob("*/test_*.py"))
+    return [str(path.relative_to(PROJECT)) for path in files if "mark.medium" in path.read_text(encoding="utf-8")]
+
+
+def run_in_machine(job: str, filesystem: str, persistence: str) -> Machine:
+    """Run a shell script in a new machine; exit if it fails."""
+    folder = CACHE / f"{filesystem}-{persistence}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    machine = Machine(folder, filesystem, persistence, image())
+    with timed(f"{folder.name}: booting, running, powering off"):
+        succeeded = run(machine, job)
+    if not succeeded:
+        sys.exit(1)
+    return machine
+
+
+def run_tests(filesystem: str, persistence: str) -> None:
+    """Run the tests marked `medium`, and report the lines of pmem2/ that they cover."""
+    job = TESTS.format(cpython=" ".join(files_with_marked_tests()), pypy=" ".join(ON_PYPY))
+    results = run_in_machine(job, filesystem, persistence).results
+    print(f"nvdimm: results in {results.relative_to(PROJECT)}", flush=True)
+    coverage, data = [sys.executable, "-m", "coverage"], f"--data-file={results / '.coverage'}"
+    subprocess.run([*coverage, "combine", "-q", data, str(results)], cwd=PROJECT, check=True)
+    subprocess.run([*coverage, "report", data, "--fail-under=0"], cwd=PROJECT, check=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the job that the arguments name."""
+    if arguments[:1] == ["powercut"]:
+        powercut.main(int(arguments[1]) if arguments[1:] else 20)
+    elif arguments == ["calls"]:
+        run_in_machine(CALLS, "ext4", "mem-ctrl")
+    elif arguments[:1] == ["job"]:
+        run_in_machine(" ".join(arguments[1:]), "ext4", "mem-ctrl")
+    elif arguments == ["all"]:
+        for filesystem in FILESYSTEMS:
+            for persistence in PERSISTENCE:
+                run_tests(filesystem, persistence)
+    else:
+        filesystem, persistence = [*arguments, *("ext4", "mem-ctrl")[len(arguments) :]]
+        if filesystem not in FILESYSTEMS or persistence not in PERSISTENCE:
+            sys.exit(__doc__)
+        run_tests(filesystem, persistence)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
