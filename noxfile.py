@@ -198,6 +198,5 @@ def audit(session: nox.Session) -> None:
 @nox.session(default=False, python="3.11", tags=["weekly"])
 def mutants(session: nox.Session) -> None:
     """Count the mutations that no test notices; arguments: --area native|core|testing, --only ID."""
-    install(session, "coverage")
-    session.install("setuptools", "universalmutator")
+    install(session, "mutants")
     session.run("python", "tools/mutants.py", *session.posargs)
