@@ -234,6 +234,7 @@ def test_each_image_has_fresh_map() -> None:
         map.store_u64(64, 1)
 
     def keeping(map: Map) -> None:
+        assert all(earlier.closed for earlier in kept)
         kept.append(map)
         assert not map.closed
         map.memset(0, 255, SIZE)
