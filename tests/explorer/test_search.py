@@ -237,6 +237,7 @@ def test_each_image_has_fresh_map() -> None:
         assert all(earlier.closed for earlier in kept)
         kept.append(map)
         assert not map.closed
+        assert map.load_u64(0) + map.load_u64(64) < 3
         map.memset(0, 255, SIZE)
 
     def closing(map: Map) -> None:
@@ -247,7 +248,7 @@ def test_each_image_has_fresh_map() -> None:
     def viewing(map: Map) -> None:
         views.append(map.view(0, 72))
 
-    explore(workload, keeping, size=SIZE)
+    assert explore(workload, keeping, size=SIZE).images == 4
     assert all(map.closed for map in kept)
     with pytest.raises(ValueError, match="closed"):
         kept[0].load_u64(0)
