@@ -63,6 +63,21 @@ def test_later_value_is_lost() -> None:
     assert [store.lineno for store in error.lost] == [line_of(workload, "later")]
 
 
+def test_restored_value_is_not_lost() -> None:
+    """The error names no store of a value that was stored back if the image has the restored value."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.store_u64(0, 0)
+        map.store_u64(64, 1)
+        map.store_u64(128, 1)
+
+    def check(map: Map) -> None:
+        assert map.load_u64(0) or map.load_u64(64) or not map.load_u64(128)
+
+    assert [store.offset for store in failure_of(workload, check).lost] == [64]
+
+
 def test_fewest_losses_are_reported() -> None:
     """The error reports the failing image that loses one store, not those that lose two or three."""
 
