@@ -124,6 +124,27 @@ def test_each_allocation_fails(run_child: RunChild, file: Path, faults: str) -> 
     assert (child.returncode, child.stdout) == (0, "True True True\n"), child.stderr
 
 
+def test_first_map_without_memory(run_child: RunChild, file: Path, faults: str) -> None:
+    """The first map at CACHE_LINE raises if any allocation fails, until none does; then it works."""
+    code = """
+with pmem2.Source.from_path(path) as source:
+    for count in range(100):
+        libc.fail_at(ctypes.c_long(count))
+        try:
+            map = source.map()
+        except (MemoryError, OSError):
+            continue
+        break
+    libc.fail_at(ctypes.c_long(-1))
+    map.memcpy(0, b"works")
+    map.persist(0, 5)
+    print(count > 2, map.granularity.name, map[0:5])
+    map.close()
+"""
+    child = run_child(PRELUDE + code, str(file), LD_PRELOAD=faults, PMEM2_FORCE_GRANULARITY="CACHE_LINE")
+    assert (child.returncode, child.stdout) == (0, "True CACHE_LINE b'works'\n"), child.stderr
+
+
 def test_msync_fails(run_child: RunChild, file: Path, faults: str) -> None:
     """A failed write-back raises OSError(EIO) each time; the map works on and durable data stays."""
     code = """
