@@ -78,6 +78,27 @@ def test_restored_value_is_not_lost() -> None:
     assert [store.offset for store in failure_of(workload, check).lost] == [64]
 
 
+def test_innermost_yield_is_reported() -> None:
+    """The crash point is the innermost yield if generators delegate to generators."""
+
+    def inner() -> Generator[None, None, None]:
+        yield None
+
+    def outer() -> Generator[None, None, None]:
+        yield from inner()
+
+    def workload(map: Map) -> Generator[None, None, None]:
+        map.store_u64(0, 1)
+        yield from outer()
+
+    def check(map: Map, acknowledged: list[None]) -> None:
+        assert map.load_u64(0) or not acknowledged
+
+    with pytest.raises(CrashConsistencyError) as raised:
+        explore(workload, check, size=SIZE)
+    assert raised.value.crash_point == (__file__, line_of(inner, "yield None"))
+
+
 def test_fewest_losses_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error reports the failing image that loses one store, or the first one where the diagnosis gives up."""
 
