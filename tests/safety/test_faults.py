@@ -124,6 +124,15 @@ def test_each_allocation_fails(run_child: RunChild, file: Path, faults: str) -> 
     assert (child.returncode, child.stdout) == (0, "True True True\n"), child.stderr
 
 
+def test_map_larger_than_memory(file: Path) -> None:
+    """A shared map of a file takes no memory of its own: it may be larger than the memory."""
+    size = 4 * os.sysconf("SC_PHYS_PAGES") * PAGE
+    os.truncate(file, size)
+    with pmem2.open(file) as map:
+        assert map.size == size
+        assert map.protection == pmem2.Protection.READ | pmem2.Protection.WRITE
+
+
 def test_first_map_without_memory(run_child: RunChild, file: Path, faults: str) -> None:
     """The first map at CACHE_LINE works although any allocation failed, or raises, and the next one works."""
     code = """
