@@ -95,7 +95,7 @@ def test_create_file(new_path: Path, mode: Mode, size: int) -> None:
     assert new_path.stat().st_blocks * 512 >= size
 
 
-@pytest.mark.parametrize("size", [1, PAGE, 2 * PAGE, 5 * PAGE])
+@pytest.mark.parametrize("size", [1, PAGE, 2 * PAGE, 2 * PAGE + 1, 5 * PAGE])
 def test_truncate_file(path: Path, size: int) -> None:
     """w+ zero-fills an existing file of any size and keeps its inode and permissions."""
     path.chmod(0o600)
