@@ -2,10 +2,9 @@
 """Change single lines of pmem2, and count the changes that no test notices; `nox -s mutants`.
 
 universalmutator proposes the mutations. The sample is 100 lines each of native/, pmem2/ and pmem2/testing/, with one
-mutation a line. A hash orders lines and mutations, so that an edit of one line changes nothing for the others. Each
-mutation runs, in a copy of the checkout, the tests that tests/mutants.toml lists for its file. It is not counted if it
-does not compile, or changes only what no test should notice: comments, texts, annotations, code for other systems, or
-C code for which the compiler makes the same machine code.
+mutation a line. A hash orders them, so that an edit of one line changes nothing for the others. Each mutation runs, in
+a copy of the checkout, the tests that tests/mutants.toml lists for its file. It is not counted if it does not compile,
+or changes only comments, texts, annotations, code for other systems, or C code without effect on the machine code.
 
 .cache/mutants keeps the results: another run repeats only the survivors. Delete the folder to start again.
 """
@@ -251,6 +250,12 @@ def main() -> None:
         copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
         for number in range(JOBS):
             copies.put(Copy(Path(folder) / str(number)))
+        if not options.only and not any(RESULTS.glob("*.json")):
+            copy = copies.get()
+            result, failed = copy.test(sorted({f"tests/{name}" for tests in TABLE["tests"].values() for name in tests}))
+            if result == "killed":
+                sys.exit(f"without a mutation, {failed} fails")
+            copies.put(copy)
         for area in options.area or AREAS:
             results = Counter[str]()
             for mutant, result in sampled(mutants_by_line(AREAS[area]), copies, options.only):
