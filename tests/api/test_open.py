@@ -429,6 +429,7 @@ def test_size_exceeds_disk(small_disk: Path, mode: Mode, size: int) -> None:
             pmem2.open(name, mode, size=size)
         assert caught.value.errno == errno.ENOSPC or (size > 2**60 and caught.value.errno == errno.EFBIG)
         assert not isinstance(caught.value, pmem2.Pmem2Error)
+        assert str(caught.value.strerror).startswith(f"cannot allocate {size} bytes: ")
     assert path.read_bytes() == CONTENT
     assert sorted(small_disk.iterdir()) == [path]
     assert os.statvfs(small_disk).f_bfree == free
