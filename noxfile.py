@@ -193,3 +193,10 @@ def audit(session: nox.Session) -> None:
     """Search the dependencies for known vulnerabilities."""
     session.install("pip-audit", "attrs", "cffi")
     session.run("python", "tools/audit.py")
+
+
+@nox.session(default=False, python="3.11", tags=["weekly"])
+def mutants(session: nox.Session) -> None:
+    """Count the mutations that no test notices; arguments: --area native|core|testing, --only ID."""
+    install(session, "mutants")
+    session.run("python", "tools/mutants.py", *session.posargs)

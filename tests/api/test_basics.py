@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 import pmem2
+import pmem2.testing
 
 if TYPE_CHECKING:
     from support.children import RunChild
@@ -45,7 +46,7 @@ def test_import_is_lazy(run_child: RunChild) -> None:
 
 
 def test_exports() -> None:
-    """`pmem2.__all__` lists exactly these names in sorted order, and all of them exist."""
+    """`__all__` of pmem2 and pmem2.testing lists exactly these names in sorted order, and all of them exist."""
     names = [
         "BadBlock",
         "BadBlockContext",
@@ -63,7 +64,10 @@ def test_exports() -> None:
         "open",
     ]
     assert pmem2.__all__ == sorted([*names, *(error.__name__ for error in pmem2.Pmem2Error.__subclasses__())])
-    assert [name for name in pmem2.__all__ if not hasattr(pmem2, name)] == []
+    explorer = ["CrashConsistencyError", "Explorer", "Finding", "LostStore", "Report", "explore", "explore_model"]
+    assert pmem2.testing.__all__ == explorer
+    for module in (pmem2, pmem2.testing):
+        assert [name for name in module.__all__ if not hasattr(module, name)] == []
 
 
 def test_version() -> None:

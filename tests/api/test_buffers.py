@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 import sys
 from array import array
 from collections.abc import Iterator
@@ -74,8 +75,10 @@ def test_pieces_from_every_buffer(small_map: Map, data: memoryview) -> None:
 
 @pytest.mark.parametrize("wrong", ["12345678", 8, None, [1, 2], 1.0, object(), Index(8), True])
 def test_data_of_wrong_type(small_map: Map, wrong: bytes) -> None:
-    """Data without a buffer raises TypeError, and no copy stores anything."""
-    with pytest.raises(TypeError):
+    """Data without a buffer raises memoryview's TypeError, and no copy stores anything."""
+    with pytest.raises(TypeError) as expected:
+        memoryview(wrong)
+    with pytest.raises(TypeError, match=f"^{re.escape(str(expected.value))}$"):
         small_map.memcpy(0, wrong)
     with pytest.raises(TypeError):
         small_map.memmove(0, wrong)

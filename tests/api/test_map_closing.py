@@ -52,6 +52,26 @@ def test_closed_map_raises(path: Path, name: str) -> None:
         CALLS[name](map)
 
 
+NAMED_ACTIONS: dict[str, Callable[[Map], object]] = {
+    "read": lambda m: m[0],
+    "write to": lambda m: m.__setitem__(0, 1),
+    "drain": Map.drain,
+    "persist 3 bytes at 1 of": lambda m: m.persist(1, 3),
+    "load 8 bytes at 8 of": lambda m: m.load_u64(8),
+    "persist 2 ranges of": lambda m: m.persist_many([(0, 1), (2, 3)]),
+    "copy 1 pieces to": lambda m: m.memcpy_many([(0, b"x")]),
+}
+
+
+@pytest.mark.parametrize("action", NAMED_ACTIONS)
+def test_error_names_action(path: Path, action: str) -> None:
+    """The error of a closed map names the refused action."""
+    with pmem2.open(path) as map:
+        pass
+    with pytest.raises(ValueError, match=f"^cannot {action} <pmem2.Map, closed>: it is closed$"):
+        NAMED_ACTIONS[action](map)
+
+
 def test_properties_after_close(path: Path) -> None:
     """Granularity, protection, sharing and config stay readable after close."""
     config = Config(length=PAGE)

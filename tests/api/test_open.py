@@ -96,7 +96,7 @@ def test_create_file(new_path: Path, mode: Mode, size: int) -> None:
     assert new_path.stat().st_blocks * 512 >= size
 
 
-@pytest.mark.parametrize("size", [1, PAGE, 2 * PAGE, 5 * PAGE])
+@pytest.mark.parametrize("size", [1, PAGE, 2 * PAGE, 2 * PAGE + 1, 5 * PAGE])
 def test_truncate_file(path: Path, size: int) -> None:
     """w+ zero-fills an existing file of any size and keeps its inode and permissions."""
     path.chmod(0o600)
@@ -440,6 +440,7 @@ def test_size_exceeds_disk(small_disk: Path, mode: Mode, size: int) -> None:
             pmem2.open(name, mode, size=size)
         assert caught.value.errno == errno.ENOSPC or (size > 2**60 and caught.value.errno == errno.EFBIG)
         assert not isinstance(caught.value, pmem2.Pmem2Error)
+        assert str(caught.value.strerror).startswith(f"cannot allocate {size} bytes: ")
     assert path.read_bytes() == CONTENT
     assert sorted(small_disk.iterdir()) == [path]
     assert os.statvfs(small_disk).f_bfree == free

@@ -318,7 +318,7 @@ def test_anon_has_no_file(anonymous_source: Source) -> None:
         _ = anonymous_source.device_usc
     with pytest.raises(pmem2.NosuppError):
         _ = anonymous_source.numa_node
-    with pytest.raises(pmem2.NosuppError):
+    with pytest.raises(pmem2.NosuppError, match=r"cannot look for bad blocks in <pmem2\.Source of "):
         anonymous_source.bad_blocks()
     with pytest.raises(pmem2.SourceTypeNotSupportedError):
         anonymous_source.pread_mcsafe_into(bytearray(1))

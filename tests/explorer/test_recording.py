@@ -212,6 +212,11 @@ def test_refused_operation_is_not_recorded() -> None:
             lambda: map.memset(0, 256, 1),
             lambda: map.memcpy_many([(0, b"x"), (SIZE, b"x")]),
             lambda: map.store_u64(0, 2**64),
+            lambda: map.memmove(SIZE, b"x"),
+            lambda: map.flush(0, SIZE + 1),
+            lambda: map.deep_flush(0, SIZE + 1),
+            lambda: map.persist_many([(0, 1), (SIZE, 1)]),
+            lambda: map.flush_many([(0, 1), (SIZE, 1)]),
         ]
         for call in refused:
             with pytest.raises(ValueError, match=r"."):

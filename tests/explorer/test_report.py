@@ -55,6 +55,73 @@ def test_flushed_not_drained() -> None:
     assert "drain() before" in str(error)
 
 
+def test_later_value_is_lost() -> None:
+    """The error names the later of two unordered stores to one byte if only the earlier one survives."""
+
+    def workload(map: Map) -> None:
+        map.memcpy(0, b"\5", NODRAIN)
+        map.memcpy(0, b"\3", NODRAIN)  # later
+        map.store_u64(64, 1)
+
+    def check(map: Map) -> None:
+        assert map[0] != 5 or not map.load_u64(64)
+
+    error = failure_of(workload, check)
+    assert [store.lineno for store in error.lost] == [line_of(workload, "later")]
+
+
+def test_restored_value_is_not_lost() -> None:
+    """The error names no store of a value that was stored back if the image has the restored value."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+        map.store_u64(0, 0)
+        map.store_u64(64, 1)
+        map.store_u64(128, 1)
+
+    def check(map: Map) -> None:
+        assert map.load_u64(0) or map.load_u64(64) or not map.load_u64(128)
+
+    assert [store.offset for store in failure_of(workload, check).lost] == [64]
+
+
+def test_innermost_yield_is_reported() -> None:
+    """The crash point is the innermost yield if generators delegate to generators."""
+
+    def inner() -> Generator[None, None, None]:
+        yield None
+
+    def outer() -> Generator[None, None, None]:
+        yield from inner()
+
+    def workload(map: Map) -> Generator[None, None, None]:
+        map.store_u64(0, 1)
+        yield from outer()
+
+    def check(map: Map, acknowledged: list[None]) -> None:
+        assert map.load_u64(0) or not acknowledged
+
+    with pytest.raises(CrashConsistencyError) as raised:
+        explore(workload, check, size=SIZE)
+    assert raised.value.crash_point == (__file__, line_of(inner, "yield None"))
+
+
+def test_fewest_losses_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error reports the failing image that loses one store, or the first one where the diagnosis gives up."""
+
+    def workload(map: Map) -> None:
+        for line in range(9):
+            map.store_u64(64 * line, 1)
+
+    def check(map: Map) -> None:
+        values = [map.load_u64(64 * line) for line in range(9)]
+        assert values not in ([0, 0, 0, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1, 0, 1])
+
+    assert [store.offset for store in failure_of(workload, check).lost] == [448]
+    monkeypatch.setattr("pmem2.testing._diagnosis.MAX_CELLS_VISITED", 10)
+    assert [store.offset for store in failure_of(workload, check).lost] == [0, 64, 128]
+
+
 def test_overtaken() -> None:
     """A store that is flushed only after the crash point is reported as overtaken."""
 
@@ -104,6 +171,7 @@ def test_workload_passes_through_failure() -> None:
 
     error = failure_of(workload, check_published)
     assert error.lost == ()
+    assert "\nno store is lost: the workload itself passes through this state\n" in str(error)
     assert error.crash_point == (__file__, line_of(workload, "store_u64"))
 
 

@@ -218,8 +218,10 @@ def test_reads_may_depend_on_reads() -> None:
 
 
 def test_nondeterministic_reads_prune_nothing() -> None:
-    """A check that reads at random still sees the failing image."""
+    """A check that reads at random still sees every image, the failing one included."""
     count = 0
+    limit = 4
+    seen: set[tuple[int, ...]] = set()
 
     def workload(map: Map) -> None:
         map.store_u64(0, 1)
@@ -230,8 +232,12 @@ def test_nondeterministic_reads_prune_nothing() -> None:
         nonlocal count
         count += 1
         map.load_u64(64 * (count % 3))
-        assert map.load_u64(0) + map.load_u64(64) + map.load_u64(128) < 3
+        seen.add((map.load_u64(0), map.load_u64(64), map.load_u64(128)))
+        assert sum(map.load_u64(line) for line in (0, 64, 128)) < limit
 
+    assert explore(workload, check, size=SIZE).exhaustive
+    assert len(seen) == 8
+    limit = 3
     failure_of(workload, check)
 
 
@@ -274,6 +280,22 @@ def test_torn_copy_brings_image() -> None:
         map.memset(0, 0, 16)
 
     assert values_of(workload, 0, 8) == {(0, 0), (1, 0), (1, 1), (0, 1)}
+
+
+def test_later_reads_prune_nothing() -> None:
+    """The search checks all other images after a check has read another line than before."""
+    count = 0
+
+    def workload(map: Map) -> None:
+        for line in (0, 64, 128):
+            map.store_u64(line, 1)
+
+    def check(map: Map) -> None:
+        nonlocal count
+        count += 1
+        map.load_u64(64 * (count % 3))
+
+    assert explore(workload, check, size=SIZE).images == 7  # of 8: one equals the first in the only line that it read
 
 
 def test_every_read_is_tracked() -> None:

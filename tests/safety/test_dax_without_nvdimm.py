@@ -47,6 +47,11 @@ def test_sysfs_describes_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert _files.dax_device_without_nvdimm(null) == (1 << 30, 2 * MIB, -1)
 
 
+def test_sysfs_of_this_machine() -> None:
+    """Without a test's own folder, pmem2 reads the kernel's list of devices."""
+    assert Path(_files.SYSFS, "dev", "char").is_dir()
+
+
 def test_nvdimm_is_for_libpmem2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, null: int) -> None:
     """pmem2 leaves a DAX device on an NVDIMM bus to libpmem2."""
     fake_device(monkeypatch, tmp_path, "LNXSYSTM:00/ndbus0/region0", size="1073741824\n")
@@ -132,8 +137,9 @@ def test_close_unmaps_the_device(dax: pmem2.Source, file: Path) -> None:
 )
 def test_device_limits_are_checked(dax: pmem2.Source, config: pmem2.Config, expected: type[pmem2.Pmem2Error]) -> None:
     """A config that libpmem2 refuses for a DAX device raises the same code."""
-    with pytest.raises(expected):
+    with pytest.raises(expected) as caught:
         dax.map(config)
+    assert caught.value.function == "pmem2_map_new"
 
 
 @pytest.mark.parametrize("config", [pmem2.Config(offset=4096), pmem2.Config(length=4096)], ids=["offset", "length"])

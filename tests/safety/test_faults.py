@@ -102,6 +102,43 @@ with pmem2.open(path) as map:
     assert (child.returncode, child.stdout) == (0, "True\n"), child.stderr
 
 
+def test_map_larger_than_memory(file: Path) -> None:
+    """A shared map of a file takes no memory of its own: it may be larger than the memory."""
+    size = 4 * os.sysconf("SC_PHYS_PAGES") * PAGE
+    os.truncate(file, size)
+    with pmem2.open(file) as map:
+        assert map.size == size
+        assert map.protection == pmem2.Protection.READ | pmem2.Protection.WRITE
+
+
+def test_first_map_without_memory(run_child: RunChild, file: Path) -> None:
+    """The first map at CACHE_LINE works although any allocation failed, or raises, and the next one works."""
+    code = """
+def map_once(source, count):
+    with border.failing(Call.MALLOC, errno.ENOMEM, skip=count):
+        try:
+            map, unused = source.map(), border.seen(Call.MALLOC) <= count
+        except (MemoryError, OSError):
+            map, unused = None, False
+    map = map or source.map()
+    map.memcpy(0, b"works")
+    map.persist(0, 5)
+    return unused
+
+with pmem2.Source.from_path(path) as source:
+    unused = count = 0
+    while not unused:
+        pid = os.fork()
+        if not pid:
+            os._exit(map_once(source, count))
+        unused, count = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), count + 1
+    print(unused, count > 5)
+"""
+    environment = {"LD_PRELOAD": border_library(), "PMEM2_FORCE_GRANULARITY": "CACHE_LINE"}
+    child = run_child(WITH_BORDER + code, str(file), **environment)
+    assert (child.returncode, child.stdout) == (0, "1 True\n"), child.stderr
+
+
 def test_msync_fails(run_child: RunChild, file: Path) -> None:
     """A failed write-back raises OSError(EIO) each time; the map works on and durable data stays."""
     code = """

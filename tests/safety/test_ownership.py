@@ -76,6 +76,23 @@ def test_bad_blocks_close_their_descriptor(source: pmem2.Source) -> None:
     assert descriptors() == before
 
 
+def test_dropped_reservation_is_unmapped(source: pmem2.Source) -> None:
+    """A reservation that is dropped together with its map is unmapped."""
+    size = 1 << 30  # so that no other mapping takes the whole range
+    reservation = pmem2.VMReservation(size)
+    map = source.map(pmem2.Config(reservation=reservation))
+    low, high = reservation.address, reservation.address + reservation.size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del map, reservation
+        collect_garbage()
+    mapped = []
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        start, end = (int(number, 16) for number in line.split()[0].split("-"))
+        mapped.append(max(0, min(end, high) - max(start, low)))
+    assert sum(mapped) < size // 2
+
+
 def test_failures_leave_no_descriptor(tmp_path: Path) -> None:
     """A source that cannot be made or mapped leaves no descriptor open."""
     empty = tmp_path / "empty"
