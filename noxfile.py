@@ -11,10 +11,9 @@ sys.path.insert(0, "tools")
 
 from nox_helpers import dependencies, install, install_if_possible, provide, run_pytest, use_debug_library
 
-PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "pypy3.9", "pypy3.11", "pypy3.11.11"]
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # runs nox, so it is always there
-if OWN_PYTHON not in PYTHONS:
-    PYTHONS.append(OWN_PYTHON)
+CPYTHONS = dict.fromkeys(["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", OWN_PYTHON])
+PYTHONS = [*CPYTHONS, "pypy3.9", "pypy3.11", "pypy3.11.11"]
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
@@ -42,8 +41,7 @@ def tests_debug(session: nox.Session) -> None:
 @nox.session(name="tests-lowest", default=False, python="3.9", tags=["weekly"])
 def tests_lowest(session: nox.Session) -> None:
     """Run the tests with the lowest supported versions of cffi and attrs, on the oldest Python."""
-    lowest = ["cffi==1.15.0", "attrs==22.2.0"]
-    session.install("setuptools>=77", "wheel", *lowest)
+    session.install("setuptools>=77", "wheel", *(lowest := ("cffi==1.15.0", "attrs==22.2.0")))
     session.install("--no-build-isolation", "--no-deps", "--force-reinstall", ".")
     session.install(*dependencies("tests"), *lowest)
     run_pytest(session)
@@ -147,8 +145,8 @@ def nvdimm(session: nox.Session) -> None:
 @nox.session(default=False)
 def windows(session: nox.Session) -> None:
     """Run the tests under wine, on CPython for Windows; arguments: those of pytest."""
-    provide(session, "wine=wine", "wineserver=wine64", "gendef=mingw-w64-tools")
-    provide(session, "x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64")
+    compiler = ["gendef=mingw-w64-tools", "x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64"]
+    provide(session, "wine=wine", "wineserver=wine64", *compiler)
     session.run("python", "tools/windows/run.py", *session.posargs)
 
 

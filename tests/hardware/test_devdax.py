@@ -354,7 +354,7 @@ def test_map_unmap_in_turn(device: pmem2.Source) -> None:
 def test_unaligned_place_in_reservation(device: pmem2.Source) -> None:
     """An address that is not device-aligned is refused with an explanation, and the next aligned one works."""
     with VMReservation(3 * ALIGNMENT) as reservation:
-        with pytest.raises(pmem2.AddressUnalignedError, match="alignment of the device"):
+        with pytest.raises(pmem2.AddressUnalignedError, match="device's alignment"):
             map_at(device, reservation, mmap.PAGESIZE)
         reservation.shrink(0, mmap.PAGESIZE)  # so that offset 0 is unaligned, too
         assert reservation.address % ALIGNMENT == mmap.PAGESIZE
@@ -394,7 +394,7 @@ def test_deep_flush_behind_map(device: pmem2.Source, raw_device: int) -> None:
 @pytest.mark.upstream("pmem2_integration/TEST35")
 def test_deep_flush_before_map(device: pmem2.Source, raw_device: int) -> None:
     """A range before the map is refused."""
-    with device.map() as map, pytest.raises(ValueError, match="negative"):
+    with device.map() as map, pytest.raises(ValueError, match="offset must be >= 0"):
         map.deep_flush(-64, 64)
     with libpmem2.config() as config, libpmem2.map(config, raw_device) as pointer:
         assert libpmem2.deep_flush(pointer, -64, 64) == ErrorCode.DEEP_FLUSH_RANGE

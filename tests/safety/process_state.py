@@ -20,3 +20,10 @@ def collect_garbage() -> None:
 def count_mappings(path: Path) -> int:
     """Return how many mappings of a file this process has."""
     return Path("/proc/self/maps").read_text(encoding="utf-8").count(str(path))
+
+
+def is_mapped(address: int) -> bool:
+    """Return whether an address belongs to a mapping of this process."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    extents = ([int(number, 16) for number in line.split()[0].split("-")] for line in lines)
+    return any(start <= address < end for start, end in extents)
