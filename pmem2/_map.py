@@ -94,7 +94,7 @@ class Map(Resource):
         check_type(config, Config, "config")
         self._check_uninitialized()
         warn_if_ignored()
-        handle = create_map(source._handle, map_request(source, config), repr(source))
+        handle = create_map(source._handle, map_request(source, config), source._name)
         self._buffer = None
         self._config = config
         self._attach(handle)
@@ -715,7 +715,7 @@ def map_request(source: Source, config: Config) -> MapRequest:
 
 def check_mappable(source: Source, config: Config) -> None:
     """Raise as `Map(source, config)` would; map nothing."""
-    lib.guarded_map_close(create_map(source._handle, map_request(source, config), repr(source)), new_error_buffer())
+    lib.guarded_map_close(create_map(source._handle, map_request(source, config), source._name), new_error_buffer())
 
 
 def new_pin() -> Pin:

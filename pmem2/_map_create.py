@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pmem2._enums import ErrorCode, Granularity
 from pmem2._error_map import HINTS, error_from_rc, make_pmem2_error, new_error_buffer
-from pmem2._ffi import ffi, lib
+from pmem2._ffi import lib
 from pmem2._granularity import granularity_error
 from pmem2._resource import gc_collect, own
 
@@ -52,7 +52,7 @@ def create_map(source: SourceHandle, request: MapRequest, name: str) -> MapHandl
 
 def map_new(handle: MapHandle, source: SourceHandle, request: MapRequest, message: CharArray) -> int:
     """Map *source* into *handle* and return C's return code."""
-    return lib.guarded_map_new(handle, source, ffi.new("struct map_request *", request), message)
+    return lib.guarded_map_new(handle, source, [request], message)  # cffi makes the struct on the stack
 
 
 def map_error(rc: int, source: SourceHandle, request: MapRequest, name: str, message: CharArray) -> Exception:

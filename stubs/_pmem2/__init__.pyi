@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Callable, Final, Generic, Literal, SupportsIndex, TypeVar, final, overload, type_check_only
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer, Self, TypeAlias
 
 from . import lib as lib
 
@@ -151,6 +151,8 @@ class MapHandle(Pointer):
 @type_check_only
 class MapRequest(Pointer): ...
 
+_MapRequestFields: TypeAlias = tuple[int, int, int, int, int, ReservationHandle | Null, int]
+
 @final
 @type_check_only
 class Pin(Pointer): ...
@@ -269,7 +271,7 @@ class FFI:
     def new(
         self,
         cdecl: Literal["struct map_request *"],
-        init: tuple[int, int, int, int, int, ReservationHandle | Null, int],
+        init: _MapRequestFields,
         /,
     ) -> MapRequest: ...
     @overload

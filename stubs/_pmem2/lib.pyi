@@ -33,6 +33,7 @@ from . import (
     UintptrPointer,
     WcharPointer,
     WidePrintFunction,
+    _MapRequestFields,
 )
 
 # error codes
@@ -236,7 +237,9 @@ def guarded_reservation_extend(r: ReservationHandle, size: int, message: CharPoi
 def guarded_reservation_shrink(r: ReservationHandle, offset: int, size: int, message: CharPointer, /) -> int: ...
 def guarded_map_alloc() -> MapHandle: ...
 def guarded_force_granularity_ignored() -> int: ...
-def guarded_map_new(m: MapHandle, s: SourceHandle, request: MapRequest, message: CharPointer, /) -> int: ...
+def guarded_map_new(
+    m: MapHandle, s: SourceHandle, request: MapRequest | list[_MapRequestFields], message: CharPointer, /
+) -> int: ...
 def guarded_map_from_existing(
     m: MapHandle,
     s: SourceHandle,
