@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PMDK's tests of memcpy, memmove and memset, and of libpmem2's choice between their implementations."""
+"""PMDK's tests of memcpy, memmove and memset, and of libpmem2's choice between their implementations.
+
+The implementations run on one interpreter: libpmem2 chooses them, whatever interpreter calls it.
+"""
 
 from __future__ import annotations
 
@@ -86,18 +89,21 @@ def test_memcpy(open_file: int, granularity: Granularity) -> None:
 
 @pytest.mark.upstream("pmem2_memcpy/TEST0")
 @pytest.mark.parametrize("environment", WRITE_COMBINING, ids=environment_id)
+@pytest.mark.libpmem2
 def test_memcpy_write_combining(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memcpy copies exactly with and without the write-combining workaround."""
     check_in_child(environment, "memcpy")
 
 
 @pytest.mark.upstream("pmem2_memcpy/TEST1")
+@pytest.mark.libpmem2
 def test_memcpy_without_movnt(check_in_child: CheckInChild) -> None:
     """A memcpy copies exactly without SIMD instructions."""
     check_in_child(NO_MOVNT, "memcpy")
 
 
 @pytest.mark.upstream("pmem2_memcpy/TEST2")
+@pytest.mark.libpmem2
 def test_memcpy_by_libc(check_in_child: CheckInChild) -> None:
     """A memcpy copies exactly with libc's memmove."""
     check_in_child(LIBC, "memcpy")
@@ -105,6 +111,7 @@ def test_memcpy_by_libc(check_in_child: CheckInChild) -> None:
 
 @pytest.mark.upstream("pmem2_memcpy/TEST3", "pmem2_memcpy/TEST4", "pmem2_memcpy/TEST5")
 @pytest.mark.parametrize("environment", [AVX, SSE2, MOVDIR64B], ids=environment_id)
+@pytest.mark.libpmem2
 def test_memcpy_instruction_sets(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memcpy copies exactly with each instruction set."""
     check_in_child(environment, "memcpy")
@@ -119,6 +126,7 @@ def test_memmove(open_file: int, granularity: Granularity) -> None:
 
 @pytest.mark.upstream("pmem2_memmove/TEST1", "pmem2_memmove/TEST2", "pmem2_memmove/TEST3", "pmem2_memmove/TEST4")
 @pytest.mark.parametrize("environment", VARIANTS, ids=environment_id)
+@pytest.mark.libpmem2
 def test_memmove_variants(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memmove copies exactly with each of libpmem2's implementations."""
     check_in_child(environment, "memmove")
@@ -133,6 +141,7 @@ def test_memset(open_file: int, granularity: Granularity) -> None:
 
 @pytest.mark.upstream("pmem2_memset/TEST0")
 @pytest.mark.parametrize("environment", WRITE_COMBINING, ids=environment_id)
+@pytest.mark.libpmem2
 def test_memset_write_combining(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memset fills exactly its range with and without the write-combining workaround."""
     check_in_child(environment, "memset")
@@ -142,6 +151,7 @@ def test_memset_write_combining(check_in_child: CheckInChild, environment: Envir
     "pmem2_memset/TEST1", "pmem2_memset/TEST2", "pmem2_memset/TEST3", "pmem2_memset/TEST4", "pmem2_memset/TEST5"
 )
 @pytest.mark.parametrize("environment", [*VARIANTS, MOVDIR64B], ids=environment_id)
+@pytest.mark.libpmem2
 def test_memset_variants(check_in_child: CheckInChild, environment: Environment) -> None:
     """A memset fills exactly its range with each of libpmem2's implementations."""
     check_in_child(environment, "memset")
@@ -156,6 +166,7 @@ def test_memset_variants(check_in_child: CheckInChild, environment: Environment)
     "pmem2_movnt/TEST5",
 )
 @pytest.mark.parametrize("environment", [{}, *VARIANTS, MOVDIR64B], ids=environment_id)
+@pytest.mark.libpmem2
 def test_movnt(check_in_child: CheckInChild, environment: Environment) -> None:
     """Copies of every power of two, also on the heap, are exact and leave the following byte alone."""
     check_in_child(environment, "movnt")
@@ -265,6 +276,7 @@ def check_variants(
 @pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
 @pytest.mark.parametrize("granularity", [Granularity.PAGE, Granularity.CACHE_LINE], indirect=True, ids=str)
 @pytest.mark.parametrize("size", [128, 1024])
+@pytest.mark.libpmem2
 def test_temporal_stores(
     log_copies: LogCopies, granularity: Granularity, size: int, environment: Environment, name: str
 ) -> None:
@@ -276,6 +288,7 @@ def test_temporal_stores(
 @pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
 @pytest.mark.parametrize("granularity", [Granularity.BYTE], indirect=True, ids=str)
 @pytest.mark.parametrize("size", [128, 1024])
+@pytest.mark.libpmem2
 def test_temporal_stores_on_byte(
     log_copies: LogCopies, granularity: Granularity, size: int, environment: Environment, name: str
 ) -> None:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PMDK's tests of persist, flush, drain and deep flush: pmem2_persist, pmem2_deep_flush and pmem2_integration."""
+"""PMDK's tests of persist, flush, drain and deep flush: pmem2_persist, pmem2_deep_flush and pmem2_integration.
+
+The counts run on one interpreter: libpmem2 and the C code are the same for all, and tests/api/test_durable_bytes.py
+compares the bytes and the drains of each operation on every interpreter.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +67,7 @@ def raw_map(raw_source: int, granularity: Granularity) -> Iterator[int]:
 
 
 @pytest.mark.upstream("pmem2_persist/TEST0")
+@pytest.mark.libpmem2
 def test_persist_counts(count: Count, granularity: Granularity) -> None:
     """A persist is one msync on PAGE, one flush and one fence on CACHE_LINE, one fence on BYTE."""
     expected = {PAGE: (1, 0, 0), CACHE_LINE: (0, 1, 1), BYTE: (0, 0, 1)}[granularity]
@@ -70,6 +75,7 @@ def test_persist_counts(count: Count, granularity: Granularity) -> None:
 
 
 @pytest.mark.upstream("pmem2_persist/TEST0")
+@pytest.mark.libpmem2
 def test_persist_empty_range(count: Count) -> None:
     """Persisting an empty range calls no msync."""
     (msyncs, _, _), _ = count("persist, empty range")
@@ -82,6 +88,7 @@ def test_persist_empty_range(count: Count) -> None:
     [("none", 0, 0), ("near", 1, 1), ("adjacent", 1, 2), ("a few pages apart", 1, 2), ("far", 2, 2)],
     ids=str,
 )
+@pytest.mark.libpmem2
 def test_persist_many_counts(count: Count, granularity: Granularity, ranges: str, pages: int, lines: int) -> None:
     """`persist_many` flushes a line once, syncs nearby pages together and drains once."""
     expected = {PAGE: (pages, 0, 0), CACHE_LINE: (0, lines, 1), BYTE: (0, 0, 1)}[granularity]
@@ -89,6 +96,7 @@ def test_persist_many_counts(count: Count, granularity: Granularity, ranges: str
 
 
 @pytest.mark.upstream("pmem2_persist/TEST0")
+@pytest.mark.libpmem2
 def test_memcpy_counts(count: Count, granularity: Granularity) -> None:
     """A copy is durable at return: one msync on PAGE, one fence on the others."""
     facade, library = count("memcpy")
@@ -98,6 +106,7 @@ def test_memcpy_counts(count: Count, granularity: Granularity) -> None:
 
 
 @pytest.mark.upstream("pmem2_persist/TEST0")
+@pytest.mark.libpmem2
 def test_memcpy_nodrain_counts(count: Count, granularity: Granularity) -> None:
     """NODRAIN omits the fence and has no effect on PAGE."""
     facade, library = count("memcpy, NODRAIN")
@@ -106,6 +115,7 @@ def test_memcpy_nodrain_counts(count: Count, granularity: Granularity) -> None:
 
 
 @pytest.mark.upstream("pmem2_persist/TEST0")
+@pytest.mark.libpmem2
 def test_memcpy_noflush_counts(count: Count) -> None:
     """NOFLUSH omits msync, flush and fence."""
     assert count("memcpy, NOFLUSH") == ((0, 0, 0), (0, 0, 0))
@@ -113,6 +123,7 @@ def test_memcpy_noflush_counts(count: Count) -> None:
 
 @pytest.mark.upstream("pmem2_persist/TEST0")
 @pytest.mark.parametrize("operation", ["memset", "store_u64"])
+@pytest.mark.libpmem2
 def test_memset_and_atomic_counts(count: Count, granularity: Granularity, operation: str) -> None:
     """A memset and a persisting atomic store are also one msync or one fence."""
     (msyncs, _, fences), _ = count(operation)
@@ -121,6 +132,7 @@ def test_memset_and_atomic_counts(count: Count, granularity: Granularity, operat
 
 @pytest.mark.upstream("pmem2_persist/TEST0")
 @pytest.mark.parametrize(("ranges", "units"), [("near", 1), ("far", 2)])
+@pytest.mark.libpmem2
 def test_memcpy_many_counts(count: Count, granularity: Granularity, ranges: str, units: int) -> None:
     """`memcpy_many` drains once; short pieces share one flush per line and one msync per page."""
     expected = {PAGE: (units, 0, 0), CACHE_LINE: (0, units, 1), BYTE: (0, 0, 1)}[granularity]
@@ -140,6 +152,7 @@ def test_functions_depend_on_granularity(raw_map: int, raw_source: int) -> None:
 
 
 @pytest.mark.upstream("pmem2_persist/TEST1")
+@pytest.mark.libpmem2
 def test_flush_counts(count: Count, granularity: Granularity) -> None:
     """A flush is one msync on PAGE, one flush without a fence on CACHE_LINE, nothing on BYTE."""
     expected = {PAGE: (1, 0, 0), CACHE_LINE: (0, 1, 0), BYTE: (0, 0, 0)}[granularity]
@@ -148,6 +161,7 @@ def test_flush_counts(count: Count, granularity: Granularity) -> None:
 
 @pytest.mark.upstream("pmem2_persist/TEST1")
 @pytest.mark.parametrize(("ranges", "units"), [("near", 1), ("far", 2)])
+@pytest.mark.libpmem2
 def test_flush_many_counts(count: Count, granularity: Granularity, ranges: str, units: int) -> None:
     """`flush_many` flushes each line or page once and drains nothing."""
     expected = {PAGE: (units, 0, 0), CACHE_LINE: (0, units, 0), BYTE: (0, 0, 0)}[granularity]
@@ -155,6 +169,7 @@ def test_flush_many_counts(count: Count, granularity: Granularity, ranges: str, 
 
 
 @pytest.mark.upstream("pmem2_persist/TEST2")
+@pytest.mark.libpmem2
 def test_drain_counts(count: Count, granularity: Granularity) -> None:
     """A drain is nothing on PAGE, one fence on the others."""
     expected = {PAGE: (0, 0, 0), CACHE_LINE: (0, 0, 1), BYTE: (0, 0, 1)}[granularity]
@@ -162,6 +177,7 @@ def test_drain_counts(count: Count, granularity: Granularity) -> None:
 
 
 @pytest.mark.upstream("pmem2_deep_flush/TEST0")
+@pytest.mark.libpmem2
 def test_deep_flush_counts(count: Count, granularity: Granularity) -> None:
     """A deep flush of a file is one msync; on PAGE libpmem2 does nothing and the façade persists."""
     assert count("deep_flush") == ((1, 0, 0), (0, 0, 0) if granularity is PAGE else (1, 0, 0))
