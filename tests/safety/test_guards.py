@@ -543,7 +543,7 @@ def test_closed_reservation_frees_addresses(output_of: OutputOf) -> None:
 
 
 def test_shrunk_reservation_spares_neighbours(output_of: OutputOf) -> None:
-    """Pitfall 21: closing a reservation that was shrunk leaves alone what is mapped behind it by then."""
+    """Pitfall 21: closing a shrunk reservation leaves later mappings behind it alone."""
     lines = output_of("""
     a = map_memory(16 << 20) - (64 << 30)
     r = pmem2.VMReservation(1 << 20, a)
