@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CHAR_ARRAY = ffi.typeof("char[]")
 UINT64_ARRAY = ffi.typeof("uint64_t[]")
 UINT64_FORMATS = {order + code for order in ("", "@", "=", "<") for code in "QL"}  # where an item has 8 bytes
+CONTIGUOUS_HINT = "data must be C-contiguous: copy it first, for example with bytes()"
 Range = tuple[SupportsIndex, SupportsIndex]
 Ranges = Union[Iterable[Range], "Buffer"]
 
@@ -41,7 +42,27 @@ def borrow(data: Buffer, *, writable: bool = False) -> Borrowed:
         with memoryview(data) as view:
             if writable and view.readonly:
                 raise TypeError("buffer must be writable, got a read-only one") from None
-        raise BufferError("data must be C-contiguous: copy it first, for example with bytes()") from None
+            if not view.c_contiguous:
+                raise BufferError(CONTIGUOUS_HINT) from None
+        raise  # an exception of a signal handler
+
+
+def export(data: Buffer) -> memoryview:
+    """Return a view of the bytes of *data*; they stay in place until it is released.
+
+    Raises:
+        TypeError: *data* is no buffer.
+        BufferError: *data* is not C-contiguous.
+    """
+    try:
+        view = memoryview(data)
+    except ValueError:  # NumPy does not describe dates and times
+        with borrow(data) as memory:
+            return memoryview(ffi.buffer(memory)[:])
+    if not view.c_contiguous:
+        view.release()
+        raise BufferError(CONTIGUOUS_HINT)
+    return view
 
 
 def borrow_ranges(ranges: Ranges) -> Uint64Array:

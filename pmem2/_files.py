@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         File = int
     """An open file as libpmem2 takes it: a descriptor, on Windows the handle behind it."""
 
+StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 FD_RANGE = range(2**31)
 
 if sys.platform == "win32":
@@ -52,6 +53,18 @@ else:
         return fd if fd in FD_RANGE else None
 
 
+def as_native_path(path: StrOrBytesPath) -> Union[str, bytes]:
+    """Return *path* as C opens it.
+
+    Raises:
+        TypeError: *path* is no path.
+        ValueError: *path* contains a NUL.
+    """
+    if b"\0" in os.fsencode(path):
+        raise ValueError("path must not contain a NUL")
+    return os.fsdecode(path) if sys.platform == "win32" else os.fsencode(path)
+
+
 def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) -> None:
     """Allocate *size* bytes of a file on disk, from *offset* on, so that a store to them cannot fail.
 
@@ -61,6 +74,17 @@ def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) ->
     code = lib.guarded_allocate(file, offset, size)
     if code:
         raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
+
+
+def truncate(file: File, size: int, path: Union[str, bytes]) -> None:
+    """Set the size of a file.
+
+    Raises:
+        OSError: The file cannot have that size.
+    """
+    code = lib.guarded_truncate(file, size)
+    if code:  # pragma: no cover: the file had that size before, or less is needed
+        raise OSError(-code, f"cannot set the size to {size} bytes: {os.strerror(-code)}", path)
 
 
 SYSFS: Union[str, os.PathLike[str]] = "/sys"

@@ -16,6 +16,21 @@ def as_slice(key: object) -> Slice | None:
     return key if isinstance(key, slice) else None
 
 
+PLAIN = (int, type(None))
+
+
+def is_plain_slice(key: object) -> bool:
+    """Return whether *key* is a slice without a step whose ends run no Python code."""
+    return key.__class__ is slice and key.step is None and key.start.__class__ in PLAIN and key.stop.__class__ in PLAIN
+
+
+def slice_parts(key: Slice, size: int) -> tuple[int, int, int]:
+    """Return the first index of a slice of *size* bytes, its step, and the number of indexes."""
+    start, stop, step = key.indices(size)
+    count = len(range(start, stop, step))
+    return (start, step, count) if count > 1 else (start if count else 0, 1, count)
+
+
 def slice_span(key: Slice, size: int) -> tuple[int, int, int]:
     """Return the smallest range that holds every index of a slice of *size* bytes.
 
