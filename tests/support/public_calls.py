@@ -105,10 +105,13 @@ class World:
 Call = Callable[[World], object]
 
 
-def refuse(call: Callable[..., object], *arguments: object) -> None:
-    """Make a call that must be refused: the code that explains errors is public behaviour too."""
+def refuse(call: Callable[..., object], *arguments: object, **options: object) -> None:
+    """Make a call that must be refused: the code that explains errors is public behaviour too.
+
+    The calls make no closures: CPython 3.12 and 3.13.0 die when the allocation of one fails.
+    """
     try:
-        call(*arguments)
+        call(*arguments, **options)
     except REFUSALS:
         return
     raise AssertionError(f"{call} accepted {arguments}")
@@ -155,10 +158,10 @@ FUNCTION_CALLS: dict[str, Call] = {
     "open w+": lambda w: w.create("w+"),
     "open x+": lambda w: w.create("x+"),
     "open w+ of an old file": lambda w: pmem2.open(w.old, "w+", size=SIZE).close(),
-    "open x+ of an old file": lambda w: refuse(lambda: pmem2.open(w.old, "x+", size=SIZE)),
+    "open x+ of an old file": lambda w: refuse(pmem2.open, w.old, "x+", size=SIZE),
     "open and drop": lambda w: pmem2.open(w.path),
     "open of nothing": lambda w: refuse(pmem2.open, w.new),
-    "open too much": lambda w: refuse(lambda: pmem2.open(w.path, config=Config(length=2 * SIZE))),
+    "open too much": lambda w: refuse(pmem2.open, w.path, config=Config(length=2 * SIZE)),
     "dax_devices": lambda w: pmem2.dax_devices(),  # type: ignore[attr-defined, unused-ignore]
 }
 SOURCE_CALLS: dict[str, Call] = {
@@ -180,10 +183,10 @@ SOURCE_CALLS: dict[str, Call] = {
     "Source.size": lambda w: w.source.size,
     "Source.alignment": lambda w: w.source.alignment,
     "Source.closed": lambda w: w.source.closed,
-    "Source.handle": lambda w: refuse(lambda: w.source.handle),
-    "Source.device_id": lambda w: refuse(lambda: w.source.device_id),
-    "Source.device_usc": lambda w: refuse(lambda: w.source.device_usc),
-    "Source.numa_node": lambda w: refuse(lambda: w.source.numa_node),
+    "Source.handle": lambda w: refuse(getattr, w.source, "handle"),
+    "Source.device_id": lambda w: refuse(getattr, w.source, "device_id"),
+    "Source.device_usc": lambda w: refuse(getattr, w.source, "device_usc"),
+    "Source.numa_node": lambda w: refuse(getattr, w.source, "numa_node"),
     "Source.map": lambda w: w.source.map().close(),
     "Source.map and drop": lambda w: w.source.map(),
     "Source.map in a cycle": lambda w: drop_cycle(w.source.map()),
@@ -206,7 +209,7 @@ SOURCE_CALLS: dict[str, Call] = {
 CONFIG_CALLS: dict[str, Call] = {
     "Config": lambda w: Config(length=PAGE, offset=PAGE),
     "Config with a reservation": lambda w: w.place(PLACES),
-    "Config refused": lambda w: refuse(lambda: Config(length=0)),
+    "Config refused": lambda w: refuse(Config, length=0),
     "Config.__replace__": lambda w: attrs.evolve(Config(), length=PAGE),
     "BadBlock": lambda w: BadBlock(0, PAGE),
 }
@@ -216,7 +219,7 @@ MAP_CALLS: dict[str, Call] = {
     "Map.from_existing and drop": lambda w: map_existing(w, w.data),
     "Map.from_existing of nothing": lambda w: refuse(map_existing, w, b""),
     "Map.close": lambda w: w.source.map().close(),
-    "Map.close with a view": lambda w: refuse_closing(w.map, w.map.view()),
+    "Map.close with a view": lambda w: refuse_closing(w.placed[0], w.placed[0].view()),
     "Map.__enter__": lambda w: enter(w.source.map()),
     "Map.__exit__": lambda w: enter(pmem2.open(w.path)),
     "Map.__repr__": lambda w: repr(w.map),
@@ -227,7 +230,7 @@ MAP_CALLS: dict[str, Call] = {
         for name in ("address", "size", "granularity", "protection", "sharing", "config", "closed")
     },
     "Map.__getitem__": lambda w: w.map[5],
-    "Map.__getitem__ outside": lambda w: refuse(lambda: w.map[SIZE]),
+    "Map.__getitem__ outside": lambda w: refuse(w.map.__getitem__, SIZE),
     "Map.__getitem__ slice": lambda w: w.map[0:64],
     "Map.__getitem__ large slice": lambda w: w.map[:],
     "Map.__getitem__ stepped slice": lambda w: w.map[0:192:3],
@@ -275,10 +278,10 @@ MAP_CALLS: dict[str, Call] = {
     "Map.memcpy outside": lambda w: refuse(w.map.memcpy, SIZE, b"1"),
     "Map.memcpy of text": lambda w: refuse(w.map.memcpy, 0, "text"),
     "Map.memcpy of scattered memory": lambda w: refuse(w.map.memcpy, 0, memoryview(w.data)[::2]),
-    "Map.memmove": lambda w: w.map.memmove(8, w.map.view(0, 64)),
+    "Map.memmove": lambda w: w.map.memmove(8, w.placed[0].view(0, 64)),
     "Map.memset": lambda w: w.map.memset(0, 1, 64),
     "Map.memcpy_many": lambda w: w.map.memcpy_many([(0, b"1234"), (64, w.data), (256, w.placed[0])]),
-    "Map.memcpy_many of views": lambda w: w.map.memcpy_many([(0, memoryview(w.data)), (128, w.map.view(0, 8))]),
+    "Map.memcpy_many of views": lambda w: w.map.memcpy_many([(0, memoryview(w.data)), (128, w.placed[0].view(0, 8))]),
     "Map.memcpy_many of a generator": lambda w: w.map.memcpy_many((64 * n, b"1234") for n in range(5)),
     "Map.memcpy_many outside": lambda w: refuse(w.map.memcpy_many, [(0, w.data), (SIZE, w.data)]),
     "Map.load_u64": lambda w: w.map.load_u64(0),

@@ -21,11 +21,14 @@ class Forker:
         """Install the signal handler."""
         self.world = world
         self.child: int | None = None
+        self.status = 0
         signal.signal(signal.SIGALRM, self._fork)
 
     def _fork(self, _signal: int, _frame: FrameType | None) -> None:
         self.child = os.fork()
-        if self.child == 0:
+        if self.child:
+            self.status = os.waitpid(self.child, 0)[1]
+        else:
             for map in (self.world.map, *self.world.placed):
                 with suppress(BufferError):  # the child is inside an operation of it
                     map.close()
@@ -52,7 +55,7 @@ def call_until_forked(world: World, name: str, delay: float) -> int:
             os._exit(0)
         finally:
             os._exit(2)
-    return os.waitpid(forker.child, 0)[1]
+    return forker.status
 
 
 def fork_inside(world: World, name: str, rounds: int, rng: random.Random) -> list[str]:

@@ -126,6 +126,7 @@ def check_errors(timer: Timer, errors: list[BaseException]) -> list[str]:
     seen = {id(link) for error in (*errors, *allowed) for link in chain(error)}
     # A second Interrupt in the signal handler itself keeps the first one from being raised.
     lost = [error for error in timer.raised if id(error) not in seen and error.__traceback__ is not None]
+    timer.raised.clear()  # their frames keep objects
     return problems + ["an Interrupt was lost"] * len(lost)
 
 
