@@ -53,18 +53,19 @@ def deepest() -> int:
     return low
 
 
-def call_at(depth: int, act: Callable[[], object], world: World) -> str:
-    """Call *act* in so many nested calls; describe what is wrong."""
+def call_at(depth: int, act: Callable[[], object], world: World) -> list[str]:
+    """Call *act* in so many nested calls; return `REACHED` if that was too deep, and describe what is wrong."""
     caught: BaseException | None = None
     try:
         descend(depth, act)
     except BaseException as error:
         caught = error
+    found = take_ignored()[1]  # at once: their frames keep objects
     if world.remove_new() and caught is not None and is_inside_package(caught):
-        return "it left the file that it was making"
-    if caught is not None and not isinstance(caught, RecursionError):
-        return f"{describe(caught)} instead of a RecursionError"
-    return "" if caught is None else REACHED
+        found.append("it left the file that it was making")
+    if isinstance(caught, RecursionError):
+        return [*found, REACHED]
+    return found if caught is None else [*found, f"{describe(caught)} instead of a RecursionError"]
 
 
 def reach_limit(world: World, name: str, rounds: int, rng: random.Random) -> list[str]:
@@ -79,13 +80,12 @@ def reach_limit(world: World, name: str, rounds: int, rng: random.Random) -> lis
         chosen = [depths[0], *rng.sample(depths, min(4 * rounds, DEPTHS))] if ON_PYPY else depths
         problems: Counter[str] = Counter()
         for depth in chosen:
+            problems.update(call_at(depth, lambda: call(world), world))
             result = [call(world)]
-            problems[call_at(depth, lambda: call(world), world)] += 1
-            problems[call_at(depth, result.clear, world)] += 1
-            problems.update(take_ignored()[1])
+            problems.update(call_at(depth, result.clear, world))
+            result.clear()
     finally:
         sys.setrecursionlimit(before)
-    reached, passed = problems.pop(REACHED, 0), problems.pop("", 0)
-    if not passed:
-        problems[f"needs more than {DEPTHS} depths"] = reached
+    if problems.pop(REACHED, 0) == 2 * len(chosen):
+        problems[f"needs more than {DEPTHS} depths"] = len(chosen)
     return [f"{times} times: {text}" for text, times in problems.items()]
