@@ -56,7 +56,7 @@ static void guarded_unpin_pointer(void *owner, struct guarded_pin *pin, char *po
 
 /*
  * Return how closing a map with live views goes on. A view that another thread has made may belong to a thread that the
- * fork did not copy: nothing gives it back, so it must not keep the map open for ever. Such a view defers unmapping.
+ * fork did not copy: nothing releases it, so that the map could never be closed. Such a view defers unmapping.
  */
 static int check_pins(struct guarded_map *m)
 {

@@ -53,16 +53,17 @@ else:
         return fd if fd in FD_RANGE else None
 
 
-def as_native_path(path: StrOrBytesPath) -> Union[str, bytes]:
-    """Return *path* as C opens it.
+if sys.platform == "win32":
 
-    Raises:
-        TypeError: *path* is no path.
-        ValueError: *path* contains a NUL.
-    """
-    if b"\0" in os.fsencode(path):
-        raise ValueError("path must not contain a NUL")
-    return os.fsdecode(path) if sys.platform == "win32" else os.fsencode(path)
+    def as_native_path(path: StrOrBytesPath) -> str:
+        """Return *path* as C opens it."""
+        return os.fsdecode(path)
+
+else:
+
+    def as_native_path(path: StrOrBytesPath) -> bytes:
+        """Return *path* as C opens it."""
+        return os.fsencode(path)
 
 
 def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) -> None:

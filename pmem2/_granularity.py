@@ -35,7 +35,7 @@ def forced_granularity() -> Granularity | None:
 def forced_in_c() -> int:
     """Return the granularity that the environment forces, as C takes it.
 
-    C does not read the environment: another thread may change it meanwhile.
+    C does not read the environment: another thread may change it at the same time.
     """
     forced = forced_granularity()
     return lib.GUARD_GRANULARITY_UNSET if forced is None else forced

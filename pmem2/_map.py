@@ -6,12 +6,12 @@ from __future__ import annotations
 import errno
 import operator
 import sys
-from typing import TYPE_CHECKING, Literal, SupportsIndex, TypeVar, Union, cast, final, overload
+from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeVar, Union, cast, final, overload
 
 import attrs
 
 from pmem2._arrays import view_as_array
-from pmem2._buffers import Ranges, borrow, borrow_ranges, export
+from pmem2._buffers import Ranges, borrow, borrow_ranges, export, pointer_to, release_all, scratch
 from pmem2._checks import NO_FLAGS, SIZE_MAX, as_int, as_size, check_mem_flags, check_type, int_repr
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Granularity, Protection, Sharing
@@ -19,8 +19,8 @@ from pmem2._error_map import error_from_rc, new_error_buffer
 from pmem2._ffi import ffi, lib
 from pmem2._granularity import forced_in_c, warn_if_ignored
 from pmem2._map_create import MapRequest, alloc_map, create_map
-from pmem2._resource import CPYTHON, HAS_GIL, Resource, drop_attrs_init, keep_alive, pinned_pointer, retry_after_gc
-from pmem2._slices import as_slice, is_plain_slice, slice_parts
+from pmem2._resource import CPYTHON, HAS_GIL, Resource, drop_attrs_init, pinned_pointer, retry_after_gc
+from pmem2._slices import SLICE, as_slice, clip, slice_parts
 from pmem2._source import Source
 
 if TYPE_CHECKING:
@@ -30,12 +30,27 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
     from typing_extensions import Buffer, TypeGuard
 
-    from pmem2._ffi import CharArray, MapHandle, Uint64Array
+    from pmem2._ffi import CharArray, CharPointer, MapHandle, Uint64Array
     from pmem2._slices import Slice
 
     Data = Union[Buffer, "Map"]
+    Piece = tuple[int, CharPointer, int]
     Scalar = TypeVar("Scalar", bound=numpy.generic)
     Shape = Union[SupportsIndex, tuple[SupportsIndex, ...]]
+
+    class IndexedMemory(Protocol):
+        """A memoryview of bytes, without the `Any` in the types of slices."""
+
+        @overload
+        def __getitem__(self, key: SupportsIndex, /) -> int: ...
+        @overload
+        def __getitem__(self, key: Slice, /) -> memoryview: ...
+        def __setitem__(self, key: SupportsIndex | Slice, value: SupportsIndex | Data, /) -> None:
+            """Store a byte or a slice."""
+
+        def release(self) -> None:
+            """Release the view."""
+
 
 # Bind hot C functions once; saves an attribute lookup per call.
 _guarded_persist = lib.guarded_persist
@@ -75,7 +90,7 @@ class Map(Resource):
     _size: int
     _config: Config
     _buffer: memoryview | None
-    _memory: memoryview | None
+    _memory: IndexedMemory | None
 
     def __init__(self, source: Source, config: Config = Config()) -> None:
         """Map *source* as *config* says.
@@ -166,7 +181,7 @@ class Map(Resource):
         self._size = handle.size
         self._handle = handle
 
-    def _internal_view(self) -> memoryview | None:
+    def _internal_view(self) -> IndexedMemory | None:
         """Return the view through which the map is indexed, or `None` where C does that.
 
         With CPython's lock, indexing a memoryview is one operation that no other thread can interrupt, and three times
@@ -175,7 +190,7 @@ class Map(Resource):
         if not HAS_GIL or not self._handle.protection & Protection.READ:
             return None
         try:
-            return self._pinned_view(0, self._size, self._handle, internal=True)
+            return cast("IndexedMemory", self._pinned_view(0, self._size, self._handle, internal=True))
         except (BufferError, ValueError):  # pragma: no cover: another thread has closed the map
             return None
 
@@ -283,18 +298,22 @@ class Map(Resource):
             TypeError: *key* is no index and no slice, or the map was made without READ.
             ValueError: The map is closed.
         """
-        memory = self._memory
-        if memory is not None and (key.__class__ is int or (key.__class__ is slice and key.step is None)):
+        memory, kind = self._memory, type(key)
+        if memory is not None:
             try:
-                found = memory[key]
-                return found if found.__class__ is int else found.tobytes()
-            except (IndexError, TypeError, ValueError):
-                pass  # C finds the precise error, and whether the map is still open
-        part = as_slice(key)
-        found = self._read_byte(key) if part is None else self._read_slice(part)
+                if kind is int:
+                    return memory[key]  # type: ignore[return-value] # mypy does not narrow by `type`
+                if kind is SLICE:
+                    part: Slice = key  # type: ignore[assignment]
+                    if part.step is None:
+                        return memory[part].tobytes()  # no local variable, which a traceback would keep
+            except (IndexError, TypeError, ValueError) as error:
+                raise_if_deeper(error)  # else C finds the precise error, and whether the map is still open
+        span = as_slice(key)
+        result = self._read_byte(key) if span is None else self._read_slice(span)
         if memory is None:
             self._memory = self._internal_view()
-        return found
+        return result
 
     def __setitem__(self, key: SupportsIndex | Slice, value: SupportsIndex | Data, /) -> None:
         """Store a byte, or a slice of the same length: a plain store, not flushed.
@@ -305,22 +324,29 @@ class Map(Resource):
             ValueError: The byte is not in 0..255, the slice has another length, or the map is closed.
             BufferError: *value* is not C-contiguous.
         """
-        memory = self._memory
-        if memory is not None and (
-            value.__class__ is int
-            if key.__class__ is int
-            else value.__class__ is bytes and len(value) not in UNTORN_LENGTHS and is_plain_slice(key)
-        ):
-            try:
-                memory[key] = value
-                return
-            except (IndexError, TypeError, ValueError):
-                pass  # C finds the precise error, and whether the map is still open
-        part = as_slice(key)
-        if part is None:
+        memory, kind = self._memory, type(key)  # `type`, because an object can lie about its `__class__`
+        try:
+            if kind is int:
+                if memory is not None and type(value) is int:
+                    memory[key] = value
+                    return
+            elif kind is SLICE and type(value) is bytes:
+                part: Slice = key  # type: ignore[assignment]
+                start, length = part.start or 0, len(value)
+                if part.step is None and part.stop - start == length:  # type: ignore[misc,operator] # caught
+                    if length in UNTORN_LENGTHS or memory is None:
+                        if not _guarded_write(self._handle, start, 1, length, value):  # type: ignore[arg-type]
+                            return
+                    elif type(start) is int and type(part.stop) is int and start >= 0:
+                        memory[part] = value  # the ends are ints: no Python code could release the view now
+                        return
+        except (IndexError, OverflowError, TypeError, ValueError) as error:
+            raise_if_deeper(error)  # else the general way finds the precise error, and whether the map is still open
+        span = as_slice(key)
+        if span is None:
             self._write_byte(key, cast("SupportsIndex", value))
         else:
-            self._write_slice(part, cast("Data", value))
+            self._write_slice(span, cast("Data", value))
         if memory is None:
             self._memory = self._internal_view()
 
@@ -350,30 +376,35 @@ class Map(Resource):
             data = bytes(count)  # C may still store to it: unlike b"" and single bytes, it is a new object
             rc = _guarded_read(self._handle, start, step, count, data)
         else:
-            target = ffi.new(CHAR_ARRAY, count)
-            rc = _guarded_read(self._handle, start, step, count, target)
-            data = ffi.buffer(target, count)[:]
+            with scratch(count) as target:
+                rc = _guarded_read(self._handle, start, step, count, target)
+                data = ffi.unpack(target, count)
         if rc:
             raise self._error(rc, "pmem2_map_get_address", "read")
         return data
 
     def _write_slice(self, key: Slice, data: Data) -> None:
-        start, step, count = slice_parts(key, self._size)
         if is_map(data):
             data = data[:]
-        with borrow(data) as memory:
-            given = len(memory)
-            if given != count:
-                self._check_open()
-                raise ValueError(f"data must have {count} bytes, the length of the slice, got {given}")
-            # With a step, data may be a view of this map that overlaps: store a copy.
-            source = memory if step == 1 else ffi.buffer(memory)[:]
-            rc = _guarded_write(self._handle, start, step, count, source)
+        if type(data) is bytes and BYTES_PASS_ZERO_COPY:
+            self._write_parts(key, data, len(data))
+        else:
+            with borrow(data) as memory:
+                # With a step, the data may be a view of this map and overlap: store a copy.
+                source = memory if key.step is None else ffi.unpack(memory, len(memory))
+                self._write_parts(key, source, len(memory))
+
+    def _write_parts(self, key: Slice, source: CharPointer | bytes, length: int) -> None:
+        start, step, count = slice_parts(key, self._size)
+        if length != count:
+            self._check_open()
+            raise ValueError(f"data must have {count} bytes, the length of the slice, got {length}")
+        rc = _guarded_write(self._handle, start, step, count, source)
         if rc:
             raise self._error(rc, "pmem2_map_get_address", "write to")
 
     def read_into(self, buffer: Buffer, offset: SupportsIndex = 0) -> None:
-        """Copy out of the map, into the whole of a writable *buffer*; other threads run meanwhile.
+        """Copy out of the map, into the whole of a writable *buffer*; other threads run during the copy.
 
         Args:
             buffer: Any writable C-contiguous buffer.
@@ -406,8 +437,9 @@ class Map(Resource):
         """
         if isinstance(sub, SupportsIndex):
             sub = bytes((as_size(sub, "sub", 255),))
-        low, high, _ = slice(as_int(start, "start"), None if end is None else as_int(end, "end")).indices(self._size)
-        is_past_end = high < low or as_int(start, "start") > self._size
+        first = as_int(start, "start")
+        low, high = clip(first, None if end is None else as_int(end, "end"), self._size)
+        is_past_end = high < low or first > self._size
         with borrow(sub) as wanted:
             place = lib.guarded_find(self._handle, low, max(high - low, 0), wanted, len(wanted))
         if place < -1:
@@ -659,28 +691,37 @@ class Map(Resource):
         """
         # Exhaust the caller's iterator before borrowing buffers.
         checked = [(as_size(offset, "offset"), data) for offset, data in pieces]
-        # Borrow each distinct piece of data once: the number of operations on one map is limited.
-        distinct = {id(data): data for _, data in checked}
-        sources = {key: data for key, data in distinct.items() if is_map(data)}
-        memory = {key: (ffi.cast("char *", data._address), data._size) for key, data in sources.items()}
-        handles = [data._copied_handle() for data in sources.values()]
-        exports: list[memoryview] = []  # keep the buffers in place
+        exports: list[memoryview] = []
         try:
-            for key, data in distinct.items():
-                if key not in sources:
-                    exports.append(export(data))
-                    with borrow(exports[-1]) as borrowed:
-                        memory[key] = ffi.cast("char *", borrowed), len(borrowed)
-            table = [(start, *memory[id(data)]) for start, data in checked]
-            rc = lib.guarded_memcpy_many(self._handle, table, len(table), handles, len(handles))
+            rc, table = self._copy_pieces(checked, exports)
         finally:
-            for view in exports:
-                view.release()
+            release_all(exports)
         if rc == lib.GUARD_RANGE:
             start, _, length = next(piece for piece in table if piece[0] + piece[2] > self._size)
             raise self._range_error(rc, "pmem2_get_memcpy_fn", "copy", start, length)
         if rc:
             raise self._error(rc, "pmem2_get_memcpy_fn", f"copy {len(table)} pieces to")
+
+    def _copy_pieces(self, pieces: list[tuple[int, Data]], exports: list[memoryview]) -> tuple[int, list[Piece]]:
+        """Copy *pieces*; *exports* receives views that keep the memory in place.
+
+        Each distinct map is entered once, however many pieces it has: the number of operations on a map is limited.
+        """
+        memory: dict[int, tuple[CharPointer, int]] = {}
+        sources: dict[int, MapHandle] = {}
+        for _, data in pieces:
+            key = id(data)
+            if key in memory:
+                continue
+            if is_map(data):
+                memory[key] = ffi.cast("char *", data._address), data._size
+                sources[key] = data._copied_handle()
+            else:
+                exports.append(export(data))
+                memory[key] = pointer_to(exports[-1])
+        table = [(start, *memory[id(data)]) for start, data in pieces]
+        handles = list(sources.values())
+        return lib.guarded_memcpy_many(self._handle, table, len(table), handles, len(handles)), table
 
     def _copied_handle(self) -> MapHandle:
         """Return the handle from which C copies the whole map to another one."""
@@ -747,13 +788,17 @@ class Map(Resource):
             TypeError: A number has a wrong type, or the map was made without READ or without WRITE.
             ValueError, OSError: As `store_u64`.
         """
-        if offset.__class__ is not int or expected.__class__ is not int or desired.__class__ is not int:
+        if type(offset) is not int or type(expected) is not int or type(desired) is not int:
             offset, desired = as_size(offset, "offset"), as_size(desired, "desired")
             expected = as_size(expected, "expected")
         try:
             previous = _guarded_compare_exchange_u64(self._handle, offset, expected, desired, 1 if persist else 0)
         except OverflowError:
-            as_size(offset, "offset"), as_size(desired, "desired"), as_size(expected, "expected")  # raise the precise error
+            (
+                as_size(offset, "offset"),
+                as_size(desired, "desired"),
+                as_size(expected, "expected"),
+            )  # raise the precise error
             raise  # pragma: no cover
         if previous == SIZE_MAX and (rc := ffi.errno):
             raise self._range_error(rc, "pmem2_get_persist_fn", "exchange", offset, 8)
@@ -776,20 +821,22 @@ class Map(Resource):
         """
         if offset.__class__ is not int or delta.__class__ is not int:
             offset, delta = as_size(offset, "offset"), as_int(delta, "delta")
-        if not DELTA_MIN <= delta <= SIZE_MAX:
-            raise ValueError(f"delta must be >= -2**63 and < 2**64, got {int_repr(delta)}")
         try:
+            previous = _guarded_fetch_add_u64(self._handle, offset, delta, 1 if persist else 0)
+        except OverflowError:  # a negative delta too
+            offset = as_size(offset, "offset")
+            if not DELTA_MIN <= delta <= SIZE_MAX:
+                raise ValueError(f"delta must be >= -2**63 and < 2**64, got {int_repr(delta)}") from None
+            if delta >= 0:
+                raise  # pragma: no cover: an exception of a signal handler
             previous = _guarded_fetch_add_u64(self._handle, offset, delta & SIZE_MAX, 1 if persist else 0)
-        except OverflowError:
-            as_size(offset, "offset")  # raises the precise error
-            raise  # pragma: no cover
         if previous == SIZE_MAX and (rc := ffi.errno):
             raise self._range_error(rc, "pmem2_get_persist_fn", "add to", offset, 8)
         return previous
 
     # ---- closing
 
-    @overload  # type: ignore[override]
+    @overload
     def close(self, *, defer: Literal[False] = False) -> None: ...
     @overload
     def close(self, *, defer: Literal[True]) -> bool: ...
@@ -797,8 +844,8 @@ class Map(Resource):
         """Unmap, without flushing. Closing twice does nothing. See pmem2_map_delete(3).
 
         Args:
-            defer: Close even while views of the map are alive or another thread is inside an operation of it: nobody
-                can use the map any more, and the memory is unmapped when the last of them is gone. It never refuses
+            defer: Close even while views of the map are alive or another thread is inside an operation of it: no thread
+                can enter the map any more, and the memory is unmapped when the last of them is gone. It never refuses
                 and never collects garbage.
 
         Returns:
@@ -820,7 +867,7 @@ class Map(Resource):
             self._buffer.release()
         if self._config.reservation is not None:
             self._config.reservation._remove(self._handle.serial)
-        return not lib.guarded_map_mapped(self._handle) if defer else None
+        return lib.guarded_map_mapped(self._handle) == 0 if defer else None
 
     def _close_once(self, defer: int, message: CharArray) -> int:
         """Close, or return why not."""
@@ -834,14 +881,27 @@ class Map(Resource):
         try:
             Resource.__del__(self)
         finally:
-            if getattr(self, "_buffer", None) is not None and hasattr(self, "_handle"):
-                lib.guarded_map_close(self._handle, 1, new_error_buffer())
+            try:
+                if self._buffer is not None:
+                    lib.guarded_map_close(self._handle, 1, new_error_buffer())
+            except AttributeError:
+                pass  # __init__ raised before there was a handle
 
     def __repr__(self) -> str:
         """Return its size, address and granularity."""
         if self.closed:
             return "<pmem2.Map, closed>"
         return f"<pmem2.Map of {self._size} bytes at {self._address:#x}, {self.granularity.name} granularity>"
+
+
+def raise_if_deeper(error: Exception) -> None:
+    """Raise *error* again if it comes from Python code below the caller, such as a signal handler.
+
+    Raises:
+        Exception: *error*.
+    """
+    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+        raise error
 
 
 def is_map(data: object) -> TypeGuard[Map]:

@@ -43,9 +43,7 @@ def create_map(source: SourceHandle, request: MapRequest, name: str) -> MapHandl
     """
     handle, message = alloc_map(), new_error_buffer()
     # Dropped maps that are not collected yet own pthread keys, or a place in the reservation.
-    rc = retry_after_gc(
-        lambda: map_new(handle, source, request, message), -errno.EAGAIN, ErrorCode.MAPPING_EXISTS
-    )
+    rc = retry_after_gc(lambda: map_new(handle, source, request, message), -errno.EAGAIN, ErrorCode.MAPPING_EXISTS)
     if rc:
         raise map_error(rc, source, request, name, message)
     return handle

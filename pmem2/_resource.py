@@ -6,7 +6,7 @@ the finalizers, in any order; a finalizer that runs later, or that resurrects th
 `_keepalive` holds the owner of a destructor, where CPython's collector does not see it, until the plain pointer that
 objects hold instead is freed: the collector does not track plain pointers. PyPy runs finalizers in order.
 
-What gives something back is C code: destructors are C functions, and the callback of a weak reference is `dict.pop`.
+Only C code releases things: destructors are C functions, and the callback of a weak reference is `dict.pop`.
 Python code there could be interrupted by a signal handler, and the exception would be lost together with what it held.
 """
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     R = TypeVar("R", bound="Resource")
 
 CPYTHON = sys.implementation.name == "cpython"
-HAS_GIL = CPYTHON and getattr(sys, "_is_gil_enabled", bool)() is not False
+HAS_GIL = CPYTHON and (sys.version_info < (3, 13) or sys._is_gil_enabled())
 GC_PASSES = 1 if HAS_GIL else 3  # PyPy and threads without a lock need more for what finalizers or other threads held
 GC_ROUNDS = 10
-VIEW_COST = 1000  # bytes: how much PyPy should think a view keeps, so that it collects views often enough
+VIEW_COST = 100_000  # bytes that PyPy believes a view to hold, so that it collects views often enough
 
 
 class PointerReference(weakref.ref["Pointer"]):
@@ -82,7 +82,7 @@ def pinned_pointer(pointer: P, pin: Pin, owner: object) -> P:
     if CPYTHON:
         return keep_alive(pointer, ffi.gc(pin, lib.guarded_unpin), owner)
     unpin = MethodType(MethodType(lib.guarded_unpin_pointer, ffi.new_handle(owner)), pin)  # pragma: no cover: PyPy
-    return ffi.gc(pointer, unpin, size=VIEW_COST)  # pragma: no cover: PyPy
+    return ffi.gc(pointer, unpin, VIEW_COST)  # pragma: no cover: PyPy
 
 
 def gc_collect() -> int:

@@ -11,17 +11,19 @@ if TYPE_CHECKING:
     Slice: TypeAlias = slice[Optional[SupportsIndex], Optional[SupportsIndex], Optional[SupportsIndex]]
 
 
+SLICE: type = slice
+"""Its own type would hold Any."""
+
+
 def as_slice(key: object) -> Slice | None:
     """Return *key* if it is a slice, else `None`."""
     return key if isinstance(key, slice) else None
 
 
-PLAIN = (int, type(None))
-
-
-def is_plain_slice(key: object) -> bool:
-    """Return whether *key* is a slice without a step whose ends run no Python code."""
-    return key.__class__ is slice and key.step is None and key.start.__class__ in PLAIN and key.stop.__class__ in PLAIN
+def clip(start: int, end: int | None, size: int) -> tuple[int, int]:
+    """Return the ends of a slice of *size* bytes as numbers that do not count from the end."""
+    low, high, _ = slice(start, end, 1).indices(size)
+    return low, high
 
 
 def slice_parts(key: Slice, size: int) -> tuple[int, int, int]:

@@ -131,6 +131,8 @@ class Source(Resource):
         With `os.O_EXCL` the file is new, and is removed again unless `close` is called.
         """
         self = cls._new(repr(os.fspath(path)))
+        if b"\0" in os.fsencode(path):
+            raise ValueError("path must not contain a NUL")
         message, handle, native_path = new_error_buffer(), alloc_source(), as_native_path(path)
         while (rc := lib.guarded_source_open(handle, native_path, flags | OPEN_FLAGS, message)) == -errno.EINTR:
             pass  # pragma: no cover: Python runs the signal handler here
@@ -348,7 +350,7 @@ class Source(Resource):
             self._pread(ffi.new("char[]", 0), 0, start)  # raises the precise error if the source is anonymous
             raise  # pragma: no cover: the file is larger than memory
         self._pread(buffer, length, start)
-        return ffi.buffer(buffer, length)[:]
+        return ffi.unpack(buffer, length)
 
     def pread_mcsafe_into(self, buffer: Buffer, offset: SupportsIndex = 0) -> None:
         """Read as `pread_mcsafe` does, into the whole of a writable *buffer*; after an error its bytes are undefined.

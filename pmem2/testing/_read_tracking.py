@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from typing import TYPE_CHECKING, SupportsIndex, cast
 
-from pmem2._slices import slice_span
+from pmem2._slices import clip
 from pmem2.testing._events import WORD
 from pmem2.testing._volatile import VolatileMap
 
@@ -50,9 +51,10 @@ class ReadTrackingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
 
     def find(self, sub: SupportsIndex | Buffer, start: SupportsIndex = 0, end: SupportsIndex | None = None) -> int:
         """Note everything that may be searched."""
-        low, length, _ = slice_span(slice(start, end), self._size)
-        self.reads.append((low, length))
-        return super().find(sub, start, end)
+        result = super().find(sub, start, end)
+        low, high = clip(operator.index(start), None if end is None else operator.index(end), self._size)
+        self.reads.append((low, max(high - low, 0)))
+        return result
 
     def read_into(self, buffer: Buffer, offset: SupportsIndex = 0) -> None:
         """Note the range."""
