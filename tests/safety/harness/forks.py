@@ -13,7 +13,6 @@ from support.public_calls import CALLS, REFUSALS, World
 
 from safety.harness.interrupts import longest_delay
 
-
 CREATING = ("open w+", "open x+")  # parent and child would remove the same file
 
 

@@ -36,11 +36,11 @@ class Timer:
         self.left = 0
         self.total = 0
         self.raised: list[Interrupt] = []
+        self.errors: list[BaseException] = []
         signal.signal(signal.SIGALRM, self._interrupt)
 
     def start(self, times: int, longest: float) -> None:
         """Raise the first Interrupt within *longest* seconds."""
-        self.raised.clear()
         self.left = times
         signal.setitimer(signal.ITIMER_REAL, self.rng.uniform(1e-6, longest))
 
@@ -79,26 +79,22 @@ def timer_of(rng: random.Random) -> Timer:
     return timers[0]
 
 
-def repeat_until_interrupted(
-    timer: Timer, times: int, longest: float, act: Callable[[], object]
-) -> list[BaseException]:
-    """Repeat *act* until Interrupts end it; return the one that ended it and the one that came out, if any."""
-    errors: list[BaseException] = []
+def repeat_until_interrupted(timer: Timer, times: int, longest: float, act: Act) -> None:
+    """Repeat *act* until Interrupts end it; keep the one that ended it and the one that came out, if any."""
     try:
         try:
             try:
                 timer.start(times, longest)
                 timer.repeat(act)
             except BaseException as error:
-                errors.append(error)
+                timer.errors.append(error)  # a list of this frame would make a garbage cycle
                 raise
             finally:
                 timer.wait()
         finally:
             timer.wait()  # for the second one, where the first one has ended the wait above
     except BaseException as error:
-        errors.append(error)
-    return errors
+        timer.errors.append(error)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -118,8 +114,9 @@ def is_inside_package(error: BaseException) -> bool:
     return False
 
 
-def check_errors(timer: Timer, errors: list[BaseException]) -> list[str]:
+def check_errors(timer: Timer) -> list[str]:
     """Describe the exceptions that were lost or hidden."""
+    errors = timer.errors
     allowed, problems = take_ignored()
     distinct = {id(error): error for error in errors}.values()
     problems += [f"{describe(error)} came out" for error in distinct if not isinstance(error, Interrupt)]
@@ -128,7 +125,6 @@ def check_errors(timer: Timer, errors: list[BaseException]) -> list[str]:
     # that leaves a function.
     raised = timer.raised[-1:] if ON_PYPY else timer.raised
     lost = [error for error in raised if id(error) not in seen and error.__traceback__ is not None]
-    timer.raised.clear()  # their frames keep objects
     return problems + ["an Interrupt was lost"] * len(lost)
 
 
@@ -155,12 +151,12 @@ def interrupt(
     longest = longest_delay(lambda: call(world))
     problems: Counter[str] = Counter()
     for _ in range(rounds):
-        errors = repeat_until_interrupted(timer, times, longest, act or (lambda: call(world)))
-        found = check_errors(timer, errors) + inspect(errors)
-        if world.remove_new() and any(map(is_inside_package, errors)):
+        repeat_until_interrupted(timer, times, longest, act or (lambda: call(world)))
+        found = check_errors(timer) + inspect(timer.errors)
+        if world.remove_new() and any(map(is_inside_package, timer.errors)):
             found.append("it left the file that it was making")
         problems.update(found)
-        del errors
+        timer.raised, timer.errors = [], []  # their frames keep objects
     return [f"{count} of {rounds} times: {text}" for text, count in problems.items()]
 
 

@@ -35,7 +35,7 @@ def take_ignored() -> tuple[list[BaseException], list[str]]:
     while ignored:
         args = ignored.pop()
         where = ADDRESS_RE.sub("", f"{args.err_msg or ''} {args.object or ''}").strip()
-        if "__del__" in where and args.exc_value is not None:
+        if ("__del__" in where or not where) and args.exc_value is not None:  # none: a second exception came there
             allowed.append(args.exc_value)
         else:
             problems.append(f"{args.exc_type.__name__} was ignored: {where}")
