@@ -8,16 +8,14 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Callable
 
 from support.public_calls import CALLS, World
 
 import pmem2
-from safety.harness.process import ON_PYPY, describe, take_ignored
+from safety.harness.process import ON_PYPY, describe, find_new_file, is_inside_package, take_ignored
 
-PACKAGE = str(Path(pmem2.__file__).parent)
 Act = Callable[[], object]
 SHORTEST = 60e-6  # seconds: a system call to set the timer takes some
 SOON = 50e-6
@@ -103,16 +101,6 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__context__
 
 
-def is_inside_package(error: BaseException) -> bool:
-    """Return whether an exception was raised while a function of the package ran."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
-            return True
-        trace = trace.tb_next
-    return False
-
-
 def has_left_handler(error: Interrupt) -> bool:
     """Return whether an Interrupt came into Python code.
 
@@ -162,10 +150,9 @@ def interrupt(
     for _ in range(rounds):
         repeat_until_interrupted(timer, times, longest, act or (lambda: call(world)))
         found = check_errors(timer) + inspect(timer.errors)
-        if world.remove_new() and any(map(is_inside_package, timer.errors)):
-            found.append("it left the file that it was making")
-        problems.update(found)
+        inside = any(map(is_inside_package, timer.errors))
         timer.raised, timer.errors = [], []  # their frames keep objects
+        problems.update(found + find_new_file(world, inside=inside))
     return [f"{count} of {rounds} times: {text}" for text, count in problems.items()]
 
 

@@ -11,8 +11,7 @@ from typing import Callable
 
 from support.public_calls import CALLS, World
 
-from safety.harness.interrupts import is_inside_package
-from safety.harness.process import ON_PYPY, describe, take_ignored
+from safety.harness.process import ON_PYPY, describe, find_new_file, is_inside_package, take_ignored
 
 LIMIT = 60 if ON_PYPY else 300  # PyPy limits the size of the stack: 768 bytes times this number
 DEPTHS = 80  # below the limit: more than any call nests
@@ -61,11 +60,13 @@ def call_at(depth: int, act: Callable[[], object], world: World) -> list[str]:
     except BaseException as error:
         caught = error
     found = take_ignored()[1]  # at once: their frames keep objects
-    if world.remove_new() and caught is not None and is_inside_package(caught):
-        found.append("it left the file that it was making")
     if isinstance(caught, RecursionError):
-        return [*found, REACHED]
-    return found if caught is None else [*found, f"{describe(caught)} instead of a RecursionError"]
+        found.append(REACHED)
+    elif caught is not None:
+        found.append(f"{describe(caught)} instead of a RecursionError")
+    inside = caught is not None and is_inside_package(caught)
+    caught = None
+    return found + find_new_file(world, inside=inside)
 
 
 def reach_limit(world: World, name: str, rounds: int, rng: random.Random) -> list[str]:
