@@ -733,7 +733,9 @@ class Map(Resource):
             else:
                 exports.append(export(data))
                 memory[key] = pointer_to(exports[-1])
-        table = [(start, *memory[id(data)]) for start, data in pieces]
+        table = []
+        for start, data in pieces:  # no comprehension: CPython 3.11 leaks arguments if it cannot allocate its closure
+            table.append((start, *memory[id(data)]))
         handles = list(sources.values())
         return lib.guarded_memcpy_many(self._handle, table, len(table), handles, len(handles)), table
 
