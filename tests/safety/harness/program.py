@@ -127,16 +127,16 @@ class Run:
         self.problems = 0
         disturb_world(folder, names, lambda *_: [], rounds, self.rng)  # fills the caches of the interpreter
 
-    def run(self, names: list[str], work: Callable[[], list[str]]) -> bool:
-        """Run a function in a child, and print what is wrong; return whether anything is."""
+    def run(self, names: list[str], work: Callable[[], list[str]]) -> list[str]:
+        """Run a function in a child; print and return what is wrong."""
         found, count = run_in_child(names, work)
         for problem in found:
             print(problem, flush=True)
         self.problems += len(found)
         self.interrupts += count
-        return bool(found)
+        return found
 
-    def disturb(self, names: list[str], disturbance: str) -> bool:
+    def disturb(self, names: list[str], disturbance: str) -> list[str]:
         """Disturb some calls."""
         rng = random.Random(self.rng.random())
         return self.run(names, lambda: disturb_group(self.folder, names, DISTURBANCES[disturbance], self.rounds, rng))
@@ -145,7 +145,8 @@ class Run:
         """Disturb each call."""
         for first in range(0, len(self.names), GROUP):
             group = self.names[first : first + GROUP]
-            if self.disturb(group, disturbance) and len(group) > 1:
+            found = self.disturb(group, disturbance)
+            if len(group) > 1 and any(", ".join(group) in problem for problem in found):
                 for name in group:
                     self.disturb([name], disturbance)  # names the call
 
