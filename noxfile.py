@@ -9,7 +9,7 @@ import nox
 
 sys.path.insert(0, "tools")
 
-from nox_helpers import dependencies, install, install_if_possible, provide, run_pytest, use_debug_library
+from nox_helpers import dependencies, install, install_if_possible, provide, run_pytest, run_soak, use_debug_library
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # runs nox, so it is always there
 CPYTHONS = dict.fromkeys(["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", OWN_PYTHON])
@@ -181,9 +181,9 @@ def leaks(session: nox.Session) -> None:
 
 @nox.session(default=False, python=PYTHONS, tags=["weekly"])
 def soak(session: nox.Session) -> None:
-    """Let eight threads use the same maps; argument: seconds (600)."""
+    """Let threads use the same maps, and disturb every call; arguments: seconds (600), interrupts (1000000)."""
     install(session)
-    session.run("python", "-W", "ignore::ResourceWarning", "tools/soak.py", *(session.posargs or ["600"]))
+    run_soak(session, *session.posargs)
 
 
 @nox.session(default=False, tags=["weekly"])

@@ -54,6 +54,12 @@ def use_debug_library(session: nox.Session) -> None:
     session.env["LD_LIBRARY_PATH"] = str(libraries[0].parent)
 
 
+def run_soak(session: nox.Session, seconds: str = "600", interrupts: str = "1000000") -> None:
+    """Run many threads, then the harnesses that disturb every public call."""
+    session.run("python", "-W", "ignore::ResourceWarning", "tools/soak.py", seconds)
+    session.run("python", "-m", "safety.harness", "all", "--interrupts", interrupts, env={"PYTHONPATH": "tests"})
+
+
 def run_pytest(session: nox.Session, *arguments: str) -> None:
     """Run pytest on all cores."""
     # No test groups: a worker is a process, so tests that fork, start threads or exhaust pthread keys cannot disturb

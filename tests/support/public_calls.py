@@ -142,9 +142,9 @@ def refuse_closing(map: Map, _view: memoryview) -> None:
     refuse(map.close)
 
 
-def drop_cycle(*members: object) -> None:
-    """Drop objects in a garbage cycle."""
-    cycle: list[object] = [*members]
+def drop_cycle(member: object) -> None:
+    """Drop an object in a garbage cycle."""
+    cycle = [member]
     cycle.append(cycle)
 
 

@@ -13,7 +13,7 @@ from support.public_calls import CALLS, World
 
 from safety.harness.process import ON_PYPY, describe, find_new_file, is_inside_package, take_ignored
 
-LIMIT = 60 if ON_PYPY else 300  # PyPy limits the size of the stack: 768 bytes times this number
+LIMIT = 60 if ON_PYPY else 130  # PyPy limits the size of the stack: 768 bytes times this number
 DEPTHS = 80  # below the limit: more than any call nests
 BEYOND = 5  # depths above `deepest`, which is called in some functions itself
 
