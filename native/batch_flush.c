@@ -28,7 +28,7 @@ static struct span span_of(const struct guarded_map *m, uintptr_t unit, size_t o
 #define MSYNC_GAP ((uintptr_t)256 << 10)
 
 /* Join `next` to the pending span, or flush the pending span and keep `next` pending. */
-static int span_coalesce(const struct guarded_map *m, struct span *pending, struct span next)
+static int span_coalesce(struct guarded_map *m, struct span *pending, struct span next)
 {
     const uintptr_t gap = is_paged(m) ? MSYNC_GAP : 0;
     int rc = 0;
@@ -37,15 +37,15 @@ static int span_coalesce(const struct guarded_map *m, struct span *pending, stru
         pending->high = next.high > pending->high ? next.high : pending->high;
         return 0;
     }
-    if (pending->high && is_paged(m))
-        rc = write_back(m->file, pending->low, pending->high - pending->low);
+    if (is_paged(m)) /* returns an earlier error even if nothing is pending */
+        rc = write_back(m, pending->low, pending->high - pending->low);
     else if (pending->high)
         m->flush((void *)pending->low, pending->high - pending->low);
     *pending = next;
     return rc;
 }
 
-static int span_flush(const struct guarded_map *m, struct span *pending)
+static int span_flush(struct guarded_map *m, struct span *pending)
 {
     return span_coalesce(m, pending, (struct span){0, 0});
 }
@@ -67,7 +67,7 @@ static int load_range(const struct guarded_map *m, const uint64_t *ranges, size_
     return *offset <= m->size && *length <= m->size - *offset;
 }
 
-static int flush_pages(const struct guarded_map *m, const uint64_t *ranges, size_t count)
+static int flush_pages(struct guarded_map *m, const uint64_t *ranges, size_t count)
 {
     struct span pending = {0, 0}, *spans = malloc((count + 1) * sizeof *spans);
     const uintptr_t unit = page_size();

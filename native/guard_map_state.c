@@ -25,6 +25,7 @@ struct guarded_map {
     uint64_t serial;           /* never reused: Python looks a Map up by it */
     size_t unmap_size;         /* bytes to unmap ourselves: device DAX without an NVDIMM region */
     file_t file;               /* a Windows map owns the handle that it writes pages back through; or NO_FILE */
+    int write_back_error;      /* -errno of the first write-back that failed (workaround_msync.c), or 0 */
 };
 
 /* How to map a source: a Config with its defaults resolved. */

@@ -35,6 +35,16 @@ DURABILITY_CALLS = {
     "compare_exchange_u64": "m.compare_exchange_u64(0, 7, 8, persist=True)",
     "fetch_add_u64": "m.fetch_add_u64(0, 1, persist=True)",
 }
+# These fail only because an earlier call has failed: they have nothing to write back themselves.
+EMPTY_CALLS = {
+    "drain": "m.drain()",
+    "persist_nothing": "m.persist(0, 0)",
+    "deep_flush_nothing": "m.deep_flush(0, 0)",
+    "persist_no_ranges": "m.persist_many([])",
+    "flush_no_ranges": "m.flush_many([(0, 0)])",
+    "copy_nothing": "m.memcpy(0, b'')",
+    "copy_no_pieces": "m.memcpy_many([])",
+}
 
 every_durability_call = pytest.mark.parametrize("call", DURABILITY_CALLS.values(), ids=list(DURABILITY_CALLS))
 
@@ -50,15 +60,68 @@ def lines(run_child: RunChild, file: Path, code: str) -> list[str]:
 def test_failing_msync(run_child: RunChild, file: Path, call: str) -> None:
     """A durability call raises the errno of a failed msync, and the map can be closed."""
     code = f"""
-with pmem2.open(path) as m:
-    for error in (errno.EIO, errno.ENOSPC):
-        with border.failing(Call.MSYNC, error):
-            try:
-                {call}
-            except OSError as raised:
-                print(raised.errno == error)
+for error in (errno.EIO, errno.ENOSPC):
+    with pmem2.open(path) as m, border.failing(Call.MSYNC, error):
+        try:
+            {call}
+        except OSError as raised:
+            print(raised.errno == error)
 """
-    assert lines(run_child, file, code)[0] == "True"
+    assert lines(run_child, file, code) == ["True", "True"]
+
+
+@every_durability_call
+def test_failure_stays(run_child: RunChild, file: Path, call: str) -> None:
+    """After one failed write-back every later durability call of that map raises the same error."""
+    later = "\n".join(f"attempt({later!r})" for later in [*DURABILITY_CALLS.values(), *EMPTY_CALLS.values()])
+    code = f"""
+def attempt(call):
+    try:
+        exec(call)
+    except OSError as error:
+        if error.errno == errno.ENOSPC and "new file" in str(error):
+            return
+    print("no error from", call)
+
+with pmem2.open(path) as other, pmem2.open(path) as m:
+    with border.failing(Call.MSYNC, errno.ENOSPC):
+        attempt({call!r})
+    {later.replace(chr(10), chr(10) + "    ")}
+    m[0:4] = b"work"
+    m.memcpy(4, b"!", pmem2.MemFlag.NOFLUSH)
+    m.store_u64(8, 1)
+    other.persist()
+    print(m[:5])
+"""
+    assert lines(run_child, file, code) == ["b'work!'"]
+
+
+def test_failure_stays_in_threads(run_child: RunChild, file: Path) -> None:
+    """No call of another thread that begins after the failed one succeeds."""
+    code = """
+failed, succeeded_later = threading.Event(), []
+
+def persist_until_failure(page):
+    while True:
+        after = failed.is_set()
+        try:
+            m.persist(page * 4096, 8)
+        except OSError:
+            failed.set()
+            return
+        if after:
+            succeeded_later.append(page)
+
+with pmem2.open(path) as m:
+    with border.failing(Call.MSYNC, errno.EIO, skip=100):
+        threads = [threading.Thread(target=persist_until_failure, args=(page,)) for page in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+print(succeeded_later)
+"""
+    assert lines(run_child, file, code) == ["[]"]
 
 
 @every_durability_call
