@@ -14,7 +14,7 @@ from pmem2._checks import FILE_SIZE_MAX, as_positive, check_type
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._error_map import HINTS, make_pmem2_error
-from pmem2._files import OPEN_FLAGS, allocate
+from pmem2._files import OPEN_FLAGS, allocate, sync_new_file
 from pmem2._map import READ_WRITE, Map, check_mappable
 from pmem2._source import Source, StrOrBytesPath
 
@@ -43,6 +43,8 @@ def open(
     path: StrOrBytesPath, mode: Mode = "r+", *, size: Optional[SupportsIndex] = None, config: Config = Config()
 ) -> Map:
     """Open a file or a DAX device, map it, and close the file again.
+
+    A file that is created or truncated is durable at return: its size, its zeros and its directory entry.
 
     Args:
         path: The file.
@@ -103,6 +105,7 @@ def create_file_and_map(path: StrOrBytesPath, size: int, config: Config, *, excl
                 check_range(size, config, source)
                 os.ftruncate(fd, 0)
                 allocate(source._handle.file, size, path)
+            sync_new_file(source._handle.file, path)
         elif size > source.size:  # pragma: no cover: nox -s nvdimm
             raise range_error(size, source, f"the device has {source.size} bytes")
         result = Map(source, config)

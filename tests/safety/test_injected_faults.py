@@ -139,6 +139,37 @@ with pmem2.open(path) as m:
     assert lines(run_child, file, code) == ["1", "True"]
 
 
+CREATING = [("w+", False), ("w+", True), ("x+", False)]
+
+
+@pytest.mark.parametrize(("mode", "exists"), CREATING, ids=["w+", "w+ existing", "x+"])
+def test_new_file_synced(run_child: RunChild, tmp_path: Path, mode: str, exists: bool) -> None:
+    """`open` syncs the file and its folder, and raises OSError if either fails; a file that is new goes away then."""
+    code = f"""
+for failing in (0, 1, None):
+    if {exists}:
+        open(path, "wb").write(b"old")
+    with border.failing(Call.FSYNC, errno.EIO, skip=2 if failing is None else failing):
+        try:
+            pmem2.open(path, {mode!r}, size=8192).close()
+            print("opened", border.seen(Call.FSYNC), os.path.getsize(path))
+        except OSError as error:
+            print(error.errno == errno.EIO, os.path.exists(path))
+"""
+    assert lines(run_child, tmp_path / "new", code) == [f"True {exists}"] * 2 + ["opened 2 8192"]
+
+
+def test_unreadable_folder_synced(run_child: RunChild, tmp_path: Path) -> None:
+    """`open` makes a file in a folder that cannot be synced durable too, by a sync of the file system."""
+    code = """
+for error in (errno.EACCES, errno.EINVAL):
+    with border.failing(Call.FSYNC, error, skip=1):
+        pmem2.open(path, "w+", size=4096).close()
+        print(border.seen(Call.FSYNC))
+"""
+    assert lines(run_child, tmp_path / "new", code) == ["2", "2"]
+
+
 def test_failing_munmap(run_child: RunChild, file: Path) -> None:
     """An explicit close() whose munmap fails raises OSError; the map works, and the second close() succeeds."""
     code = """

@@ -59,7 +59,7 @@ uint64_t border_stop(const struct event **first)
 /* ---- faults */
 
 enum { NOTHING, FAIL, SHORT, BLOCK, PRETEND, SIGNAL };
-enum { CALL_MSYNC, CALL_MMAP, CALL_MUNMAP, CALL_PREAD, CALL_PWRITE, CALL_FALLOCATE, CALL_FCNTL, CALL_MALLOC, CALLS };
+enum { CALL_MSYNC, CALL_MMAP, CALL_MUNMAP, CALL_PREAD, CALL_PWRITE, CALL_FALLOCATE, CALL_FCNTL, CALL_MALLOC, CALL_FSYNC, CALLS };
 
 static struct fault {
     int how, error;
@@ -231,6 +231,11 @@ int fcntl(int fd, int command, ...)
 }
 
 int fcntl64(int fd, int command, ...) __attribute__((alias("fcntl")));
+
+int fsync(int fd)
+{
+    return fault(CALL_FSYNC, HERE) == FAIL ? -1 : (int)syscall(SYS_fsync, fd);
+}
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t);
 

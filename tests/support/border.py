@@ -49,6 +49,7 @@ class Call(enum.IntEnum):
     FALLOCATE = 5
     FCNTL = 6
     MALLOC = 7
+    FSYNC = 8
 
 
 class Fault(enum.IntEnum):
