@@ -13,6 +13,7 @@ struct guarded_source {
     size_t dax_size;       /* nonzero for device DAX without an NVDIMM region (CXL), on which libndctl would crash */
     size_t dax_alignment;
     file_t file;           /* a duplicate that the source owns, or NO_FILE */
+    size_t known_size;     /* the size when it was last looked up */
     int device;            /* a character device: device DAX */
     int writable;
 };

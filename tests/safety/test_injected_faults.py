@@ -304,6 +304,40 @@ print(done == size, max(event.length for event in events) < 1 << 31)
     assert lines(run_child, path, code) == ["True True"]
 
 
+def test_read_is_one_call(run_child: RunChild, file: Path) -> None:
+    """A read of a range that was inside before is one pread, and no fstat."""
+    code = """
+with pmem2.Source.from_path(path) as s:
+    buffer = bytearray(65536)
+    os.truncate(path, 65536)
+    s.pread_mcsafe_into(buffer)
+    with border.recording() as events, border.failing(Call.FSTAT, skip=1 << 30):
+        s.pread_mcsafe_into(buffer)
+        print(border.seen(Call.FSTAT))
+        try:
+            s.pread_mcsafe_into(buffer, 1)
+        except pmem2.LengthOutOfRangeError:
+            print(border.seen(Call.FSTAT))
+    print(len(events))
+"""
+    assert lines(run_child, file, code) == ["0", "1", "1"]
+
+
+@pytest.mark.parametrize("how", ["SHORT", "FAIL"])
+def test_partial_read(run_child: RunChild, file: Path, how: str) -> None:
+    """A read that returns fewer bytes goes on; an input error raises IoFailError."""
+    code = f"""
+with pmem2.Source.from_path(path) as s:
+    s.pwrite_mcsafe(bytes(range(200)))
+    with border.failing(Call.PREAD, errno.EIO, how=Fault.{how}):
+        try:
+            print(s.pread_mcsafe(200) == bytes(range(200)))
+        except pmem2.IoFailError as error:
+            print(error.errno == errno.EINVAL)
+"""
+    assert lines(run_child, file, code) == ["True"]
+
+
 def test_file_that_shrinks(run_child: RunChild, file: Path) -> None:
     """A file that is truncated during a read raises LengthOutOfRangeError."""
     code = """
