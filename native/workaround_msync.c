@@ -5,6 +5,9 @@
 
 #include "guard_map_state.c"
 #include "os.c"
+#ifndef _WIN32
+#include "workaround_ext4_journal.c"
+#endif
 
 /* Addresses of whole cache lines or pages; no span if `high` is 0. */
 struct span {
@@ -50,15 +53,14 @@ static int keep_file(struct guarded_map *m, file_t file, size_t offset)
 }
 
 /* libpmem2's own write-back aborts the process on an error, and loops endlessly on a map made by from_existing. */
-static int sync_pages(const struct guarded_map *m, uintptr_t address, size_t length)
+static int sync_pages(struct guarded_map *m, uintptr_t address, size_t length)
 {
-    (void)m;
     const uintptr_t start = address & ~(page_size() - 1);
     int rc;
     do
         rc = msync((void *)start, address + length - start, MS_SYNC) ? -errno : 0;
     while (rc == -EINTR);
-    return rc;
+    return rc || m->file == NO_FILE ? rc : complete_msync(m->file, &m->msync_suffices);
 }
 
 static int sync_file_spans(const struct guarded_map *m, const struct span *spans, size_t count, unsigned flags)
@@ -73,7 +75,7 @@ static int sync_file_spans(const struct guarded_map *m, const struct span *spans
 }
 
 /* Each msync waits for the disk. With a file that keep_file has kept, submit all spans first and wait once. */
-static int sync_spans(const struct guarded_map *m, const struct span *spans, size_t count)
+static int sync_spans(struct guarded_map *m, const struct span *spans, size_t count)
 {
     const unsigned wait = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
     const int together = m->file != NO_FILE && count > 1;

@@ -379,6 +379,25 @@ with pmem2.open(path, "w+", size=8 << 20) as map:
     assert byte == "7"
 
 
+@pytest.mark.medium
+def test_ext4_without_journal(run_child: RunChild, failing_disk: Path) -> None:
+    """On ext4 without a journal, Linux before 6.18 needs a syncfs after each msync; its error is reported."""
+    code = """
+pmem2.open(path, "w+", size=8192).close()
+for fails in (False, True):
+    with pmem2.open(path) as map, border.failing(Call.SYNCFS, errno.EIO, skip=0 if fails else 9, times=ALWAYS):
+        try:
+            map.memcpy(0, b"x")
+            map.persist_many([(0, 1), (4096, 1)])
+        except OSError as error:
+            print(error.errno == errno.EIO)
+        print(border.seen(Call.SYNCFS))
+"""
+    child = run_child(WITH_BORDER + code, str(failing_disk / "file"), LD_PRELOAD=border_library())
+    faulty = tuple(map(int, os.uname().release.split(".")[:2])) < (6, 18)
+    assert child.stdout.splitlines() == (["2", "True", "1"] if faulty else ["0", "0"]), child.stderr
+
+
 @pytest.fixture
 def breakable(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
     """A file system on device-mapper, and a function that makes its device fail ("error") or work ("linear")."""

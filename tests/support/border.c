@@ -62,7 +62,7 @@ uint64_t border_stop(const struct event **first)
 enum { NOTHING, FAIL, SHORT, BLOCK, PRETEND, SIGNAL };
 enum {
     CALL_MSYNC, CALL_MMAP, CALL_MUNMAP, CALL_PREAD, CALL_PWRITE, CALL_FALLOCATE, CALL_FCNTL, CALL_MALLOC, CALL_FSYNC,
-    CALL_SUBMIT, CALL_FSTAT, CALLS
+    CALL_SUBMIT, CALL_FSTAT, CALL_SYNCFS, CALLS
 };
 
 static struct fault {
@@ -239,6 +239,11 @@ int fcntl64(int fd, int command, ...) __attribute__((alias("fcntl")));
 int fsync(int fd)
 {
     return fault(CALL_FSYNC, HERE) == FAIL ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int syncfs(int fd)
+{
+    return fault(CALL_SYNCFS, HERE) == FAIL ? -1 : (int)syscall(SYS_syncfs, fd);
 }
 
 /* The event's address is the offset in the file. */

@@ -53,6 +53,7 @@ class Call(enum.IntEnum):
     FSYNC = 8
     SUBMIT = 9
     FSTAT = 10
+    SYNCFS = 11
 
 
 class Fault(enum.IntEnum):
