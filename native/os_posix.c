@@ -155,29 +155,6 @@ static int read_file(file_t file, char *data, size_t length, size_t offset, size
     return count >= 0 ? 0 : errno == EIO ? PMEM2_E_IO_FAIL : -errno;
 }
 
-static int sync_file(file_t file)
-{
-    int rc;
-    do
-        rc = fsync(file) ? -errno : 0;
-    while (rc == -EINTR);
-    return rc;
-}
-
-/* Make a new file durable: its contents, its size and its entry in `folder`. */
-static int guarded_sync_new_file(file_t file, const char *folder)
-{
-    int rc = sync_file(file);
-    if (rc)
-        return rc;
-    const int directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    rc = directory == NO_FILE ? -errno : sync_file(directory);
-    if (directory != NO_FILE)
-        close(directory);
-    /* The folder may not be read, or has no fsync of its own: sync its whole file system. */
-    return rc == -EACCES || rc == -EINVAL ? (syncfs(file) ? -errno : 0) : rc;
-}
-
 static uintptr_t page_size(void)
 {
     return (uintptr_t)sysconf(_SC_PAGESIZE);

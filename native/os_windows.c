@@ -141,13 +141,6 @@ static int guarded_allocate(file_t file, size_t offset, size_t size)
     return SetFileInformationByHandle(file, FileEndOfFileInfo, &end, sizeof end) ? 0 : last_error();
 }
 
-/* NTFS logs the entries of folders, and has no handle that would flush one. */
-static int guarded_sync_new_file(file_t file, const char *folder)
-{
-    (void)folder;
-    return FlushFileBuffers(file) ? 0 : last_error();
-}
-
 /*
  * libpmem2's own functions ignore the offset: they read and write at the file pointer. These functions honour it, and
  * accept handles that were opened for overlapped operations. They move the file pointer too.

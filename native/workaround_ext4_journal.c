@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* On ext4 without a journal, the msync of Linux before 6.18 leaves out the inode and the flush of the disk. */
+/* On ext4 without a journal, the msync and fsync of Linux before 6.18 leave out the inode and the flush. */
 #ifndef PMEM2_WORKAROUND_EXT4_JOURNAL_C
 #define PMEM2_WORKAROUND_EXT4_JOURNAL_C
 
@@ -37,8 +37,8 @@ static int lacks_journal(file_t file)
     return count > 0 && strncmp(text, "<none>", 6) == 0;
 }
 
-/* Complete an msync. `suffices` remembers whether msync does: 1, or -1 if a syncfs must follow, or 0 if unknown. */
-static int complete_msync(file_t file, int *suffices)
+/* Complete an msync or fsync. `suffices` remembers whether it does: 1, -1 if a syncfs must follow, 0 if unknown. */
+static int complete_sync(file_t file, int *suffices)
 {
     int known = __atomic_load_n(suffices, __ATOMIC_RELAXED);
     if (!known) {

@@ -60,7 +60,7 @@ static int sync_pages(struct guarded_map *m, uintptr_t address, size_t length)
     do
         rc = msync((void *)start, address + length - start, MS_SYNC) ? -errno : 0;
     while (rc == -EINTR);
-    return rc || m->file == NO_FILE ? rc : complete_msync(m->file, &m->msync_suffices);
+    return rc || m->file == NO_FILE ? rc : complete_sync(m->file, &m->msync_suffices);
 }
 
 static int sync_file_spans(const struct guarded_map *m, const struct span *spans, size_t count, unsigned flags)

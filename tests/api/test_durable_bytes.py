@@ -151,6 +151,7 @@ def far_events(run_child: RunChild, tmp_path: Path) -> Callable[[str], str]:
     return run
 
 
+@pytest.mark.libpmem2
 @pytest.mark.parametrize("offset", [0, 4 * PAGE])
 @pytest.mark.parametrize("call", FAR_CALLS.values(), ids=list(FAR_CALLS))
 def test_far_pages_synced_once(far_events: Callable[[str], str], call: str, offset: int) -> None:
@@ -169,7 +170,8 @@ with pmem2.open(path, config=pmem2.Config(offset={offset})) as m:
     assert events == [*submits, *waits, [Kind.MSYNC, *groups[-1], MS_SYNC]]
 
 
-@pytest.mark.parametrize("skip", [0, 3, 4, 7])
+@pytest.mark.libpmem2
+@pytest.mark.parametrize("skip", [0, 7])
 @pytest.mark.parametrize("call", FAR_CALLS.values(), ids=list(FAR_CALLS))
 def test_failed_submit_stays(far_events: Callable[[str], str], call: str, skip: int) -> None:
     """A failing submit or wait raises OSError, and so does every later durability call."""

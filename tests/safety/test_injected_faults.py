@@ -70,6 +70,7 @@ for error in (errno.EIO, errno.ENOSPC):
     assert lines(run_child, file, code) == ["True", "True"]
 
 
+@pytest.mark.libpmem2
 @every_durability_call
 def test_failure_stays(run_child: RunChild, file: Path, call: str) -> None:
     """After one failed write-back every later durability call of that map raises the same error."""
@@ -142,6 +143,7 @@ with pmem2.open(path) as m:
 CREATING = [("w+", False), ("w+", True), ("x+", False)]
 
 
+@pytest.mark.libpmem2
 @pytest.mark.parametrize(("mode", "exists"), CREATING, ids=["w+", "w+ existing", "x+"])
 def test_new_file_synced(run_child: RunChild, tmp_path: Path, mode: str, exists: bool) -> None:
     """`open` syncs the file and its folder, and raises OSError if either fails; a file that is new goes away then."""
@@ -159,6 +161,7 @@ for failing in (0, 1, None):
     assert lines(run_child, tmp_path / "new", code) == [f"True {exists}"] * 2 + ["opened 2 8192"]
 
 
+@pytest.mark.libpmem2
 def test_unreadable_folder_synced(run_child: RunChild, tmp_path: Path) -> None:
     """`open` makes a file in a folder that cannot be synced durable too, by a sync of the file system."""
     code = """
