@@ -162,6 +162,10 @@ class Recorder:
         self.mark("close")
         pmem2.open(FOLDER / "x", "w+", size=2 * SMALL).close()
         self.mark("open w+ of a file", ["create", "x", 2 * SMALL])
+        with pmem2.open(FOLDER / "short", "x+", size=SMALL) as map:  # on the blocks that were freed
+            self.mark("open x+", ["create", "short", SMALL])
+            map.memcpy(100, b"short")
+            self.mark("memcpy", ["copy", "short", 100, b"short".hex()], ["durable", "short", 100, 5])
         append: Any = "a+"
         with contextlib.suppress(ValueError), pmem2.open(FOLDER / "a", append, size=SMALL) as map:
             self.mark("open a+", ["create", "a", SMALL])
