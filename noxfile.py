@@ -11,7 +11,7 @@ sys.path.insert(0, "tools")
 from nox_helpers import dependencies, in_machine, install, install_if_possible, provide, run_pytest, use_debug_library
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # runs nox, so it is always there
-CPYTHONS = dict.fromkeys(["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", OWN_PYTHON])
+CPYTHONS = dict.fromkeys(["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", OWN_PYTHON])
 PYTHONS = [*CPYTHONS, "pypy3.9", "pypy3.11", "pypy3.11.11"]
 
 nox.needs_version = ">=2024.10.9"

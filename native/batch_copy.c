@@ -8,6 +8,7 @@
 #include "guard_flush.c"
 #include "guard_gate.c"
 #include "guard_map_state.c"
+#include "guard_map_use.c"
 #include "os.c"
 
 struct guarded_piece {
@@ -67,7 +68,7 @@ static int copy_pages(struct guarded_map *m, const struct guarded_piece *pieces,
     return rc;
 }
 
-static int guarded_memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
+static int memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
 {
     int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, 0, 0);
     if (rc)
@@ -80,6 +81,22 @@ static int guarded_memcpy_many(struct guarded_map *m, const struct guarded_piece
     else if (!rc)
         copy_lines(m, pieces, count);
     return map_leave(m, rc);
+}
+
+/* `sources` are the distinct maps that the pieces are copied from; a gate counts fewer operations than pieces. */
+static int guarded_memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count,
+                               struct guarded_map **sources, size_t source_count)
+{
+    size_t entered = 0;
+    int rc = 0;
+    while (!rc && entered < source_count)
+        if (!(rc = map_enter(sources[entered], OPERATION, PMEM2_PROT_READ, 0, sources[entered]->size)))
+            entered++;
+    if (!rc)
+        rc = memcpy_many(m, pieces, count);
+    while (entered)
+        map_leave(sources[--entered], 0);
+    return rc;
 }
 
 #endif

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         File = int
     """An open file as libpmem2 takes it: a descriptor, on Windows the handle behind it."""
 
+StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 FD_RANGE = range(2**31)
 
 if sys.platform == "win32":
@@ -52,6 +53,19 @@ else:
         return fd if fd in FD_RANGE else None
 
 
+if sys.platform == "win32":
+
+    def as_native_path(path: StrOrBytesPath) -> str:
+        """Return *path* as C opens it."""
+        return os.fsdecode(path)
+
+else:
+
+    def as_native_path(path: StrOrBytesPath) -> bytes:
+        """Return *path* as C opens it."""
+        return os.fsencode(path)
+
+
 def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) -> None:
     """Allocate *size* bytes of a file on disk, from *offset* on, so that a store to them cannot fail.
 
@@ -69,9 +83,21 @@ def sync_new_file(file: File, path: Union[str, bytes]) -> None:
     Raises:
         OSError: The disk is full, or fails.
     """
-    code = lib.guarded_sync_new_file(file, os.path.dirname(os.fsencode(path)) or b".")
+    folder = os.path.dirname(os.fsencode(os.path.realpath(path)))  # the path may be a link to the file
+    code = lib.guarded_sync_new_file(file, folder)
     if code:  # pragma: no cover: in a child of tests/safety
         raise OSError(-code, f"cannot make the new file durable: {os.strerror(-code)}", path)
+
+
+def truncate(file: File, size: int, path: Union[str, bytes]) -> None:
+    """Set the size of a file.
+
+    Raises:
+        OSError: The file cannot have that size.
+    """
+    code = lib.guarded_truncate(file, size)
+    if code:  # pragma: no cover: the file had that size before, or less is needed
+        raise OSError(-code, f"cannot set the size to {size} bytes: {os.strerror(-code)}", path)
 
 
 SYSFS: Union[str, os.PathLike[str]] = "/sys"
