@@ -77,7 +77,6 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
         "; most likely the medium has a bad block there that the kernel cannot repair by writing: "
         "see Source.bad_blocks(), which can clear it"
     ),
-    ("pmem2_map_new", errno.EMFILE): "; a writable map of a file on ext4 or XFS keeps a descriptor (RLIMIT_NOFILE)",
     ("pmem2_badblock_clear", errno.ENXIO): "; the platform cannot clear it: leave that part of the device unused",
 }
 
