@@ -8,17 +8,14 @@ import sys
 import nox
 
 sys.path.insert(0, "tools")
-
-from nox_helpers import dependencies, install, install_if_possible, provide, run_pytest, run_soak, use_debug_library
+import nox_helpers as helpers
+from nox_helpers import dependencies, install, install_if_possible, provide, run_pytest, use_debug_library
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # runs nox, so it is always there
 CPYTHONS = dict.fromkeys(["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", OWN_PYTHON])
 PYTHONS = [*CPYTHONS, "pypy3.9", "pypy3.11", "pypy3.11.11"]
 
 nox.needs_version = ">=2024.10.9"
-nox.options.default_venv_backend = "virtualenv"
-nox.options.error_on_missing_interpreters = False
-nox.options.reuse_existing_virtualenvs = True
 # Every change must pass these: .ci/run and the CI workflow read the list. The weekly workflow reads the tag "weekly".
 nox.options.sessions = ["tests", "types", "lint", "coverage", "tests-debug", "valgrind", "docs", "nvdimm", "demo"]
 
@@ -137,9 +134,13 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def nvdimm(session: nox.Session) -> None:
     """Emulate persistent memory; arguments: [ext4|xfs] [mem-ctrl|cpu], or all, calls, powercut, job COMMAND."""
-    provide(session, "qemu-system-x86_64=qemu-system-x86", "mmdebstrap=mmdebstrap")
-    session.install("attrs", "coverage[toml]>=7")
-    session.run("python", "tools/nvdimm/session.py", *session.posargs)
+    helpers.in_machine(session, "tools/nvdimm/session.py")
+
+
+@nox.session(default=False, tags=["weekly"])
+def disk(session: nox.Session) -> None:
+    """Prove on five kinds of file system that durable data is on the disk; argument: faults."""
+    helpers.in_machine(session, "tools/nvdimm/disk.py")
 
 
 @nox.session(default=False)
@@ -183,7 +184,7 @@ def leaks(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Let threads use the same maps, and disturb every call; arguments: seconds (600), interrupts (1000000)."""
     install(session)
-    run_soak(session, *session.posargs)
+    helpers.run_soak(session, *session.posargs)
 
 
 @nox.session(default=False, tags=["weekly"])

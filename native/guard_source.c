@@ -13,7 +13,8 @@ struct guarded_source {
     size_t dax_size;       /* nonzero for device DAX without an NVDIMM region (CXL), on which libndctl would crash */
     size_t dax_alignment;
     file_t file;           /* a duplicate that the source owns, or NO_FILE */
-    struct new_file created;
+    size_t known_size;     /* the size when it was last looked up */
+    struct noted_file created;
     struct guarded_source *next;  /* in the list `closing_sources` */
     int device;            /* a character device: device DAX */
     int writable;
@@ -97,12 +98,12 @@ static int guarded_source_open(struct guarded_source *s, const path_char_t *path
     if (rc)
         return rc;
     if (flags & O_EXCL)
-        rc = new_file_note(&s->created, path, opened);
+        rc = note_file(&s->created, path, opened);
     if (!rc)
         rc = guarded_source_from_file(s, opened, message);
     close_file(&opened);
     if (rc)
-        new_file_remove(&s->created);
+        remove_noted_file(&s->created);
     return rc;
 }
 
@@ -124,13 +125,13 @@ static void guarded_source_close(struct guarded_source *s)
 static void guarded_source_discard(struct guarded_source *s)
 {
     guarded_source_close(s);
-    new_file_remove(&s->created);
+    remove_noted_file(&s->created);
 }
 
 static void guarded_source_drop(struct guarded_source *s)
 {
     if (gate_closed(&s->gate))
-        new_file_forget(&s->created);
+        forget_file(&s->created);
     guarded_source_discard(s);
     free(s);
 }

@@ -7,6 +7,7 @@
 #include "guard_map_state.c"
 #include "guard_source.c"
 #include "os.c"
+#include "workaround_msync.c"
 
 static int to_mmap_prot(unsigned protection)
 {
@@ -116,6 +117,8 @@ static int remap_shared(struct guarded_map *m, struct guarded_source *s, const s
                         request->protection);
     if (rc)
         pmem2_map_delete(&m->map); /* if this fails too, dropping `m` tries again */
+    else if (m->granularity == PMEM2_GRANULARITY_PAGE)
+        note_backing(m, s->file, request->offset);
     return rc;
 }
 

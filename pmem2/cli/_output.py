@@ -55,12 +55,3 @@ def remove_if_exists(path: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EROFS):
             raise
-
-
-def sync_directory(path: str) -> None:
-    """Make the entries of a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Optional
 
 from pmem2._buffers import merge_ranges
 from pmem2._enums import MemFlag
+from pmem2._files import sync_new_file
 from pmem2._source import Source
 from pmem2.cli._command import CommandError, add_command
 from pmem2.cli._output import (
@@ -19,7 +20,6 @@ from pmem2.cli._output import (
     allocate_ranges,
     check_output_path,
     remove_if_exists,
-    sync_directory,
     with_filename,
 )
 from pmem2.cli._platform import is_dax_device
@@ -186,7 +186,7 @@ def copy_to_file(reader: Reader, destination: str, existing: Optional[os.stat_re
         if ranges:
             with Source.from_fd(fd) as target, target.map() as map:
                 transfer(reader, map, ranges)
-        os.fsync(fd)
+        sync_new_file(fd, destination)
         if verify:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # read the medium, not the page cache
             with Source.from_fd(fd) as target:
@@ -194,7 +194,7 @@ def copy_to_file(reader: Reader, destination: str, existing: Optional[os.stat_re
         if reader.lost and existing is not None:  # pragma: no cover: nox -s nvdimm
             raise CommandError(f"{describe_lost(reader.lost)}; {destination} is unchanged: copy to a new file")
         os.replace(hidden, destination)
-        sync_directory(folder)
+        sync_new_file(fd, destination)
 
 
 def create_hidden_file(hidden: str, destination: str, like: os.stat_result) -> int:
