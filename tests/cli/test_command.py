@@ -431,3 +431,15 @@ def test_plain_progress_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
         with _terminal.progress("copying", 2048) as advance:
             advance(1024)
     assert "copying: 50 %, 1 KiB of 2 KiB, 102 bytes/s, 0:10 left" in printed[0]
+
+
+def test_without_docstrings(path: Path, run_child: RunChild) -> None:
+    """Under `python -OO`, which removes docstrings and asserts, every command works."""
+    code = """
+        import sys
+        from pmem2.cli import main
+
+        sys.exit(main(["info", sys.argv[1], "/"]) or main(["copy", sys.argv[1], f"{sys.argv[1]}.copy"]))
+    """
+    done = run_child(code, str(path), PYTHONOPTIMIZE="2")
+    assert (done.returncode, done.stderr) == (0, "")
