@@ -15,9 +15,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+#include <linux/fs.h>
+#include <linux/magic.h>
 
 #include <libpmem2.h>
 
@@ -127,6 +132,27 @@ static int stat_file(file_t file, int *device, int *writable)
     *device = S_ISCHR(status.st_mode);
     *writable = (fcntl(file, F_GETFL) & O_ACCMODE) == O_RDWR;
     return 0;
+}
+
+/* Return the magic number of the file system of a file (statfs(2)), or -errno. */
+static long guarded_filesystem_magic(file_t file)
+{
+    struct statfs status;
+    return fstatfs(file, &status) ? -errno : (long)(unsigned)status.f_type;
+}
+
+/* Return the flags of an inode, as lsattr shows them; none where the file system has no such flags. */
+static unsigned guarded_inode_flags(file_t file)
+{
+    int flags;
+    return ioctl(file, FS_IOC_GETFLAGS, &flags) ? 0 : (unsigned)flags;
+}
+
+/* Return the size of the huge pages that make up a file on hugetlbfs, or 0: everywhere else mmap asks for base pages. */
+static size_t huge_page_size(file_t file)
+{
+    struct statfs status;
+    return !fstatfs(file, &status) && status.f_type == HUGETLBFS_MAGIC ? (size_t)status.f_bsize : 0;
 }
 
 /*
