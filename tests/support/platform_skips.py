@@ -44,6 +44,7 @@ MODULES = {
     "safety/test_faults.py": SIGNALS,
     "safety/test_fork.py": FORK,
     "safety/test_fuzz.py": SIGNALS,
+    "safety/test_huge_pages.py": SYSTEM,
     "hardware/test_badblocks.py": MEDIUM,
     "hardware/test_cli.py": MEDIUM,
     "hardware/test_devdax.py": MEDIUM,
