@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Output files of commands: check the path, allocate space, name the user's path in errors, clean up."""
+"""Output files of commands: resolve the path, allocate space, name the user's path in errors, clean up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from pmem2._ffi import lib
 from pmem2._files import allocate
 from pmem2.cli._command import CommandError
 from pmem2.cli._terminal import format_size
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Range = tuple[int, int]
+O_PATH = getattr(os, "O_PATH", 0o10000000)  # missing in PyPy's os
+MAX_LINKS = 40  # as the kernel follows
+PROC_SUPER_MAGIC = 0x9FA0
 
 
 def check_output_path(path: str) -> str:
@@ -29,6 +33,31 @@ def check_output_path(path: str) -> str:
     if path.endswith("/") and not os.path.isdir(path):
         raise CommandError(f"{path} is not a directory")
     return path
+
+
+def resolve_links(path: str) -> tuple[str, bool]:
+    """Follow the symbolic links of a path, the last of which may lead to a new file.
+
+    Returns:
+        The path, and whether it is a name. A link in /proc is none: its text may name nothing, or another file. Needs
+        no working directory, which may have been removed.
+    """
+    for _ in range(MAX_LINKS):
+        if not os.path.islink(path):
+            return path, True
+        if is_on_procfs(path):
+            return path, False
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def is_on_procfs(link: str) -> bool:
+    """Return whether a symbolic link is one of the kernel's, as /proc/self/fd/N."""
+    folder = os.open(os.path.dirname(link) or ".", O_PATH | os.O_CLOEXEC)
+    try:
+        return lib.guarded_filesystem_magic(folder) == PROC_SUPER_MAGIC
+    finally:
+        os.close(folder)
 
 
 def allocate_ranges(fd: int, size: int, ranges: Sequence[Range], path: str) -> None:
@@ -48,6 +77,14 @@ def with_filename(error: OSError, failure: str, path: str) -> OSError:
     return OSError(number, f"{failure}: {os.strerror(number)}", path)
 
 
+def sync_file(fd: int, path: str) -> None:
+    """Make the content and the attributes of a file durable."""
+    try:
+        os.fsync(fd)
+    except OSError as error:  # pragma: no cover: a broken medium
+        raise with_filename(error, "cannot be made durable", path) from None
+
+
 def remove_if_exists(path: str) -> None:
     """Remove a file, unless it does not exist or the file system is read-only."""
     try:
@@ -59,7 +96,11 @@ def remove_if_exists(path: str) -> None:
 
 def sync_directory(path: str) -> None:
     """Make the entries of a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # one may create files in it, but not read it
+        os.sync()
+        return
     try:
         os.fsync(fd)
     finally:

@@ -191,7 +191,7 @@ def open_target(path: str, size: int, overwrite: bool) -> Iterator[Map]:
             undo.callback(os.close, fd)
             remove_if_exists(hidden)  # before the allocation, which takes time: SIGKILL then leaves no file
             allocate_ranges(fd, size, [(0, size)], path)
-            with Source.from_fd(fd) as source, source.map() as map:
+            with Source._from_fd(fd, repr(path)) as source, source.map() as map:
                 yield map
         return
     if not overwrite:

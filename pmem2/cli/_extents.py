@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which ranges of a file hold data, and which have blocks on the disk; the rest are holes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from typing import TYPE_CHECKING
+
+from pmem2._buffers import merge_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Range = tuple[int, int]
+
+BLOCK = 4096  # the least that becomes a hole
+SEEK_DATA, SEEK_HOLE = getattr(os, "SEEK_DATA", 3), getattr(os, "SEEK_HOLE", 4)  # missing in PyPy's os
+FS_IOC_FIEMAP = 0xC020660B
+FIEMAP_HEADER = struct.Struct("=QQLLLL")  # start, length, flags, mapped extents, extent count, reserved
+FIEMAP_EXTENT = struct.Struct("=QQQ16xL12x")  # logical, physical, length, flags
+FIEMAP_EXTENTS = 72  # in one call: with the header, fcntl passes no more than 4096 bytes on PyPy
+FIEMAP_EXTENT_LAST = 1
+
+
+def data_ranges(fd: int, size: int) -> list[Range]:
+    """Return the ranges of the first *size* bytes of a file that are not holes; a device has none."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # pragma: no cover: nox -s nvdimm
+        return [(0, size)]
+    ranges = []
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # pragma: no cover: a broken file system
+                raise
+            break
+        if start >= size:  # the file has grown
+            break
+        end = min(os.lseek(fd, start, SEEK_HOLE), size)
+        ranges.append((start, end - start))
+    return ranges
+
+
+def allocated_ranges(fd: int, size: int) -> list[Range]:
+    """Return the ranges that have blocks on the disk, written or not. SEEK_DATA takes unwritten ones for holes."""
+    if os.fstat(fd).st_blocks * 512 >= size:
+        return [(0, size)] if size else []
+    clipped = ((start, min(length, size - start)) for start, length in extents(fd, size) if start < size)
+    return merge_ranges([*data_ranges(fd, size), *clipped])
+
+
+def extents(fd: int, size: int) -> Iterator[Range]:
+    """Yield the extents of a file, by FIEMAP; none where the file system does not know that call."""
+    start = 0
+    while start < size:
+        header = FIEMAP_HEADER.pack(start, size - start, 0, 0, FIEMAP_EXTENTS, 0)
+        buffer = bytearray(header + bytes(FIEMAP_EXTENTS * FIEMAP_EXTENT.size))
+        try:
+            fcntl.ioctl(fd, FS_IOC_FIEMAP, buffer)
+        except OSError:
+            return
+        count = FIEMAP_HEADER.unpack_from(buffer)[3]
+        for index in range(count):
+            position = FIEMAP_HEADER.size + index * FIEMAP_EXTENT.size
+            offset, _, length, flags = FIEMAP_EXTENT.unpack_from(buffer, position)
+            yield offset, length
+            start = offset + length
+            if flags & FIEMAP_EXTENT_LAST:
+                return
+        if not count:
+            return
+
+
+def nonzero_ranges(data: bytearray) -> list[Range]:
+    """Return the ranges of *data* left when whole blocks of zeros are taken out."""
+    zeros, size = bytes(BLOCK), len(data)
+    blocks = ((start, min(BLOCK, size - start)) for start in range(0, size, BLOCK))
+    return merge_ranges(
+        (start, length) for start, length in blocks if not zeros.startswith(data[start : start + length])
+    )
