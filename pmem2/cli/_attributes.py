@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Union
 
 ACCESS_ACL = "system.posix_acl_access"
+DUPLICATES = "trusted.SGI_"  # the ACL once more, as XFS stores it
 OF_CONTENT = ("security.capability", "security.evm", "security.ima")  # void when the content changes
 GROUP_BITS, OTHER_BITS = 0o070, 0o007
 
@@ -49,7 +50,7 @@ def read_xattrs(file: Union[int, str]) -> dict[str, bytes]:
     found = {}
     with suppress(OSError):  # a file system without any
         for name in os.listxattr(file):
-            if name not in OF_CONTENT:
+            if name not in OF_CONTENT and not name.startswith(DUPLICATES):
                 found[name] = os.getxattr(file, name)
     return found
 

@@ -18,7 +18,7 @@ ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 
 def xattrs(path: Path) -> dict[str, bytes]:
     """Return the extended attributes of a file, its ACL among them."""
-    return {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    return {name: os.getxattr(path, name) for name in os.listxattr(path) if not name.startswith("trusted.")}
 
 
 def set_acl(path: Path) -> bytes:

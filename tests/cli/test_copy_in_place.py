@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +30,7 @@ def written_in_place(capsys: pytest.CaptureFixture[str], source: Path, target: o
 
 @contextmanager
 def as_other_user(folder: Path, mode: int) -> Iterator[None]:
-    """Become another user for the block; *folder* has this mode, and the folders above it can be entered."""
-    above = [each for each in folder.parents if each.stat().st_uid == os.geteuid()]
-    before = {each: stat.S_IMODE(each.stat().st_mode) for each in (folder, *above)}
-    for each in above:
-        each.chmod(before[each] | 0o001)
+    """Become another user for the block, in which *folder* has this mode."""
     folder.chmod(mode)
     os.setegid(USER)
     os.seteuid(USER)
@@ -42,8 +39,16 @@ def as_other_user(folder: Path, mode: int) -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(0)
-        for each, bits in before.items():
-            each.chmod(bits)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that another user may enter, with a file `source`."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        Path(name, "source").write_bytes(CONTENT)
+        Path(name, "folder").mkdir()
+        yield Path(name)
 
 
 @pytest.mark.parametrize("before", [b"", b"before", bytes([9]) * 1100 * PAGE])
@@ -108,36 +113,37 @@ def test_append_only_folder(path: Path, target: Path, capsys: pytest.CaptureFixt
 
 
 @needs_root
-def test_sticky_folder(path: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sticky_folder(public: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another user's file in a sticky directory is overwritten, and keeps its owner."""
+    target = public / "folder/copy"
     target.write_bytes(b"before")
     target.chmod(0o666)
     os.chown(target, 1234, 5678)
     with as_other_user(target.parent, 0o1777):
-        assert written_in_place(capsys, path, target) == "it cannot be replaced: Operation not permitted"
+        assert written_in_place(capsys, public / "source", target) == "it cannot be replaced: Operation not permitted"
     assert target.read_bytes() == CONTENT
     assert (target.stat().st_uid, stat.S_IMODE(target.stat().st_mode)) == (1234, 0o666)
 
 
 @needs_root
-def test_protected_folder(path: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_protected_folder(public: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In a directory without write permission, a file is overwritten, and a new one is an error."""
+    source, target, other = public / "source", public / "folder/copy", public / "folder/other"
     target.write_bytes(b"before")
     target.chmod(0o666)
     with as_other_user(target.parent, 0o755):
-        assert written_in_place(capsys, path, target) == "it cannot be replaced: Permission denied"
-        other = target.parent / "other"
-        assert copy_error(capsys, path, other) == f"pmem2: {other}: cannot be created: Permission denied"
+        assert written_in_place(capsys, source, target) == "it cannot be replaced: Permission denied"
+        assert copy_error(capsys, source, other) == f"pmem2: {other}: cannot be created: Permission denied"
     assert target.read_bytes() == CONTENT
 
 
 @needs_root
-def test_unreadable_folder(path: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_folder(public: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A directory that can be written but not read takes a copy, which succeeds."""
-    with as_other_user(target.parent, 0o733):
-        assert run_copy("--verify", path, target) == 0
+    with as_other_user(public / "folder", 0o733):
+        assert run_copy("--verify", public / "source", public / "folder/copy") == 0
     assert capsys.readouterr() == ("", "")
-    assert target.read_bytes() == CONTENT
+    assert os.listdir(public / "folder") == ["copy"]
 
 
 def test_removed_working_directory(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

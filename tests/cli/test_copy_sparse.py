@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.copying import make_partly_allocated, run_copy
+from support.copying import make_partly_allocated, require_extents, run_copy
 from support.values import CONTENT, MIB, PAGE
 
 from pmem2.cli import copy
@@ -52,7 +52,7 @@ def test_sparse_modes(tmp_path: Path, target: Path, existing: bool) -> None:
     """auto allocates what SRC has allocated, never all of it, always only what is not zero."""
     partly, full = tmp_path / "partly", tmp_path / "full"
     make_partly_allocated(partly)
-    with open(full, "wb") as file:
+    with open(full, "w+b") as file:
         os.pwrite(file.fileno(), bytes([1]) * PAGE, MIB)
         os.posix_fallocate(file.fileno(), 0, 4 * MIB)
     for source, mode, low, high in (
@@ -86,9 +86,10 @@ def test_sparse_always(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyP
 def test_many_extents(tmp_path: Path, target: Path) -> None:
     """A file with more extents than one system call returns keeps all of them."""
     source = tmp_path / "source"
-    with open(source, "wb") as file:
+    with open(source, "w+b") as file:
         for number in range(200):
             os.posix_fallocate(file.fileno(), 3 * number * PAGE, PAGE)
+    require_extents(source)
     assert run_copy(source, target) == 0
     assert target.stat().st_blocks >= source.stat().st_blocks - 8
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pmem2.cli import main
+from pmem2.cli._extents import extents
 from support.values import MIB, PAGE
 
 
@@ -28,9 +29,17 @@ def copy_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def make_partly_allocated(path: Path) -> None:
     """Make a file of 4 MiB: a page of data, a hole, 1 MiB that is allocated but never written, and a hole."""
-    with open(path, "wb") as file:
+    with open(path, "w+b") as file:
         os.pwrite(file.fileno(), bytes([1]) * PAGE, 0)
         os.posix_fallocate(file.fileno(), 2 * MIB, MIB)
         file.truncate(4 * MIB)
     if not MIB < path.stat().st_blocks * 512 < 2 * MIB:
         pytest.skip("this file system has no holes")
+    require_extents(path)
+
+
+def require_extents(path: Path) -> None:
+    """Skip the test if the file system does not list the extents of a file."""
+    with open(path, "rb") as file:
+        if not list(extents(file.fileno(), 1 << 40)):
+            pytest.skip("this file system does not list the extents of files")
