@@ -51,7 +51,7 @@ def public() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("before", [b"", b"before", bytes([9]) * 1100 * PAGE])
+@pytest.mark.parametrize("before", [b"", b"before", bytes([9]) * 1100 * PAGE], ids=len)
 def test_mount_point(tmp_path: Path, target: Path, capsys: pytest.CaptureFixture[str], before: bytes) -> None:
     """A mounted file is overwritten from its beginning to its end."""
     source, other = tmp_path / "source", tmp_path / "other"
