@@ -24,7 +24,10 @@ GUARD_ERRORS: dict[int, tuple[type[Exception], str]] = {
     lib.GUARD_UNWRITABLE: (TypeError, "it was mapped without WRITE"),
     lib.GUARD_INACCESSIBLE: (TypeError, "it was mapped with neither READ nor WRITE"),
     lib.GUARD_UNALIGNED: (ValueError, "the address is not a multiple of 8"),
-    lib.GUARD_BUSY: (BufferError, "another thread is inside an operation of it; close it after that has returned"),
+    lib.GUARD_BUSY: (
+        BufferError,
+        "an operation of it has not returned, in another thread or under this signal handler; close it after that",
+    ),
     lib.GUARD_EXPORTED: (BufferError, "views or arrays of it are alive; release or delete them first"),
     lib.GUARD_WRONG_RESERVATION: (ValueError, "the map lies outside this reservation, or the reservation is closed"),
     lib.GUARD_OVERFLOW: (BufferError, "too many views or operations of it are alive at once"),
@@ -117,6 +120,9 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
     ("pmem2_source_pwrite_mcsafe", errno.EFAULT): (
         "; most likely the medium has a bad block there that the kernel cannot repair by writing: "
         "see Source.bad_blocks(), which can clear it"
+    ),
+    ("pmem2_map_new", errno.ENODEV): (
+        "; its file system does not let programs map it: procfs, sysfs, and FUSE with direct_io do not"
     ),
     ("pmem2_badblock_clear", errno.ENXIO): "; the platform cannot clear it: leave that part of the device unused",
 }

@@ -23,7 +23,7 @@ FS_IOC_FIEMAP = 0xC020660B
 FIEMAP_HEADER = struct.Struct("=QQLLLL")  # start, length, flags, mapped extents, extent count, reserved
 FIEMAP_EXTENT = struct.Struct("=QQQ16xL12x")  # logical, physical, length, flags
 FIEMAP_EXTENTS = 72  # in one call: with the header, fcntl passes no more than 4096 bytes on PyPy
-FIEMAP_EXTENT_LAST = 1
+FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED = 1, 0x2000
 
 
 def data_ranges(fd: int, size: int) -> list[Range]:
@@ -50,12 +50,17 @@ def allocated_ranges(fd: int, size: int) -> list[Range]:
     """Return the ranges that have blocks on the disk, written or not. SEEK_DATA takes unwritten ones for holes."""
     if os.fstat(fd).st_blocks * 512 >= size:
         return [(0, size)] if size else []
-    clipped = ((start, min(length, size - start)) for start, length in extents(fd, size) if start < size)
+    clipped = ((start, min(length, size - start)) for start, length, _ in extents(fd, size) if start < size)
     return merge_ranges([*data_ranges(fd, size), *clipped])
 
 
-def extents(fd: int, size: int) -> Iterator[Range]:
-    """Yield the extents of a file, by FIEMAP; none where the file system does not know that call."""
+def has_shared_extents(fd: int, size: int) -> bool:
+    """Return whether a file shares blocks with a snapshot or a reflink."""
+    return any(flags & FIEMAP_EXTENT_SHARED for _, _, flags in extents(fd, size))
+
+
+def extents(fd: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield offset, length and flags of a file's extents, by FIEMAP; none where the file system does not know it."""
     start = 0
     while start < size:
         header = FIEMAP_HEADER.pack(start, size - start, 0, 0, FIEMAP_EXTENTS, 0)
@@ -68,7 +73,7 @@ def extents(fd: int, size: int) -> Iterator[Range]:
         for index in range(count):
             position = FIEMAP_HEADER.size + index * FIEMAP_EXTENT.size
             offset, _, length, flags = FIEMAP_EXTENT.unpack_from(buffer, position)
-            yield offset, length
+            yield offset, length, flags
             start = offset + length
             if flags & FIEMAP_EXTENT_LAST:
                 return

@@ -7,18 +7,16 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from pmem2._ffi import lib
 from pmem2._files import allocate
 from pmem2.cli._command import CommandError
+from pmem2.cli._platform import find_mount
 from pmem2.cli._terminal import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Range = tuple[int, int]
-O_PATH = getattr(os, "O_PATH", 0o10000000)  # missing in PyPy's os
 MAX_LINKS = 40  # as the kernel follows
-PROC_SUPER_MAGIC = 0x9FA0
 
 
 def check_output_path(path: str) -> str:
@@ -53,11 +51,7 @@ def resolve_links(path: str) -> tuple[str, bool]:
 
 def is_on_procfs(link: str) -> bool:
     """Return whether a symbolic link is one of the kernel's, as /proc/self/fd/N."""
-    folder = os.open(os.path.dirname(link) or ".", O_PATH | os.O_CLOEXEC)
-    try:
-        return lib.guarded_filesystem_magic(folder) == PROC_SUPER_MAGIC
-    finally:
-        os.close(folder)
+    return find_mount(os.path.dirname(link) or ".").filesystem == "proc"
 
 
 def allocate_ranges(fd: int, size: int, ranges: Sequence[Range], path: str) -> None:
