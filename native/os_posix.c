@@ -32,7 +32,6 @@ typedef int file_t;
 #define source_from_file pmem2_source_from_fd
 #define source_get_file pmem2_source_get_fd
 #define read_at pmem2_source_pread_mcsafe
-#define write_at pmem2_source_pwrite_mcsafe
 
 typedef pthread_mutex_t lock_t;
 
@@ -104,24 +103,38 @@ static void close_file(file_t *file)
     *file = NO_FILE;
 }
 
+/* Return whether a write to the file ignores its offset and appends. */
+static int appends(file_t file)
+{
+    struct stat status;
+    return fcntl(file, F_GETFL) & O_APPEND && !fstat(file, &status) && S_ISREG(status.st_mode);
+}
+
 /* Never returns descriptor 0, 1 or 2: the debug build of libpmem2 refuses those for bad blocks. */
 static int duplicate_file(file_t file, file_t *own)
 {
     char path[32];
-    struct stat status;
     *own = fcntl(file, F_DUPFD_CLOEXEC, 3);
     if (*own == NO_FILE)
         return errno == EINVAL ? -EMFILE : -errno; /* EINVAL: the process may have at most three descriptors */
-    const int flags = fcntl(*own, F_GETFL);
-    if (!(flags & O_APPEND) || fstat(*own, &status) || !S_ISREG(status.st_mode))
+    if (!appends(*own))
         return 0;
-    /* With O_APPEND, Linux ignores the offset of a write and appends: reopen the file without the flag. */
+    /* Reopen it without O_APPEND. Where that fails, as without /proc, write_at refuses to write; all else works. */
     snprintf(path, sizeof path, "/proc/self/fd/%d", *own);
-    const int other = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
-    const int rc = other == NO_FILE ? -errno : 0;
-    close(*own);
-    *own = other;
-    return rc;
+    const int other = open(path, (fcntl(*own, F_GETFL) & O_ACCMODE) | O_CLOEXEC);
+    if (other != NO_FILE) {
+        close(*own);
+        *own = other;
+    }
+    return 0;
+}
+
+static int write_at(struct pmem2_source *source, void *data, size_t size, size_t offset)
+{
+    file_t file;
+    if (!source_get_file(source, &file) && appends(file))
+        return -EOPNOTSUPP;
+    return pmem2_source_pwrite_mcsafe(source, data, size, offset);
 }
 
 static int stat_file(file_t file, int *device, int *writable)

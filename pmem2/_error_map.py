@@ -121,6 +121,10 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
         "; most likely the medium has a bad block there that the kernel cannot repair by writing: "
         "see Source.bad_blocks(), which can clear it"
     ),
+    ("pmem2_source_pwrite_mcsafe", errno.EOPNOTSUPP): (
+        "; the descriptor is open with O_APPEND, which ignores offsets, and opening the file again without it has failed; "
+        "it needs /proc"
+    ),
     ("pmem2_map_new", errno.ENODEV): (
         "; its file system does not let programs map it: procfs, sysfs, and FUSE with direct_io do not"
     ),
