@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from pmem2 import errors
@@ -135,9 +136,22 @@ CHAR_ARRAY = ffi.typeof("char[]")
 MESSAGE_SIZE = lib.GUARD_MESSAGE_SIZE
 
 
+class ThreadBuffer(threading.local):
+    """Memory of one thread for libpmem2's error text. A new one for each call would be the collector's on PyPy."""
+
+    def __init__(self) -> None:
+        """Allocate it."""
+        self.text = ffi.new(CHAR_ARRAY, MESSAGE_SIZE)
+
+
+THREAD_BUFFER = ThreadBuffer()
+
+
 def new_error_buffer() -> CharArray:
-    """Return a buffer for libpmem2's error text of one call."""
-    return ffi.new(CHAR_ARRAY, MESSAGE_SIZE)
+    """Return the empty buffer for libpmem2's error text of this thread's next call."""
+    text = THREAD_BUFFER.text
+    text[0] = b"\0"
+    return text
 
 
 def make_pmem2_error(code: int, function: str, asked: str, found: str, hint: str = "") -> errors.Pmem2Error:
