@@ -123,7 +123,7 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
         "see Source.bad_blocks(), which can clear it"
     ),
     ("pmem2_source_pwrite_mcsafe", errno.EOPNOTSUPP): (
-        "; the descriptor is open with O_APPEND, which ignores offsets, and opening the file again without it has failed; "
+        "; the descriptor is open with O_APPEND, which ignores offsets, and opening the file again without it failed; "
         "it needs /proc"
     ),
     ("pmem2_map_new", errno.ENODEV): (
