@@ -150,7 +150,7 @@ THREAD_BUFFER = ThreadBuffer()
 def new_error_buffer() -> CharArray:
     """Return the empty buffer for libpmem2's error text of this thread's next call."""
     text = THREAD_BUFFER.text
-    text[0] = b"\0"
+    ffi.memmove(text, b"\0", 1)
     return text
 
 

@@ -49,6 +49,7 @@ MODULES = {
     "safety/test_fork.py": FORK,
     "safety/test_fuzz.py": SIGNALS,
     "safety/test_huge_pages.py": SYSTEM,
+    "safety/test_working_directory.py": SYSTEM,
     "hardware/test_badblocks.py": MEDIUM,
     "hardware/test_cli.py": MEDIUM,
     "hardware/test_devdax.py": MEDIUM,
@@ -77,6 +78,9 @@ TESTS = {
         "test_anonymous_has_no_descriptor": DESCRIPTORS,
         "test_size_of_unnamed_file": KINDS,
         "test_numa_node_of_file": "libpmem2 has no NUMA nodes on Windows",
+    },
+    "api/test_mcsafe.py": {
+        "test_appending_without_proc": SYSTEM,
     },
     "api/test_config.py": {
         "test_past_reservation_end": RESERVATIONS,
