@@ -34,7 +34,7 @@ def check_output_path(path: str) -> str:
 
 
 def resolve_links(path: str) -> tuple[str, bool]:
-    """Follow the symbolic links of a path, the last of which may lead to a new file.
+    """Follow the symbolic links of a path; the last one may lead to a new file.
 
     Returns:
         The path, and whether it is a name. A link in /proc is none: its text may name nothing, or another file. Needs

@@ -404,7 +404,7 @@ def verify(reader: Reader, fd: int, destination: str) -> None:
 
 
 def compare(one: Reader, other: Reader, destination: str) -> None:
-    """Compare the copy with its source; what is a hole in both is equal.
+    """Compare the copy with its source, except for common holes.
 
     Raises:
         CommandError: They differ.
