@@ -14,7 +14,7 @@ from pmem2._checks import FILE_SIZE_MAX, as_positive, check_type
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._error_map import HINTS, make_pmem2_error
-from pmem2._files import OPEN_FLAGS, allocate
+from pmem2._files import OPEN_FLAGS, allocate, zero
 from pmem2._map import READ_WRITE, Map, check_mappable
 from pmem2._source import Source, StrOrBytesPath
 
@@ -101,8 +101,8 @@ def create_file_and_map(path: StrOrBytesPath, size: int, config: Config, *, excl
             if before:
                 check_mappable(source, probe_config(config, size, source))
                 check_range(size, config, source)
-                os.ftruncate(fd, 0)
-                allocate(source._handle.file, size, path)
+                zero(source._handle.file, size, path)
+                os.ftruncate(fd, size)
         elif size > source.size:  # pragma: no cover: nox -s nvdimm
             raise range_error(size, source, f"the device has {source.size} bytes")
         result = Map(source, config)

@@ -112,6 +112,8 @@ def test_open(folder: Path, huge: int) -> None:
     path = folder / "new"
     with pmem2.open(path, "x+", size=2 * huge) as map:
         map.memset(0, 1, huge)
+    with pmem2.open(path, "w+", size=huge) as map:
+        assert (map.size, map[:]) == (huge, bytes(huge))
     with pytest.raises(pmem2.LengthUnalignedError):
         pmem2.open(folder / "other", "x+", size=PAGE)
     assert os.listdir(folder) == ["new"]

@@ -48,6 +48,7 @@ MODULES = {
     "safety/test_faults.py": SIGNALS,
     "safety/test_fork.py": FORK,
     "safety/test_fuzz.py": SIGNALS,
+    "safety/test_allocation.py": SYSTEM,
     "safety/test_huge_pages.py": SYSTEM,
     "safety/test_working_directory.py": SYSTEM,
     "hardware/test_badblocks.py": MEDIUM,
