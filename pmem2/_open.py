@@ -81,8 +81,8 @@ def create_file_and_map(path: StrOrBytesPath, size: int, config: Config, *, excl
     """Map a file of *size* zeros, new or truncated; touch an existing file only after every fallible step succeeded."""
     flags = os.O_RDWR | OPEN_FLAGS
     path = os.fspath(path)
-    if not exclusive and os.path.islink(path):
-        path = os.path.realpath(path)  # the link may point to a file that is to be created
+    if not exclusive and os.path.islink(path) and not os.path.exists(path):
+        path = os.path.realpath(path)  # the file that the link is to lead to; that of /proc/self/fd/N has another name
     with ExitStack() as remove_file, ExitStack() as close_file, ExitStack() as restore_size:
         try:
             fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)

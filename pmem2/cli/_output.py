@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pmem2._files import allocate
+from pmem2._source import Source
 from pmem2.cli._command import CommandError
 from pmem2.cli._platform import find_mount
 from pmem2.cli._terminal import format_size
@@ -52,6 +53,11 @@ def resolve_links(path: str) -> tuple[str, bool]:
 def is_on_procfs(link: str) -> bool:
     """Return whether a symbolic link is one of the kernel's, as /proc/self/fd/N."""
     return find_mount(os.path.dirname(link) or ".").filesystem == "proc"
+
+
+def source_of(fd: int, name: str) -> Source:
+    """Return a source that errors call by *name*, not by the number of a descriptor that the user does not know."""
+    return Source._from_file(fd, "pmem2_source_from_fd", name)
 
 
 def allocate_ranges(fd: int, size: int, ranges: Sequence[Range], path: str) -> None:

@@ -23,7 +23,7 @@ from pmem2._enums import MemFlag
 from pmem2._source import Source
 from pmem2._version import __version__
 from pmem2.cli._command import CommandError, add_command
-from pmem2.cli._output import allocate_ranges, check_output_path, remove_if_exists, with_filename
+from pmem2.cli._output import allocate_ranges, check_output_path, remove_if_exists, source_of, with_filename
 from pmem2.cli._terminal import format_size, show_status, show_table
 from pmem2.cli.info import examine_platform
 
@@ -191,7 +191,7 @@ def open_target(path: str, size: int, overwrite: bool) -> Iterator[Map]:
             undo.callback(os.close, fd)
             remove_if_exists(hidden)  # before the allocation, which takes time: SIGKILL then leaves no file
             allocate_ranges(fd, size, [(0, size)], path)
-            with Source._from_fd(fd, repr(path)) as source, source.map() as map:
+            with source_of(fd, repr(path)) as source, source.map() as map:
                 yield map
         return
     if not overwrite:

@@ -27,6 +27,7 @@ from pmem2.cli._output import (
     check_output_path,
     remove_if_exists,
     resolve_links,
+    source_of,
     sync_directory,
     sync_file,
     with_filename,
@@ -155,7 +156,7 @@ def spool_if_size_lies(source: Source, path: str) -> Iterator[Source]:
         with open(os.dup(source.fd), "rb") as file:
             shutil.copyfileobj(file, spool)
         spool.flush()
-        with Source._from_fd(spool.fileno(), repr(path)) as content:
+        with source_of(spool.fileno(), repr(path)) as content:
             yield content
 
 
@@ -363,7 +364,7 @@ def overwrite_file(reader: Reader, destination: str, reason: str, options: Optio
 @contextmanager
 def open_writer(fd: int, destination: str) -> Iterator[Writer]:
     """Yield a function that writes at an offset: through a map on hugetlbfs and on devices, which have no write(2)."""
-    with Source._from_fd(fd, repr(destination)) as target:
+    with source_of(fd, repr(destination)) as target:
         if target.alignment == os.sysconf("SC_PAGESIZE") or not target.size:
             yield lambda offset, data: write_at(fd, offset, data, destination)
         else:
@@ -399,7 +400,7 @@ def transfer(reader: Reader, write: Writer, options: Options) -> None:
 def verify(reader: Reader, fd: int, destination: str) -> None:
     """Compare the copy on the medium, not in the page cache, with its source."""
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    with Source._from_fd(fd, repr(destination)) as target:
+    with source_of(fd, repr(destination)) as target:
         compare(reader, Reader(target), destination)
 
 

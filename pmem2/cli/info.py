@@ -21,6 +21,7 @@ from pmem2._version import __version__
 from pmem2.cli import _platform
 from pmem2.cli._command import add_command
 from pmem2.cli._extents import has_shared_extents
+from pmem2.cli._output import source_of
 from pmem2.cli._terminal import format_size, print_error, show_table
 from pmem2.errors import CannotReadBoundsError, DaxRegionNotFoundError, NosuppError, SourceEmptyError
 
@@ -218,7 +219,7 @@ def open_for_probe(path: str, status: os.stat_result) -> Iterator[Source]:
     fd = os.open(path, O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         os.ftruncate(fd, os.sysconf("SC_PAGESIZE"))
-        with Source._from_fd(fd, f"a new file in {path!r}") as source:
+        with source_of(fd, f"a new file in {path!r}") as source:
             yield source
     finally:
         os.close(fd)

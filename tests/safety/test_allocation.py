@@ -73,6 +73,17 @@ def test_snapshot_on_full_disk(folder: Path) -> None:
         assert map[:: size // 64].strip(b"\7") == b""
 
 
+def test_unlinked_file(tmp_path: Path) -> None:
+    """`w+` on /proc/self/fd/N truncates that file, whatever its name says, and creates no other."""
+    with open(tmp_path / "gone", "w+b", buffering=0) as file:
+        file.write(b"before")
+        (tmp_path / "gone").unlink()
+        with pmem2.open(f"/proc/self/fd/{file.fileno()}", "w+", size=2 * PAGE) as map:
+            map[0:5] = b"hello"
+            assert os.pread(file.fileno(), 3 * PAGE, 0) == b"hello" + bytes(2 * PAGE - 5)
+    assert os.listdir(tmp_path) == []
+
+
 def test_pieces() -> None:
     """A range is worked on in pieces that touch each other and grow while they are fast."""
     done: list[tuple[int, int]] = []
