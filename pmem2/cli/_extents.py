@@ -23,6 +23,7 @@ FS_IOC_FIEMAP = 0xC020660B
 FIEMAP_HEADER = struct.Struct("=QQLLLL")  # start, length, flags, mapped extents, extent count, reserved
 FIEMAP_EXTENT = struct.Struct("=QQQ16xL12x")  # logical, physical, length, flags
 FIEMAP_EXTENTS = 72  # in one call: with the header, fcntl passes no more than 4096 bytes on PyPy
+FIEMAP_MAX_OFFSET = 2**64 - 1
 FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED = 1, 0x2000
 
 
@@ -50,34 +51,33 @@ def allocated_ranges(fd: int, size: int) -> list[Range]:
     """Return the ranges that have blocks on the disk, written or not. SEEK_DATA takes unwritten ones for holes."""
     if os.fstat(fd).st_blocks * 512 >= size:
         return [(0, size)] if size else []
-    clipped = ((start, min(length, size - start)) for start, length, _ in extents(fd, size) if start < size)
+    clipped = ((start, min(length, size - start)) for start, length, _ in extents(fd) if start < size)
     return merge_ranges([*data_ranges(fd, size), *clipped])
 
 
-def has_shared_extents(fd: int, size: int) -> bool:
+def has_shared_extents(fd: int) -> bool:
     """Return whether a file shares blocks with a snapshot or a reflink."""
-    return any(flags & FIEMAP_EXTENT_SHARED for _, _, flags in extents(fd, size))
+    return any(flags & FIEMAP_EXTENT_SHARED for _, _, flags in extents(fd))
 
 
-def extents(fd: int, size: int) -> Iterator[tuple[int, int, int]]:
+def extents(fd: int) -> Iterator[tuple[int, int, int]]:
     """Yield offset, length and flags of a file's extents, by FIEMAP; none where the file system does not know it."""
     start = 0
-    while start < size:
-        header = FIEMAP_HEADER.pack(start, size - start, 0, 0, FIEMAP_EXTENTS, 0)
+    while True:
+        header = FIEMAP_HEADER.pack(start, FIEMAP_MAX_OFFSET - start, 0, 0, FIEMAP_EXTENTS, 0)
         buffer = bytearray(header + bytes(FIEMAP_EXTENTS * FIEMAP_EXTENT.size))
         try:
             fcntl.ioctl(fd, FS_IOC_FIEMAP, buffer)
         except OSError:
             return
         count = FIEMAP_HEADER.unpack_from(buffer)[3]
+        flags = FIEMAP_EXTENT_LAST  # of no extent at all
         for index in range(count):
             position = FIEMAP_HEADER.size + index * FIEMAP_EXTENT.size
             offset, _, length, flags = FIEMAP_EXTENT.unpack_from(buffer, position)
             yield offset, length, flags
             start = offset + length
-            if flags & FIEMAP_EXTENT_LAST:
-                return
-        if not count:
+        if flags & FIEMAP_EXTENT_LAST:
             return
 
 

@@ -241,7 +241,7 @@ def examine_source(info: Info, source: Source, mount: Mount, platform: Platform)
         return
     if info.type == "directory":
         info.notes.append("the granularity is that of a new file in this directory")
-    info.notes += copy_on_write_notes(source.fd, source.size, mount)
+    info.notes += copy_on_write_notes(source.fd, mount)
     info.granularity, info.unforced_granularity = granularity.name, unforced.name
     info.granularity_reason = explain_granularity(granularity, unforced, info.kind, mount, platform)
     info.flush = {
@@ -259,12 +259,12 @@ def examine_source(info: Info, source: Source, mount: Mount, platform: Platform)
         info.numa_node = query(info, "numa_node", lambda: source.numa_node)
 
 
-def copy_on_write_notes(fd: int, size: int, mount: Mount) -> list[str]:
+def copy_on_write_notes(fd: int, mount: Mount) -> list[str]:
     """Return a note if a store can need new space, although all space of the file is allocated."""
     risk = "on a full disk, a store can end the process (SIGBUS) although all space is allocated"
     if mount.filesystem in COPY_ON_WRITE and not lib.guarded_inode_flags(fd) & lib.FS_NOCOW_FL:
         return [f"{mount.filesystem} is copy-on-write: {risk}; chattr +C on the directory of new files prevents it"]
-    if has_shared_extents(fd, size):
+    if has_shared_extents(fd):
         return [f"the file shares blocks with a snapshot or a reflink (copy-on-write): {risk}"]
     return []
 

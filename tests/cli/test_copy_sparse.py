@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.copying import make_partly_allocated, require_extents, run_copy
+from support.copying import copy_error, make_partly_allocated, require_extents, run_copy
 from support.values import CONTENT, MIB, PAGE
 
 from pmem2.cli import copy
@@ -81,6 +81,16 @@ def test_sparse_always(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyP
     assert run_copy("--verify", "--sparse=always", source, target) == 0
     assert target.read_bytes() == data
     assert allocated(target) <= 8 * PAGE < allocated(source)
+
+
+def test_sparse_on_full_disk(file: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --sparse=always nothing is allocated in advance, and a full disk is found while writing."""
+    file.write_bytes(bytes([7]) * 32 * PAGE)
+    target = small_disk / "copy"
+    assert copy_error(capsys, "--sparse=always", file, target) == (
+        f"pmem2: {target}: cannot be written: No space left on device"
+    )
+    assert os.listdir(small_disk) == []
 
 
 def test_many_extents(tmp_path: Path, target: Path) -> None:
