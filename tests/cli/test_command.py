@@ -431,6 +431,7 @@ def test_plain_progress_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "copying: 50 %, 1 KiB of 2 KiB, 102 bytes/s, 0:10 left" in printed[0]
 
 
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="importing everything takes seconds on PyPy")
 def test_without_docstrings(path: Path, run_child: RunChild) -> None:
     """Under `python -OO`, which removes docstrings and asserts, every command works."""
     code = """

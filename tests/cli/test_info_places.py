@@ -163,6 +163,7 @@ map.close()
 """
 
 
+@pytest.mark.libpmem2
 @pytest.mark.parametrize(("attribute", "survives"), [("+C", True), ("-C", False)])
 def test_store_on_full_btrfs(tmp_path: Path, run_child: RunChild, attribute: str, survives: bool) -> None:
     """On a full btrfs a second store to allocated space ends the process, unless the file is NOCOW."""
