@@ -20,9 +20,9 @@ def run_copy(*arguments: object) -> int:
 
 def copy_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Run `pmem2 copy`, which fails, and return its one line of error."""
-    assert run_copy(*arguments) == 1
+    status = run_copy(*arguments)
     output, error = capsys.readouterr()
-    assert output == ""
+    assert (status, output) == (1, "")
     (line,) = error.splitlines()
     return str(line)
 
