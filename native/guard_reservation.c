@@ -47,13 +47,8 @@ static void reservation_unref(struct guarded_reservation *r)
 static int guarded_reservation_new(struct guarded_reservation *r, uintptr_t address, size_t size, char *message)
 {
     lock(&library_lock);
-    uintptr_t start;
-    int rc, attempts = 10; /* another thread may take a free address first */
-    do {
-        start = address ? address : free_address(size);
-        rc = save_errormsg(pmem2_vm_reservation_new(&r->reservation, (void *)start, size), message);
-    } while (rc == PMEM2_E_MAPPING_EXISTS && !address && --attempts);
-    if (!rc && start)
+    int rc = save_errormsg(pmem2_vm_reservation_new(&r->reservation, (void *)address, size), message);
+    if (!rc && address)
         r->padding = reservation_padding(size);
     unlock(&library_lock);
     return rc;
