@@ -14,9 +14,9 @@
 #define GUARD_GRANULARITY_UNSET ...
 
 void guarded_immortalize(uintptr_t address);
-int guarded_allocate(file_t file, size_t offset, size_t size);
 int guarded_zero(file_t file, size_t size);
 int guarded_write_zeros(file_t file, size_t offset, size_t size);
+int guarded_allocate(file_t file, size_t offset, size_t size);
 int memcmp(const void *a, const void *b, size_t n); /* much faster than PyPy's comparison */
 
 struct guarded_source { size_t dax_size; size_t dax_alignment; file_t file; int writable; ...; };

@@ -84,6 +84,13 @@ __attribute__((destructor)) static void lock_at_exit(void)
     before_fork();
 }
 
+/* Return whether a write to the file ignores its offset and appends. */
+static int appends(file_t file)
+{
+    struct stat status;
+    return fcntl(file, F_GETFL) & O_APPEND && !fstat(file, &status) && S_ISREG(status.st_mode);
+}
+
 typedef pthread_key_t tls_key_t;
 
 static int tls_key_create(tls_key_t *key)
@@ -101,13 +108,6 @@ static void close_file(file_t *file)
     if (*file != NO_FILE)
         close(*file);
     *file = NO_FILE;
-}
-
-/* Return whether a write to the file ignores its offset and appends. */
-static int appends(file_t file)
-{
-    struct stat status;
-    return fcntl(file, F_GETFL) & O_APPEND && !fstat(file, &status) && S_ISREG(status.st_mode);
 }
 
 /* Never returns descriptor 0, 1 or 2: the debug build of libpmem2 refuses those for bad blocks. */
@@ -180,39 +180,6 @@ static int guarded_allocate(file_t file, size_t offset, size_t size)
     const int code = posix_fallocate(file, (off_t)offset, (off_t)size);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -code;
-}
-
-static int guarded_write_zeros(file_t file, size_t offset, size_t size)
-{
-    static const char zeros[1 << 16];
-    while (size) {
-        const ssize_t done = pwrite(file, zeros, size < sizeof zeros ? size : sizeof zeros, (off_t)offset);
-        if (done < 0 && errno == EINVAL) /* hugetlbfs has no write(2) */
-            return fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size)
-                ? -errno
-                : guarded_allocate(file, offset, size);
-        if (done < 0 && errno != EINTR)
-            return -errno;
-        if (done > 0) {
-            offset += (size_t)done;
-            size -= (size_t)done;
-        }
-    }
-    return 0;
-}
-
-/*
- * Make the allocated beginning of a file zero, without giving up its blocks: between a truncation and a new allocation
- * the disk could become full. File systems that copy on write reserve the new blocks before they change anything.
- * Some file systems have no such call (-EOPNOTSUPP): there, zeros must be written.
- */
-static int guarded_zero(file_t file, size_t size)
-{
-    int rc;
-    do
-        rc = fallocate(file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, (off_t)size) ? -errno : 0;
-    while (rc == -EINTR);
-    return rc;
 }
 
 static uintptr_t page_size(void)

@@ -147,22 +147,6 @@ static int guarded_allocate(file_t file, size_t offset, size_t size)
     return SetFileInformationByHandle(file, FileEndOfFileInfo, &end, sizeof end) ? 0 : last_error();
 }
 
-/* Not called: guarded_zero works everywhere. */
-static int guarded_write_zeros(file_t file, size_t offset, size_t size)
-{
-    (void)file, (void)offset, (void)size;
-    return -EOPNOTSUPP;
-}
-
-/* Truncate and extend the file, which makes it zero. */
-static int guarded_zero(file_t file, size_t size)
-{
-    FILE_END_OF_FILE_INFO end = {.EndOfFile.QuadPart = 0};
-    if (!SetFileInformationByHandle(file, FileEndOfFileInfo, &end, sizeof end))
-        return last_error();
-    return guarded_allocate(file, 0, size);
-}
-
 /*
  * libpmem2's own functions ignore the offset: they read and write at the file pointer. These functions honour it, and
  * accept handles that were opened for overlapped operations. They move the file pointer too.

@@ -56,17 +56,6 @@ else:
         return fd if fd in FD_RANGE else None
 
 
-def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) -> None:
-    """Allocate *size* bytes of a file on disk, from *offset* on, so that a store to them cannot fail.
-
-    Raises:
-        OSError: The disk is full, or the file cannot have that size.
-    """
-    code = call_in_pieces(lib.guarded_allocate, file, offset, size)
-    if code:
-        raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
-
-
 def zero(file: File, size: int, path: Union[str, bytes]) -> None:
     """Make the first *size* bytes of a file zero; they are allocated and stay so.
 
@@ -95,6 +84,17 @@ def call_in_pieces(call: Callable[[File, int, int], int], file: File, offset: in
         fast = time.monotonic() - start < PIECE_TIME
         piece = min(2 * piece, LARGEST_PIECE) if fast else max(piece // 2, SMALLEST_PIECE)
     return 0
+
+
+def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) -> None:
+    """Allocate *size* bytes of a file on disk, from *offset* on, so that a store to them cannot fail.
+
+    Raises:
+        OSError: The disk is full, or the file cannot have that size.
+    """
+    code = call_in_pieces(lib.guarded_allocate, file, offset, size)
+    if code:
+        raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
 
 
 SYSFS: Union[str, os.PathLike[str]] = "/sys"
