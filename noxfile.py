@@ -20,7 +20,7 @@ from nox_helpers import (
 )
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # runs nox, so it is always there
-CPYTHONS = dict.fromkeys(["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", OWN_PYTHON])
+CPYTHONS = dict.fromkeys(["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", OWN_PYTHON])
 PYTHONS = [*CPYTHONS, "pypy3.9", "pypy3.11", "pypy3.11.11"]
 
 NO_LIBRARY = ("examples", "explorer", "project")  # folders of tests whose subject is not libpmem2

@@ -8,6 +8,7 @@
 #include "guard_flush.c"
 #include "guard_gate.c"
 #include "guard_map_state.c"
+#include "guard_map_use.c"
 #include "os.c"
 
 struct guarded_piece {
@@ -22,7 +23,7 @@ struct guarded_piece {
  */
 #define NT_THRESHOLD 256
 
-static int guarded_memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
+static int memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
 {
     int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, 0, 0);
     if (rc)
@@ -46,6 +47,22 @@ static int guarded_memcpy_many(struct guarded_map *m, const struct guarded_piece
     if (!rc && !paged)
         m->drain();
     return map_leave(m, rc);
+}
+
+/* `sources` are the distinct maps that the pieces are copied from; a gate counts fewer operations than pieces. */
+static int guarded_memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count,
+                               struct guarded_map **sources, size_t source_count)
+{
+    size_t entered = 0;
+    int rc = 0;
+    while (!rc && entered < source_count)
+        if (!(rc = map_enter(sources[entered], OPERATION, PMEM2_PROT_READ, 0, sources[entered]->size)))
+            entered++;
+    if (!rc)
+        rc = memcpy_many(m, pieces, count);
+    while (entered)
+        map_leave(sources[--entered], 0);
+    return rc;
 }
 
 #endif

@@ -7,6 +7,7 @@
 #include "guard_flush.c"
 #include "guard_gate.c"
 #include "guard_map_state.c"
+#include "guard_map_use.c"
 #include "os.c"
 #include "workaround_msync.c"
 

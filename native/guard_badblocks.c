@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Bad-block contexts. libpmem2 keeps only the descriptor number, so each context owns a duplicate of the file. */
+/*
+ * Bad-block contexts, under badblocks_lock. libpmem2 keeps only the descriptor number, so each context owns a duplicate
+ * of the file.
+ */
 #ifndef PMEM2_GUARD_BADBLOCKS_C
 #define PMEM2_GUARD_BADBLOCKS_C
 
@@ -31,10 +34,10 @@ static int guarded_badblocks_new(struct guarded_badblocks *b, struct guarded_sou
         rc = PMEM2_E_NOSUPP;
     else if (s->file != NO_FILE && !(rc = duplicate_file(s->file, &b->file)))
         rc = save_errormsg(source_from_file(&own, b->file), message);
-    lock(&library_lock);
+    lock(&badblocks_lock);
     if (!rc)
         rc = save_errormsg(pmem2_badblock_context_new(&b->context, own ? own : s->source), message);
-    unlock(&library_lock);
+    unlock(&badblocks_lock);
     pmem2_source_delete(&own);
     if (rc)
         close_file(&b->file);
@@ -43,33 +46,34 @@ static int guarded_badblocks_new(struct guarded_badblocks *b, struct guarded_sou
 
 static int guarded_badblocks_next(struct guarded_badblocks *b, struct pmem2_badblock *block, char *message)
 {
-    lock(&library_lock);
+    lock(&badblocks_lock);
     int rc = GUARD_CLOSED;
     if (b->context) {
         rc = b->finished ? PMEM2_E_NO_BAD_BLOCK_FOUND : save_errormsg(pmem2_badblock_next(b->context, block), message);
         b->finished = rc == PMEM2_E_NO_BAD_BLOCK_FOUND;
     }
-    unlock(&library_lock);
+    unlock(&badblocks_lock);
     return rc;
 }
 
 static int guarded_badblocks_clear(struct guarded_badblocks *b, const struct pmem2_badblock *block, char *message)
 {
-    lock(&library_lock);
+    lock(&badblocks_lock);
     int rc = b->context ? save_errormsg(pmem2_badblock_clear(b->context, block), message) : GUARD_CLOSED;
-    unlock(&library_lock);
+    unlock(&badblocks_lock);
     return rc;
 }
 
 static void guarded_badblocks_close(struct guarded_badblocks *b)
 {
-    lock(&library_lock);
-    if (b->context) {
-        pmem2_badblock_context_delete(&b->context);
-        b->context = NULL;
+    lock(&badblocks_lock);
+    struct pmem2_badblock_context *context = b->context;
+    if (context) {
+        __atomic_store_n(&b->context, NULL, __ATOMIC_RELEASE); /* first: a child that is forked now must not delete it */
+        pmem2_badblock_context_delete(&context);
         close_file(&b->file);
     }
-    unlock(&library_lock);
+    unlock(&badblocks_lock);
 }
 
 static void guarded_badblocks_drop(struct guarded_badblocks *b)
@@ -80,10 +84,7 @@ static void guarded_badblocks_drop(struct guarded_badblocks *b)
 
 static int guarded_badblocks_closed(struct guarded_badblocks *b)
 {
-    lock(&library_lock);
-    int closed = !b->context;
-    unlock(&library_lock);
-    return closed;
+    return !__atomic_load_n(&b->context, __ATOMIC_ACQUIRE); /* without the lock: a device may hang under it */
 }
 
 #endif

@@ -16,6 +16,7 @@ enum {
     GUARD_EXPORTED,          /* views of the map are alive */
     GUARD_WRONG_RESERVATION, /* the map lies in another reservation or in none, or the reservation is closed */
     GUARD_OVERFLOW,          /* more simultaneous views or operations than a gate can count */
+    GUARD_DEFERRED,          /* closed; the memory is unmapped when the last view and operation is gone */
     GUARD_MESSAGE_SIZE = 512,
     GUARD_GRANULARITY_UNSET = -1
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A gate is one atomic word that counts the users of an object, so that "close it if unused" is one compare-and-swap:
- * closed | dropped | live views | fork generation | threads inside an operation.
+ * closed | dropped | deferred | live views | fork generation | threads inside an operation.
  * After a fork only the forking thread exists in the child: operations that an older generation counted have no thread.
  */
 #ifndef PMEM2_GUARD_GATE_C
@@ -14,7 +14,8 @@
 #define OPERATIONS (((uint64_t)1 << 20) - 1)
 /* GENERATION_MASK: os_*.c count `fork_generation` in these bits */
 #define VIEW ((uint64_t)1 << 36)
-#define VIEWS (((uint64_t)0x3ffffff) << 36)
+#define VIEWS (((uint64_t)0x1ffffff) << 36)
+#define DEFERRED ((uint64_t)1 << 61) /* closed, but the last view or operation has yet to release the object */
 #define DROPPED ((uint64_t)1 << 62)
 #define CLOSED ((uint64_t)1 << 63)
 
@@ -47,22 +48,28 @@ static uint64_t gate_leave(uint64_t *gate, uint64_t unit)
 }
 
 /*
- * Close the gate. Live views prevent it; so do running operations, unless `wait` is set: then no thread can enter any
- * more, and GUARD_BUSY means that the last running operation has to release the object.
+ * Close the gate. Live views and running operations prevent it, unless `defer` is set: then no thread can enter any
+ * more, and GUARD_DEFERRED means that the last to leave has to release the object.
  */
-static int gate_close(uint64_t *gate, int wait)
+static int gate_close(uint64_t *gate, int defer)
 {
     uint64_t word = __atomic_load_n(gate, __ATOMIC_RELAXED), next;
+    int rc;
     do {
         next = gate_current(word);
         if (next & CLOSED)
             return GUARD_CLOSED;
-        if (next & VIEWS)
-            return GUARD_EXPORTED;
-        if (next & OPERATIONS && !wait)
-            return GUARD_BUSY;
-    } while (!__atomic_compare_exchange_n(gate, &word, next | CLOSED, 1, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-    return next & OPERATIONS ? GUARD_BUSY : 0;
+        rc = next & VIEWS ? GUARD_EXPORTED : next & OPERATIONS ? GUARD_BUSY : 0;
+        if (rc && !defer)
+            return rc;
+        next |= CLOSED | (rc ? DEFERRED : 0);
+    } while (!__atomic_compare_exchange_n(gate, &word, next, 1, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    return rc ? GUARD_DEFERRED : 0;
+}
+
+static int gate_closed(const uint64_t *gate)
+{
+    return (__atomic_load_n(gate, __ATOMIC_ACQUIRE) & CLOSED) != 0;
 }
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The state of a map, the checks on entering one, and its creation through a pmem2_config. */
+/* The state of a map, and its creation through a pmem2_config. */
 #ifndef PMEM2_GUARD_MAP_STATE_C
 #define PMEM2_GUARD_MAP_STATE_C
 
@@ -11,6 +11,7 @@
 
 struct guarded_map {
     uint64_t gate;
+    struct guarded_pin *pins;  /* the live views; under pins_lock */
     uintptr_t address;
     size_t size;
     unsigned protection;
@@ -31,6 +32,7 @@ struct guarded_map {
 /* How to map a source: a Config with its defaults resolved. */
 struct map_request {
     int granularity;  /* the one required, or GUARD_GRANULARITY_UNSET */
+    int forced;       /* the one that PMEM2_FORCE_GRANULARITY names, or GUARD_GRANULARITY_UNSET */
     size_t offset;
     size_t length;    /* 0: the rest of the source */
     enum pmem2_sharing_type sharing;
@@ -38,33 +40,6 @@ struct map_request {
     struct guarded_reservation *reservation;  /* or NULL */
     size_t reservation_offset;
 };
-
-/* Durability calls need no particular access, only READ or WRITE. */
-#define NEED_ANY 0u
-
-static int map_enter(struct guarded_map *m, uint64_t unit, unsigned need, size_t offset, size_t length)
-{
-    int rc = gate_enter(&m->gate, unit);
-    if (rc)
-        return rc;
-    if (need & PMEM2_PROT_WRITE & ~m->protection)
-        rc = GUARD_UNWRITABLE;
-    else if (need & PMEM2_PROT_READ & ~m->protection)
-        rc = GUARD_UNREADABLE;
-    else if (!(m->protection & (PMEM2_PROT_READ | PMEM2_PROT_WRITE)))
-        rc = GUARD_INACCESSIBLE;
-    else if (offset > m->size || length > m->size - offset)
-        rc = GUARD_RANGE;
-    if (rc)
-        gate_leave(&m->gate, unit);
-    return rc;
-}
-
-static int map_leave(struct guarded_map *m, int rc)
-{
-    gate_leave(&m->gate, OPERATION);
-    return rc;
-}
 
 static char *map_ptr(const struct guarded_map *m, size_t offset)
 {

@@ -46,9 +46,16 @@ static void reservation_unref(struct guarded_reservation *r)
 
 static int guarded_reservation_new(struct guarded_reservation *r, uintptr_t address, size_t size, char *message)
 {
+    enum { ATTEMPTS = 16 };
+    uintptr_t place = address;
+    int rc, attempts = 0;
     lock(&library_lock);
-    int rc = save_errormsg(pmem2_vm_reservation_new(&r->reservation, (void *)address, size), message);
-    if (!rc && address)
+    do {
+        if (!address)
+            place = reservation_place(size);
+        rc = save_errormsg(pmem2_vm_reservation_new(&r->reservation, (void *)place, size), message);
+    } while (rc == PMEM2_E_MAPPING_EXISTS && !address && ++attempts < ATTEMPTS);
+    if (!rc && place)
         r->padding = reservation_padding(size);
     unlock(&library_lock);
     return rc;

@@ -5,6 +5,7 @@
 
 #include "guard_errors.c"
 #include "guard_map.c"
+#include "guard_map_use.c"
 #include "guard_reservation.c"
 #include "os.c"
 

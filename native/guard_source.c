@@ -14,6 +14,8 @@ struct guarded_source {
     size_t dax_alignment;
     size_t huge_page;      /* bytes, on hugetlbfs; else 0 */
     file_t file;           /* a duplicate that the source owns, or NO_FILE */
+    struct new_file created;
+    struct guarded_source *next;  /* in the list `closing_sources` */
     int device;            /* a character device: device DAX */
     int writable;
 };
@@ -24,6 +26,23 @@ static void source_release(struct guarded_source *s)
     close_file(&s->file);
 }
 
+/* The closed sources that the last operation has yet to release; under pins_lock. */
+static struct guarded_source *closing_sources;
+
+#ifndef _WIN32
+/* Release them in a child: the threads of those operations exist in the parent only. */
+static void release_closing_sources(void)
+{
+    for (; closing_sources; closing_sources = closing_sources->next)
+        source_release(closing_sources);
+}
+
+__attribute__((constructor)) static void register_release(void)
+{
+    pthread_atfork(NULL, NULL, release_closing_sources);
+}
+#endif
+
 static int source_enter(struct guarded_source *s)
 {
     return gate_enter(&s->gate, OPERATION);
@@ -32,8 +51,15 @@ static int source_enter(struct guarded_source *s)
 static int source_leave(struct guarded_source *s, int rc)
 {
     uint64_t word = gate_leave(&s->gate, OPERATION);
-    if (word & CLOSED && !(word & OPERATIONS))
+    if (word & CLOSED && !(word & OPERATIONS)) {
+        lock(&pins_lock);
+        struct guarded_source **link = &closing_sources;
+        while (*link != s)
+            link = &(*link)->next;
+        *link = s->next;
+        unlock(&pins_lock);
         source_release(s);
+    }
     return rc;
 }
 
@@ -66,22 +92,55 @@ static int guarded_source_from_anon(struct guarded_source *s, size_t size, char 
     return save_errormsg(pmem2_source_from_anon(&s->source, size), message);
 }
 
+/* Open a file. With O_EXCL it is new, and removed again unless the source is closed with guarded_source_close. */
+static int guarded_source_open(struct guarded_source *s, const path_char_t *path, int flags, char *message)
+{
+    file_t opened;
+    int rc = open_file(path, flags, &opened);
+    if (rc)
+        return rc;
+    if (flags & O_EXCL)
+        rc = new_file_note(&s->created, path, opened);
+    if (!rc)
+        rc = guarded_source_from_file(s, opened, message);
+    close_file(&opened);
+    if (rc)
+        new_file_remove(&s->created);
+    return rc;
+}
+
 /* Release the source now, or leave that to the last thread inside (source_leave). */
 static void guarded_source_close(struct guarded_source *s)
 {
-    if (gate_close(&s->gate, 1) == 0)
+    lock(&pins_lock);
+    const int rc = gate_close(&s->gate, 1);
+    if (rc == GUARD_DEFERRED) {
+        s->next = closing_sources;
+        closing_sources = s;
+    }
+    unlock(&pins_lock);
+    if (rc == 0)
         source_release(s);
+}
+
+/* Close the source, and remove the file that it has created, even if the source was closed before. */
+static void guarded_source_discard(struct guarded_source *s)
+{
+    guarded_source_close(s);
+    new_file_remove(&s->created);
 }
 
 static void guarded_source_drop(struct guarded_source *s)
 {
-    guarded_source_close(s);
+    if (gate_closed(&s->gate))
+        new_file_forget(&s->created);
+    guarded_source_discard(s);
     free(s);
 }
 
 static int guarded_source_closed(struct guarded_source *s)
 {
-    return (__atomic_load_n(&s->gate, __ATOMIC_ACQUIRE) & CLOSED) != 0;
+    return gate_closed(&s->gate);
 }
 
 static int guarded_source_get_file(struct guarded_source *s, file_t *file, char *message)

@@ -19,6 +19,8 @@
 #include "guard_mcsafe.c"
 #include "guard_badblocks.c"
 #include "guard_reservation.c"
+#include "guard_map_use.c"
+#include "guard_pin.c"
 #include "guard_map.c"
 #include "guard_reservation_find.c"
 #include "guard_flush.c"

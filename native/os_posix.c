@@ -28,6 +28,7 @@
 
 /* An open file: a descriptor. */
 typedef int file_t;
+typedef char path_char_t;
 #define NO_FILE (-1)
 #define source_from_file pmem2_source_from_fd
 #define source_get_file pmem2_source_get_fd
@@ -39,6 +40,13 @@ typedef pthread_mutex_t lock_t;
 static lock_t library_lock = PTHREAD_MUTEX_INITIALIZER;
 /* mcsafe calls on device DAX replace the SIGBUS handler of the whole process. */
 static lock_t sigbus_lock = PTHREAD_MUTEX_INITIALIZER;
+/* Guards the lists of pins, and that of closing sources; nothing blocks under it. */
+static lock_t pins_lock = PTHREAD_MUTEX_INITIALIZER;
+/* Guards bad-block contexts. A device may hang under it, so a fork does not wait for it: a child has a new lock. */
+static lock_t badblocks_lock = PTHREAD_MUTEX_INITIALIZER;
+
+typedef pthread_t thread_t;
+#define current_thread pthread_self
 
 /* Counts forks, in the bits of a gate word that hold the generation (guard_gate.c). */
 #define GENERATION_ONE ((uint64_t)1 << 20)
@@ -59,10 +67,12 @@ static void before_fork(void)
 {
     lock(&library_lock);
     lock(&sigbus_lock);
+    lock(&pins_lock);
 }
 
 static void after_fork_in_parent(void)
 {
+    unlock(&pins_lock);
     unlock(&sigbus_lock);
     unlock(&library_lock);
 }
@@ -70,6 +80,7 @@ static void after_fork_in_parent(void)
 static void after_fork_in_child(void)
 {
     fork_generation = (fork_generation + GENERATION_ONE) & GENERATION_MASK;
+    badblocks_lock = (lock_t)PTHREAD_MUTEX_INITIALIZER;
     after_fork_in_parent();
 }
 
@@ -108,6 +119,46 @@ static void close_file(file_t *file)
     if (*file != NO_FILE)
         close(*file);
     *file = NO_FILE;
+}
+
+/* Open a file; -EINTR means that a signal handler is to run before the next attempt. */
+static int open_file(const path_char_t *path, int flags, file_t *file)
+{
+    *file = open(path, flags, 0666);
+    return *file == NO_FILE ? -errno : 0;
+}
+
+/* A new file, to be removed again if what it was made for fails. */
+struct new_file {
+    path_char_t *path;  /* NULL: there is none */
+    dev_t device;
+    ino_t inode;
+};
+
+static int new_file_note(struct new_file *new, const path_char_t *path, file_t file)
+{
+    struct stat status;
+    if (fstat(file, &status))
+        return -errno;
+    new->device = status.st_dev;
+    new->inode = status.st_ino;
+    new->path = strdup(path);
+    return new->path ? 0 : -ENOMEM;
+}
+
+static void new_file_forget(struct new_file *new)
+{
+    free(new->path);
+    new->path = NULL;
+}
+
+/* Remove the file, unless its path now names another one. */
+static void new_file_remove(struct new_file *new)
+{
+    struct stat status;
+    if (new->path && !lstat(new->path, &status) && status.st_dev == new->device && status.st_ino == new->inode)
+        unlink(new->path);
+    new_file_forget(new);
 }
 
 /* Never returns descriptor 0, 1 or 2: the debug build of libpmem2 refuses those for bad blocks. */
@@ -180,6 +231,20 @@ static int guarded_allocate(file_t file, size_t offset, size_t size)
     const int code = posix_fallocate(file, (off_t)offset, (off_t)size);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -code;
+}
+
+static int guarded_truncate(file_t file, size_t size)
+{
+    int rc;
+    do
+        rc = ftruncate(file, (off_t)size);
+    while (rc && errno == EINTR);
+    return rc ? -errno : 0;
+}
+
+static const void *find_bytes(const void *memory, size_t length, const void *wanted, size_t wanted_length)
+{
+    return memmem(memory, length, wanted, wanted_length);
 }
 
 static uintptr_t page_size(void)

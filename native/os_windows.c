@@ -7,10 +7,13 @@
 #define mode_t pmdk_mode_t /* the mode_t of mingw-w64 differs */
 
 #include <errno.h>
+#include <fcntl.h>
+#include <io.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <windows.h>
 #include <winternl.h>
@@ -21,6 +24,7 @@
 
 /* An open file: a handle. */
 typedef void *file_t;
+typedef wchar_t path_char_t;
 #define NO_FILE INVALID_HANDLE_VALUE
 #define source_get_file pmem2_source_get_handle
 
@@ -28,6 +32,11 @@ typedef SRWLOCK lock_t;
 
 static lock_t library_lock = SRWLOCK_INIT;
 static lock_t sigbus_lock = SRWLOCK_INIT;
+static lock_t pins_lock = SRWLOCK_INIT;
+static lock_t badblocks_lock = SRWLOCK_INIT;
+
+typedef DWORD thread_t;
+#define current_thread GetCurrentThreadId
 
 /* Windows has no fork, so the generation stays 0. */
 #define GENERATION_MASK (((uint64_t)0xffff) << 20)
@@ -95,6 +104,47 @@ static void close_file(file_t *file)
     *file = NO_FILE;
 }
 
+/* Open a file with the C runtime, whose flags Python knows, and keep the handle only. */
+static int open_file(const path_char_t *path, int flags, file_t *file)
+{
+    *file = NO_FILE;
+    const int fd = _wopen(path, flags, _S_IREAD | _S_IWRITE);
+    if (fd < 0)
+        return -errno;
+    const HANDLE self = GetCurrentProcess();
+    const BOOL ok = DuplicateHandle(self, (HANDLE)_get_osfhandle(fd), self, file, 0, FALSE, DUPLICATE_SAME_ACCESS);
+    const int rc = ok ? 0 : last_error();
+    if (!ok)
+        *file = NO_FILE;
+    _close(fd);
+    return rc;
+}
+
+/* A new file, to be removed again if what it was made for fails. */
+struct new_file {
+    path_char_t *path;  /* NULL: there is none */
+};
+
+static int new_file_note(struct new_file *new, const path_char_t *path, file_t file)
+{
+    (void)file;
+    new->path = _wcsdup(path);
+    return new->path ? 0 : -ENOMEM;
+}
+
+static void new_file_forget(struct new_file *new)
+{
+    free(new->path);
+    new->path = NULL;
+}
+
+static void new_file_remove(struct new_file *new)
+{
+    if (new->path)
+        DeleteFileW(new->path);
+    new_file_forget(new);
+}
+
 static int duplicate_file(file_t file, file_t *own)
 {
     const HANDLE self = GetCurrentProcess();
@@ -147,6 +197,12 @@ static int guarded_allocate(file_t file, size_t offset, size_t size)
     return SetFileInformationByHandle(file, FileEndOfFileInfo, &end, sizeof end) ? 0 : last_error();
 }
 
+static int guarded_truncate(file_t file, size_t size)
+{
+    FILE_END_OF_FILE_INFO end = {.EndOfFile.QuadPart = (LONGLONG)size};
+    return SetFileInformationByHandle(file, FileEndOfFileInfo, &end, sizeof end) ? 0 : last_error();
+}
+
 /*
  * libpmem2's own functions ignore the offset: they read and write at the file pointer. These functions honour it, and
  * accept handles that were opened for overlapped operations. They move the file pointer too.
@@ -181,6 +237,21 @@ static int write_at(struct pmem2_source *source, void *buffer, size_t size, size
     if (pmem2_source_get_handle(source, &file))
         return pmem2_source_pwrite_mcsafe(source, buffer, size, offset);
     return transfer(file, buffer, size, offset, 1);
+}
+
+static const void *find_bytes(const void *memory, size_t length, const void *wanted, size_t wanted_length)
+{
+    const char *place = memory, *wanted_bytes = wanted;
+    if (wanted_length == 0)
+        return memory;
+    while (length >= wanted_length) {
+        const char *first = memchr(place, *wanted_bytes, length - wanted_length + 1);
+        if (!first || !memcmp(first, wanted, wanted_length))
+            return first;
+        length -= (size_t)(first + 1 - place);
+        place = first + 1;
+    }
+    return NULL;
 }
 
 static uintptr_t page_size(void)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 typedef int file_t;
+typedef char path_char_t;
 int pmem2_source_get_fd(const struct pmem2_source *src, int *fd);
 int pmem2_source_device_id(const struct pmem2_source *src, char *id, size_t *len);
 const char *pmem2_errormsg(void);

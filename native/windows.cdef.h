@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 typedef void *file_t;
+typedef wchar_t path_char_t;
 int pmem2_source_from_handle(struct pmem2_source **src, void *handle);
 int pmem2_source_get_handle(const struct pmem2_source *src, void **h);
 int pmem2_source_device_idU(const struct pmem2_source *src, char *id, size_t *len);

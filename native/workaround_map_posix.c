@@ -8,8 +8,6 @@
 #include "guard_source.c"
 #include "os.c"
 
-#include <strings.h>
-
 static int to_mmap_prot(unsigned protection)
 {
     return (protection & PMEM2_PROT_READ ? PROT_READ : 0) | (protection & PMEM2_PROT_WRITE ? PROT_WRITE : 0)
@@ -47,26 +45,6 @@ static int mmap_fixed(void *address, file_t file, size_t offset, size_t length, 
     if (mmap(address, length, to_mmap_prot(protection), MAP_SHARED | MAP_FIXED, file, (off_t)offset) == MAP_FAILED)
         return -errno;
     return 0;
-}
-
-/* Parse PMEM2_FORCE_GRANULARITY as libpmem2 does: it ignores unknown values. */
-static enum pmem2_granularity forced_granularity(enum pmem2_granularity otherwise)
-{
-    const char *name = secure_getenv("PMEM2_FORCE_GRANULARITY");
-    if (!name)
-        return otherwise;
-    if (!strcasecmp(name, "BYTE"))
-        return PMEM2_GRANULARITY_BYTE;
-    if (!strcasecmp(name, "CACHE_LINE") || !strcasecmp(name, "CACHELINE"))
-        return PMEM2_GRANULARITY_CACHE_LINE;
-    return strcasecmp(name, "PAGE") ? otherwise : PMEM2_GRANULARITY_PAGE;
-}
-
-/* Return whether PMEM2_FORCE_GRANULARITY has a value that libpmem2 silently ignores. */
-static int guarded_force_granularity_ignored(void)
-{
-    return secure_getenv("PMEM2_FORCE_GRANULARITY")
-        && forced_granularity(PMEM2_GRANULARITY_BYTE) != forced_granularity(PMEM2_GRANULARITY_PAGE);
 }
 
 /* Map device DAX without an NVDIMM region (CXL), where pmem2_map_new would crash; the same checks in the same order. */
@@ -125,7 +103,8 @@ static int remap_shared(struct guarded_map *m, struct guarded_source *s, const s
                         char *message)
 {
     int rc = 0;
-    m->granularity = forced_granularity(PMEM2_GRANULARITY_PAGE);
+    m->granularity = request->forced == GUARD_GRANULARITY_UNSET ? PMEM2_GRANULARITY_PAGE
+                                                                : (enum pmem2_granularity)request->forced;
     if ((int)m->granularity > request->granularity)
         rc = PMEM2_E_GRANULARITY_NOT_SUPPORTED;
     else if (m->granularity == PMEM2_GRANULARITY_CACHE_LINE)

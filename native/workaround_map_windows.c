@@ -51,10 +51,4 @@ static int map_existing(struct guarded_map *m, struct guarded_source *s, uintptr
     return finish_mapping(m, own, rc);
 }
 
-/* libpmem2 reads no PMEM2_FORCE_GRANULARITY on Windows, so there is nothing to ignore. */
-static int guarded_force_granularity_ignored(void)
-{
-    return 0;
-}
-
 #endif

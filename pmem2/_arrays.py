@@ -43,7 +43,7 @@ def view_as_array(
         dimensions = tuple(as_size(n, "shape") for n in shape)
     else:
         dimensions = (as_size(shape, "shape"),)
+    length = math.prod(dimensions) * item.itemsize
     # asarray first: it keeps a read-only view read-only, while ndarray looks through it at the writable buffer.
-    memory = numpy.asarray(view(start, math.prod(dimensions) * item.itemsize))
-    array: NDArray[numpy.generic] = numpy.ndarray(dimensions, item, buffer=memory)
-    return array
+    # No local variable holds the view: the traceback of a signal handler's exception would keep it alive.
+    return numpy.ndarray(dimensions, item, buffer=numpy.asarray(view(start, length)))

@@ -11,13 +11,18 @@ from pmem2._ffi import ffi, lib
 from pmem2._resource import CPYTHON
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from typing_extensions import Buffer
 
-    from pmem2._ffi import Borrowed, Uint64Array
+    from pmem2._ffi import Borrowed, CharArray, CharPointer, Uint64Array
 
 CHAR_ARRAY = ffi.typeof("char[]")
 UINT64_ARRAY = ffi.typeof("uint64_t[]")
 UINT64_FORMATS = {order + code for order in ("", "@", "=", "<") for code in "QL"}  # where an item has 8 bytes
+SCRATCH_SIZE = 4096
+_spare_arrays: list[CharArray] = []
+CONTIGUOUS_HINT = "data must be C-contiguous: copy it first, for example with bytes()"
 Range = tuple[SupportsIndex, SupportsIndex]
 Ranges = Union[Iterable[Range], "Buffer"]
 
@@ -41,7 +46,69 @@ def borrow(data: Buffer, *, writable: bool = False) -> Borrowed:
         with memoryview(data) as view:
             if writable and view.readonly:
                 raise TypeError("buffer must be writable, got a read-only one") from None
-        raise BufferError("data must be C-contiguous: copy it first, for example with bytes()") from None
+            if not view.c_contiguous:
+                raise BufferError(CONTIGUOUS_HINT) from None
+        raise  # an exception of a signal handler
+
+
+class Scratch:
+    """A small array of bytes that is used again: PyPy frees an array only when it collects garbage."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self) -> None:
+        """Take an array that is not in use."""
+        try:
+            self._array = _spare_arrays.pop()
+        except IndexError:
+            self._array = ffi.new(CHAR_ARRAY, SCRATCH_SIZE)
+
+    def __enter__(self) -> CharArray:
+        """Return the array."""
+        return self._array
+
+    def __exit__(self, *_: object) -> None:
+        """Let others use the array."""
+        _spare_arrays.append(self._array)
+
+
+def scratch(length: int) -> AbstractContextManager[CharArray]:
+    """Return an array of at least *length* bytes for a `with` block."""
+    return Scratch() if length <= SCRATCH_SIZE else ffi.new(CHAR_ARRAY, length)
+
+
+def export(data: Buffer) -> memoryview:
+    """Return a view of the bytes of *data*; they stay in place until it is released.
+
+    Raises:
+        TypeError: *data* is no buffer.
+        BufferError: *data* is not C-contiguous.
+    """
+    try:
+        view = memoryview(data)
+    except ValueError:  # NumPy does not describe dates and times
+        with borrow(data) as memory:
+            return memoryview(ffi.unpack(memory, len(memory)))
+    if not view.c_contiguous:
+        view.release()
+        raise BufferError(CONTIGUOUS_HINT)
+    return view
+
+
+def pointer_to(view: memoryview) -> tuple[CharPointer, int]:
+    """Return the address of an exported view and its length in bytes."""
+    with borrow(view) as memory:
+        return ffi.cast("char *", memory), len(memory)
+
+
+def release_all(views: list[memoryview]) -> None:
+    """Release views.
+
+    This is no loop in the `try` block of a caller: CPython 3.12 and 3.13.0 skip `finally` if a signal handler raises at
+    the end of such a loop.
+    """
+    for view in views:
+        view.release()
 
 
 def borrow_ranges(ranges: Ranges) -> Uint64Array:

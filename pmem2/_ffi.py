@@ -60,4 +60,4 @@ for name in CFFI_TYPES:
 # The fields of structs too.
 ffi.new("struct pmem2_badblock *", (0, 0))
 ffi.new("struct guarded_piece[]", [(0, ffi.new("char[]", 1), 0)])
-ffi.new("struct map_request *", (0, 0, 0, 0, 0, ffi.NULL, 0))
+ffi.new("struct map_request *", (0, 0, 0, 0, 0, 0, ffi.NULL, 0))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         File = int
     """An open file as libpmem2 takes it: a descriptor, on Windows the handle behind it."""
 
+StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 FD_RANGE = range(2**31)
 SMALLEST_PIECE, LARGEST_PIECE = 64 * 1024, 1024 * 1024 * 1024  # bytes
 PIECE_TIME = 0.05  # seconds
@@ -86,6 +87,19 @@ def call_in_pieces(call: Callable[[File, int, int], int], file: File, offset: in
     return 0
 
 
+if sys.platform == "win32":
+
+    def as_native_path(path: StrOrBytesPath) -> str:
+        """Return *path* as C opens it."""
+        return os.fsdecode(path)
+
+else:
+
+    def as_native_path(path: StrOrBytesPath) -> bytes:
+        """Return *path* as C opens it."""
+        return os.fsencode(path)
+
+
 def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) -> None:
     """Allocate *size* bytes of a file on disk, from *offset* on, so that a store to them cannot fail.
 
@@ -95,6 +109,17 @@ def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) ->
     code = call_in_pieces(lib.guarded_allocate, file, offset, size)
     if code:
         raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
+
+
+def truncate(file: File, size: int, path: Union[str, bytes]) -> None:
+    """Set the size of a file.
+
+    Raises:
+        OSError: The file cannot have that size.
+    """
+    code = lib.guarded_truncate(file, size)
+    if code:  # pragma: no cover: the file had that size before, or less is needed
+        raise OSError(-code, f"cannot set the size to {size} bytes: {os.strerror(-code)}", path)
 
 
 SYSFS: Union[str, os.PathLike[str]] = "/sys"

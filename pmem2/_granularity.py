@@ -32,15 +32,25 @@ def forced_granularity() -> Granularity | None:
     return None if text is None else GRANULARITY_BY_NAME.get(text.upper())
 
 
+def forced_in_c() -> int:
+    """Return the granularity that the environment forces, as C takes it.
+
+    C does not read the environment: another thread may change it at the same time.
+    """
+    forced = forced_granularity()
+    return lib.GUARD_GRANULARITY_UNSET if forced is None else forced
+
+
 def warn_if_ignored() -> None:
     """Warn, at the line that called pmem2, if libpmem2 ignores the value of PMEM2_FORCE_GRANULARITY.
 
     Warns:
         RuntimeWarning: The value is no granularity.
     """
-    if lib.guarded_force_granularity_ignored():
+    text = force_granularity_text()
+    if text is not None and text.upper() not in GRANULARITY_BY_NAME:
         names = ", ".join(GRANULARITY_BY_NAME)
-        message = f"{FORCE_GRANULARITY_ENV}={force_granularity_text()!r} has no effect: use {names}"
+        message = f"{FORCE_GRANULARITY_ENV}={text!r} has no effect: use {names}"
         warnings.warn(message, RuntimeWarning, stacklevel=caller_stacklevel())
 
 

@@ -3,51 +3,75 @@
 
 from __future__ import annotations
 
+import errno
 import operator
 import sys
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, SupportsIndex, TypeVar, Union, cast, final, overload
+from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeVar, Union, cast, final, overload
 
 import attrs
 
 from pmem2._arrays import view_as_array
-from pmem2._buffers import Ranges, borrow, borrow_ranges
+from pmem2._buffers import Ranges, borrow, borrow_ranges, export, pointer_to, release_all, scratch
 from pmem2._checks import NO_FLAGS, SIZE_MAX, as_int, as_size, check_mem_flags, check_type, int_repr
 from pmem2._config import Config
-from pmem2._enums import Granularity, Protection, Sharing
+from pmem2._enums import ErrorCode, Granularity, Protection, Sharing
 from pmem2._error_map import error_from_rc, new_error_buffer
 from pmem2._ffi import ffi, lib
-from pmem2._granularity import warn_if_ignored
+from pmem2._granularity import forced_in_c, warn_if_ignored
 from pmem2._map_create import MapRequest, alloc_map, create_map
-from pmem2._resource import CPYTHON, Resource, drop_attrs_init, gc_collect, pinned_pointer
-from pmem2._slices import as_slice, slice_span
+from pmem2._resource import CPYTHON, HAS_GIL, Resource, drop_attrs_init, pinned_pointer, retry_after_gc
+from pmem2._slices import SLICE, as_slice, clip, slice_parts
 from pmem2._source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     import numpy
     from numpy.typing import DTypeLike, NDArray
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, TypeGuard
 
-    from pmem2._ffi import CharPointer, MapHandle, Pin, Uint64Array
+    from pmem2._ffi import CharArray, CharPointer, MapHandle, Uint64Array
     from pmem2._slices import Slice
 
     Data = Union[Buffer, "Map"]
+    Piece = tuple[int, CharPointer, int]
     Scalar = TypeVar("Scalar", bound=numpy.generic)
     Shape = Union[SupportsIndex, tuple[SupportsIndex, ...]]
+
+    class IndexedMemory(Protocol):
+        """A memoryview of bytes, without the `Any` in the types of slices."""
+
+        @overload
+        def __getitem__(self, key: SupportsIndex, /) -> int: ...
+        @overload
+        def __getitem__(self, key: Slice, /) -> memoryview: ...
+        def __setitem__(self, key: SupportsIndex | Slice, value: SupportsIndex | Data, /) -> None:
+            """Store a byte or a slice."""
+
+        def release(self) -> None:
+            """Release the view."""
+
 
 # Bind hot C functions once; saves an attribute lookup per call.
 _guarded_persist = lib.guarded_persist
 _guarded_flush = lib.guarded_flush
 _guarded_drain = lib.guarded_drain
 _guarded_flush_many = lib.guarded_flush_many
+_guarded_get_byte = lib.guarded_get_byte
+_guarded_set_byte = lib.guarded_set_byte
+_guarded_read = lib.guarded_read
+_guarded_write = lib.guarded_write
 _guarded_memmove = lib.guarded_memmove
+_guarded_load_u64 = lib.guarded_load_u64
 _guarded_store_u64 = lib.guarded_store_u64
-_release = ffi.release
+_guarded_compare_exchange_u64 = lib.guarded_compare_exchange_u64
+_guarded_fetch_add_u64 = lib.guarded_fetch_add_u64
 
 READ_WRITE = Protection.READ | Protection.WRITE
 BYTES_PASS_ZERO_COPY = CPYTHON  # PyPy copies bytes that are passed as char *
+DELTA_MIN = -(2**63)
+UNTORN_LENGTHS = {2, 4, 8}  # stored by C, with one instruction if they are aligned
+CHAR_ARRAY = ffi.typeof("char[]")
 
 
 @final
@@ -66,6 +90,7 @@ class Map(Resource):
     _size: int
     _config: Config
     _buffer: memoryview | None
+    _memory: IndexedMemory | None
 
     def __init__(self, source: Source, config: Config = Config()) -> None:
         """Map *source* as *config* says.
@@ -95,7 +120,7 @@ class Map(Resource):
         self._check_uninitialized()
         warn_if_ignored()
         handle = create_map(source._handle, map_request(source, config), source._name)
-        self._buffer = None
+        self._buffer = self._memory = None
         self._config = config
         self._attach(handle)
         if config.reservation is not None:
@@ -133,17 +158,18 @@ class Map(Resource):
 
     @classmethod
     def _from_view(cls, source: Source, view: memoryview, granularity: Granularity) -> Map:
-        with borrow(view) as borrowed:
-            address, length = int(ffi.cast("uintptr_t", borrowed)), len(borrowed)
+        with borrow(view) as memory:
+            address, length = int(ffi.cast("uintptr_t", memory)), len(memory)
         if length == 0:
             raise ValueError("buffer must not be empty")
         protection = Protection.READ if view.readonly else READ_WRITE
         self = cls.__new__(cls)
-        self._buffer = view
+        self._buffer, self._memory = view, None
         self._config = Config(required_granularity=granularity)
-        handle = alloc_map()
-        message = new_error_buffer()
-        rc = lib.guarded_map_from_existing(handle, source._handle, address, length, granularity, protection, message)
+        handle, message = alloc_map(), new_error_buffer()
+        arguments = handle, source._handle, address, length, granularity, protection, message
+        # Dropped maps that are not collected yet own pthread keys, or the memory.
+        rc = retry_after_gc(lambda: lib.guarded_map_from_existing(*arguments), -errno.EAGAIN, ErrorCode.MAP_EXISTS)
         if rc:
             asked = f"cannot make a Map of {length} bytes at {address:#x}"
             raise error_from_rc(rc, "pmem2_map_from_existing", asked, message)
@@ -154,6 +180,38 @@ class Map(Resource):
         self._address = handle.address
         self._size = handle.size
         self._handle = handle
+
+    def _internal_view(self) -> IndexedMemory | None:
+        """Return the view through which the map is indexed, or `None` where C does that.
+
+        With CPython's lock, indexing a memoryview is one operation that no other thread can interrupt, and three times
+        as fast as a call into C. No caller gets this view, and `close` releases it first.
+        """
+        if not HAS_GIL or not self._handle.protection & Protection.READ:
+            return None
+        try:
+            return cast("IndexedMemory", self._pinned_view(0, self._size, self._handle, internal=True))
+        except (BufferError, ValueError):  # pragma: no cover: another thread has closed the map
+            return None
+
+    def _pinned_view(self, start: int, count: int, owner: object, *, internal: bool = False) -> memoryview:
+        """Return a view that pins the map; *owner* lives as long as the view does.
+
+        Pinning is the last step and can be undone, so that an exception of a signal handler leaves nothing pinned.
+        """
+        pin = ffi.new("struct guarded_pin *")
+        memory = pinned_pointer(ffi.cast("char *", self._address + start), pin, owner)
+        view = memoryview(ffi.buffer(memory, min(count, self._size)))  # C refuses a range outside
+        if not self._handle.protection & Protection.WRITE:
+            view = view.toreadonly()
+        try:
+            rc = lib.guarded_pin(pin, self._handle, start, count, internal)
+            if rc == 0:
+                return view
+        except BaseException:
+            lib.guarded_unpin(pin)
+            raise
+        raise self._range_error(rc, "pmem2_map_get_address", "view", start, count)
 
     # ---- properties
 
@@ -240,13 +298,22 @@ class Map(Resource):
             TypeError: *key* is no index and no slice, or the map was made without READ.
             ValueError: The map is closed.
         """
+        memory, kind = self._memory, type(key)
+        if memory is not None:
+            try:
+                if kind is int:
+                    return memory[key]  # type: ignore[return-value] # mypy does not narrow by `type`
+                if kind is SLICE:
+                    part: Slice = key  # type: ignore[assignment]
+                    if part.step is None:
+                        return memory[part].tobytes()  # no local variable, which a traceback would keep
+            except (IndexError, TypeError, ValueError) as error:
+                raise_if_deeper(error)  # else C finds the precise error, and whether the map is still open
         span = as_slice(key)
-        if span is not None:
-            return self._read(span)
-        byte = lib.guarded_get_byte(self._handle, self._index(key))
-        if byte < 0:
-            raise self._error(-byte, "pmem2_map_get_address", "read")
-        return byte
+        result = self._read_byte(key) if span is None else self._read_slice(span)
+        if memory is None:
+            self._memory = self._internal_view()
+        return result
 
     def __setitem__(self, key: SupportsIndex | Slice, value: SupportsIndex | Data, /) -> None:
         """Store a byte, or a slice of the same length: a plain store, not flushed.
@@ -257,14 +324,31 @@ class Map(Resource):
             ValueError: The byte is not in 0..255, the slice has another length, or the map is closed.
             BufferError: *value* is not C-contiguous.
         """
+        memory, kind = self._memory, type(key)  # `type`, because an object can lie about its `__class__`
+        try:
+            if kind is int:
+                if memory is not None and type(value) is int:
+                    memory[key] = value
+                    return
+            elif kind is SLICE and type(value) is bytes:
+                part: Slice = key  # type: ignore[assignment]
+                start, length = part.start or 0, len(value)
+                if part.step is None and part.stop - start == length:  # type: ignore[misc,operator] # caught
+                    if length in UNTORN_LENGTHS or memory is None:
+                        if not _guarded_write(self._handle, start, 1, length, value):  # type: ignore[arg-type]
+                            return
+                    elif type(start) is int and type(part.stop) is int and start >= 0:
+                        memory[part] = value  # the ends are ints: no Python code could release the view now
+                        return
+        except (IndexError, OverflowError, TypeError, ValueError) as error:
+            raise_if_deeper(error)  # else the general way finds the precise error, and whether the map is still open
         span = as_slice(key)
-        if span is not None:
-            self._write(span, cast("Data", value))
-            return
-        byte = bytes((as_size(cast("SupportsIndex", value), "byte", 255),))
-        rc = lib.guarded_store(self._handle, self._index(key), byte, 1)
-        if rc:
-            raise self._error(rc, "pmem2_map_get_address", "write to")
+        if span is None:
+            self._write_byte(key, cast("SupportsIndex", value))
+        else:
+            self._write_slice(span, cast("Data", value))
+        if memory is None:
+            self._memory = self._internal_view()
 
     def _index(self, key: SupportsIndex | Slice) -> int:
         index = operator.index(cast("SupportsIndex", key))
@@ -274,39 +358,101 @@ class Map(Resource):
             raise IndexError(f"index must be >= {-self._size} and < {self._size}, got {int_repr(index)}")
         return offset
 
-    def _read(self, key: Slice) -> bytes:
-        low, length, step = slice_span(key, self._size)
-        with self._pinned(Protection.READ, low, length) as memory:
-            span = ffi.buffer(memory, length)
-            # For small steps, copying the span and slicing it beats a strided copy.
-            return span[:][::step] if abs(step) < 64 else bytes(memoryview(span)[::step])
+    def _read_byte(self, key: SupportsIndex | Slice) -> int:
+        byte = _guarded_get_byte(self._handle, self._index(key))
+        if byte < 0:
+            raise self._error(-byte, "pmem2_map_get_address", "read")
+        return byte
 
-    def _write(self, key: Slice, data: Data) -> None:
-        low, length, step = slice_span(key, self._size)
-        with borrowed(data) as (source, given):
-            wanted = len(range(0, length, abs(step)))
-            if given != wanted:
-                self._check_open()
-                raise ValueError(f"data must have {wanted} bytes, the length of the slice, got {given}")
-            if step == 1:
-                rc = lib.guarded_store(self._handle, low, source, length)
-                if rc:
-                    raise self._error(rc, "pmem2_map_get_address", "write to")
-                return
-            with self._pinned(Protection.WRITE, low, length) as memory:
-                memoryview(ffi.buffer(memory, length))[::step] = ffi.buffer(source, given)[:]
-
-    @contextmanager
-    def _pinned(self, need: Protection, offset: int, length: int) -> Iterator[CharPointer]:
-        """Yield the address of a range; the map cannot be closed while the block runs."""
-        pin, handle = new_pin(), self._handle
-        rc = lib.guarded_pin_operation(pin, handle, need, offset, length)
+    def _write_byte(self, key: SupportsIndex | Slice, value: SupportsIndex) -> None:
+        byte = as_size(value, "byte", 255)
+        rc = _guarded_set_byte(self._handle, self._index(key), byte)
         if rc:
-            raise self._error(rc, "pmem2_map_get_address", "read" if need is Protection.READ else "write to")
-        try:
-            yield ffi.cast("char *", handle.address + offset)
-        finally:
-            lib.guarded_unpin(pin)
+            raise self._error(rc, "pmem2_map_get_address", "write to")
+
+    def _read_slice(self, key: Slice) -> bytes:
+        start, step, count = slice_parts(key, self._size)
+        if CPYTHON and count > 1:
+            data = bytes(count)  # C may still store to it: unlike b"" and single bytes, it is a new object
+            rc = _guarded_read(self._handle, start, step, count, data)
+        else:
+            with scratch(count) as target:
+                rc = _guarded_read(self._handle, start, step, count, target)
+                data = ffi.unpack(target, count)
+        if rc:
+            raise self._error(rc, "pmem2_map_get_address", "read")
+        return data
+
+    def _write_slice(self, key: Slice, data: Data) -> None:
+        if is_map(data):
+            data = data[:]
+        if type(data) is bytes and BYTES_PASS_ZERO_COPY:
+            self._write_parts(key, data, len(data))
+        else:
+            with borrow(data) as memory:
+                # With a step, the data may be a view of this map and overlap: store a copy.
+                source = memory if key.step is None else ffi.unpack(memory, len(memory))
+                self._write_parts(key, source, len(memory))
+
+    def _write_parts(self, key: Slice, source: CharPointer | bytes, length: int) -> None:
+        start, step, count = slice_parts(key, self._size)
+        if length != count:
+            self._check_open()
+            raise ValueError(f"data must have {count} bytes, the length of the slice, got {length}")
+        rc = _guarded_write(self._handle, start, step, count, source)
+        if rc:
+            raise self._error(rc, "pmem2_map_get_address", "write to")
+
+    def read_into(self, buffer: Buffer, offset: SupportsIndex = 0) -> None:
+        """Copy out of the map, into the whole of a writable *buffer*; other threads run during the copy.
+
+        Args:
+            buffer: Any writable C-contiguous buffer.
+            offset: Where the copied range begins, in bytes.
+
+        Raises:
+            TypeError: *buffer* is read-only or no buffer, *offset* is not an integer, or the map was made without READ.
+            ValueError: The range does not lie inside the map, or the map is closed.
+            BufferError: *buffer* is not C-contiguous.
+        """
+        start = as_size(offset, "offset")
+        with borrow(buffer, writable=True) as memory:
+            length = len(memory)
+            rc = _guarded_read(self._handle, start, 1, length, memory)
+        if rc:
+            raise self._range_error(rc, "pmem2_map_get_address", "read", start, length)
+
+    def find(self, sub: SupportsIndex | Buffer, start: SupportsIndex = 0, end: SupportsIndex | None = None) -> int:
+        """Return the offset of the first occurrence of *sub*, or -1, as `bytearray.find` does.
+
+        Args:
+            sub: Any C-contiguous buffer, or one byte as an int.
+            start: Where the searched range begins; negative numbers count from the end.
+            end: Where it ends; `None` is the end of the map.
+
+        Raises:
+            TypeError: An argument has a wrong type, or the map was made without READ.
+            ValueError: The byte is not in 0..255, or the map is closed.
+            BufferError: *sub* is not C-contiguous.
+        """
+        if isinstance(sub, SupportsIndex):
+            sub = bytes((as_size(sub, "sub", 255),))
+        first = as_int(start, "start")
+        low, high = clip(first, None if end is None else as_int(end, "end"), self._size)
+        is_past_end = high < low or first > self._size
+        with borrow(sub) as wanted:
+            place = lib.guarded_find(self._handle, low, max(high - low, 0), wanted, len(wanted))
+        if place < -1:
+            raise self._error(-1 - place, "pmem2_map_get_address", "search")
+        return -1 if is_past_end else place
+
+    def __contains__(self, item: SupportsIndex | Buffer, /) -> bool:
+        """Return whether a byte or a sequence of bytes occurs in the map.
+
+        Raises:
+            TypeError, ValueError, BufferError: As `find`.
+        """
+        return self.find(item) >= 0
 
     # ---- views
 
@@ -324,13 +470,7 @@ class Map(Resource):
             ValueError: The range does not lie inside the map, or the map is closed.
         """
         start, count = self._range(offset, length)
-        pin, handle = new_pin(), self._handle
-        rc = lib.guarded_pin_view(pin, handle, start, count)
-        if rc:
-            raise self._range_error(rc, "pmem2_map_get_address", "view", start, count)
-        memory = pinned_pointer(ffi.cast("char *", handle.address + start), pin, self)
-        view = memoryview(ffi.buffer(memory, count))
-        return view if handle.protection & Protection.WRITE else view.toreadonly()
+        return self._pinned_view(start, count, self)
 
     if sys.version_info >= (3, 12):
 
@@ -462,14 +602,11 @@ class Map(Resource):
         self._flush_many(ranges, 0, "pmem2_get_flush_fn", "flush")
 
     def _flush_many(self, ranges: Ranges, drain: int, function: str, action: str) -> None:
-        numbers = borrow_ranges(ranges)
-        try:
+        with borrow_ranges(ranges) as numbers:
             count = len(numbers) // 2
             rc = _guarded_flush_many(self._handle, numbers, count, drain)
             if rc == lib.GUARD_RANGE:
                 raise self._first_range_error(numbers)
-        finally:
-            _release(numbers)
         if rc:
             raise self._error(rc, function, f"{action} {count} ranges of")
 
@@ -502,17 +639,13 @@ class Map(Resource):
             if type(data) is bytes and BYTES_PASS_ZERO_COPY:  # a subclass may lie about its class and length
                 length = len(data)
                 rc = _guarded_memmove(self._handle, offset, data, length, checked)
-            elif isinstance(data, Map):
+            elif is_map(data):
                 length = data._size
-                with data._pinned(Protection.READ, 0, length) as memory:
-                    rc = _guarded_memmove(self._handle, offset, memory, length, checked)
+                rc = lib.guarded_copy_map(self._handle, offset, data._copied_handle(), checked)
             else:
-                memory = borrow(data)
-                try:
+                with borrow(data) as memory:
                     length = len(memory)
                     rc = _guarded_memmove(self._handle, offset, memory, length, checked)
-                finally:
-                    _release(memory)
         except OverflowError:
             as_size(offset, "offset")  # raises the precise error
             raise  # pragma: no cover: from Python 3.12 on, data may raise OverflowError
@@ -558,17 +691,41 @@ class Map(Resource):
         """
         # Exhaust the caller's iterator before borrowing buffers.
         checked = [(as_size(offset, "offset"), data) for offset, data in pieces]
-        with ExitStack() as stack:
-            # Borrow each distinct buffer once: the number of operations on one map is limited.
-            distinct = {id(data): data for _, data in checked}
-            memory = {key: stack.enter_context(borrowed(data)) for key, data in distinct.items()}
-            table = [(start, *memory[id(data)]) for start, data in checked]
-            rc = lib.guarded_memcpy_many(self._handle, ffi.new("struct guarded_piece[]", table), len(table))
+        exports: list[memoryview] = []
+        try:
+            rc, table = self._copy_pieces(checked, exports)
+        finally:
+            release_all(exports)
         if rc == lib.GUARD_RANGE:
             start, _, length = next(piece for piece in table if piece[0] + piece[2] > self._size)
             raise self._range_error(rc, "pmem2_get_memcpy_fn", "copy", start, length)
         if rc:
             raise self._error(rc, "pmem2_get_memcpy_fn", f"copy {len(table)} pieces to")
+
+    def _copy_pieces(self, pieces: list[tuple[int, Data]], exports: list[memoryview]) -> tuple[int, list[Piece]]:
+        """Copy *pieces*; *exports* receives views that keep the memory in place.
+
+        Each distinct map is entered once, however many pieces it has: the number of operations on a map is limited.
+        """
+        memory: dict[int, tuple[CharPointer, int]] = {}
+        sources: dict[int, MapHandle] = {}
+        for _, data in pieces:
+            key = id(data)
+            if key in memory:
+                continue
+            if is_map(data):
+                memory[key] = ffi.cast("char *", data._address), data._size
+                sources[key] = data._copied_handle()
+            else:
+                exports.append(export(data))
+                memory[key] = pointer_to(exports[-1])
+        table = [(start, *memory[id(data)]) for start, data in pieces]
+        handles = list(sources.values())
+        return lib.guarded_memcpy_many(self._handle, table, len(table), handles, len(handles)), table
+
+    def _copied_handle(self) -> MapHandle:
+        """Return the handle from which C copies the whole map to another one."""
+        return self._handle
 
     # ---- 8-byte atomics
 
@@ -579,11 +736,16 @@ class Map(Resource):
             TypeError: *offset* is not an integer, or the map was made without READ.
             ValueError: The address is unaligned or outside, or the map is closed.
         """
-        start, value = as_size(offset, "offset"), ffi.new("uint64_t *")
-        rc = lib.guarded_load_u64(self._handle, start, value)
-        if rc:
-            raise self._range_error(rc, "pmem2_map_get_address", "load", start, 8)
-        return value[0]
+        if offset.__class__ is not int:
+            offset = as_size(offset, "offset")
+        try:
+            value = _guarded_load_u64(self._handle, offset)
+        except OverflowError:
+            as_size(offset, "offset")  # raises the precise error
+            raise  # pragma: no cover
+        if value == SIZE_MAX and (rc := ffi.errno):
+            raise self._range_error(rc, "pmem2_map_get_address", "load", offset, 8)
+        return value
 
     def store_u64(self, offset: SupportsIndex, value: SupportsIndex, persist: bool = False) -> None:
         """Store 8 bytes atomically: after a power failure the old or the new value is there, never a mixture.
@@ -626,13 +788,21 @@ class Map(Resource):
             TypeError: A number has a wrong type, or the map was made without READ or without WRITE.
             ValueError, OSError: As `store_u64`.
         """
-        start, number = as_size(offset, "offset"), as_size(desired, "desired")
-        wanted = as_size(expected, "expected")
-        previous = ffi.new("uint64_t *", wanted)
-        rc = lib.guarded_compare_exchange_u64(self._handle, start, previous, number, bool(persist))
-        if rc:
-            raise self._range_error(rc, "pmem2_get_persist_fn", "exchange", start, 8)
-        return previous[0] == wanted, previous[0]
+        if type(offset) is not int or type(expected) is not int or type(desired) is not int:
+            offset, desired = as_size(offset, "offset"), as_size(desired, "desired")
+            expected = as_size(expected, "expected")
+        try:
+            previous = _guarded_compare_exchange_u64(self._handle, offset, expected, desired, 1 if persist else 0)
+        except OverflowError:
+            (
+                as_size(offset, "offset"),
+                as_size(desired, "desired"),
+                as_size(expected, "expected"),
+            )  # raise the precise error
+            raise  # pragma: no cover
+        if previous == SIZE_MAX and (rc := ffi.errno):
+            raise self._range_error(rc, "pmem2_get_persist_fn", "exchange", offset, 8)
+        return previous == expected, previous
 
     def fetch_add_u64(self, offset: SupportsIndex, delta: SupportsIndex, persist: bool = False) -> int:
         """Add to the 8 bytes at *offset*; atomic for all threads and processes; wraps at 2**64.
@@ -649,19 +819,37 @@ class Map(Resource):
             TypeError: A number has a wrong type, or the map was made without READ or without WRITE.
             ValueError, OSError: As `store_u64`.
         """
-        start, number = as_size(offset, "offset"), as_int(delta, "delta")
-        if not -(2**63) <= number <= SIZE_MAX:
-            raise ValueError(f"delta must be >= -2**63 and < 2**64, got {int_repr(number)}")
-        previous = ffi.new("uint64_t *")
-        rc = lib.guarded_fetch_add_u64(self._handle, start, number & SIZE_MAX, bool(persist), previous)
-        if rc:
-            raise self._range_error(rc, "pmem2_get_persist_fn", "add to", start, 8)
-        return previous[0]
+        if offset.__class__ is not int or delta.__class__ is not int:
+            offset, delta = as_size(offset, "offset"), as_int(delta, "delta")
+        try:
+            previous = _guarded_fetch_add_u64(self._handle, offset, delta, 1 if persist else 0)
+        except OverflowError:  # a negative delta too
+            offset = as_size(offset, "offset")
+            if not DELTA_MIN <= delta <= SIZE_MAX:
+                raise ValueError(f"delta must be >= -2**63 and < 2**64, got {int_repr(delta)}") from None
+            if delta >= 0:
+                raise  # pragma: no cover: an exception of a signal handler
+            previous = _guarded_fetch_add_u64(self._handle, offset, delta & SIZE_MAX, 1 if persist else 0)
+        if previous == SIZE_MAX and (rc := ffi.errno):
+            raise self._range_error(rc, "pmem2_get_persist_fn", "add to", offset, 8)
+        return previous
 
     # ---- closing
 
-    def close(self) -> None:
+    @overload
+    def close(self, *, defer: Literal[False] = False) -> None: ...
+    @overload
+    def close(self, *, defer: Literal[True]) -> bool: ...
+    def close(self, *, defer: bool = False) -> bool | None:
         """Unmap, without flushing. Closing twice does nothing. See pmem2_map_delete(3).
+
+        Args:
+            defer: Close even while views of the map are alive or another thread is inside an operation of it: no thread
+                can enter the map any more, and the memory is unmapped when the last of them is gone. It never refuses
+                and never collects garbage.
+
+        Returns:
+            With *defer*: whether the memory is unmapped now.
 
         Raises:
             BufferError: Views or arrays of the map are alive, or another thread is inside an operation of it; it
@@ -669,31 +857,56 @@ class Map(Resource):
             OSError: The system refused; it stays open.
         """
         message = new_error_buffer()
-        rc = lib.guarded_map_close(self._handle, message)
-        if rc in (lib.GUARD_EXPORTED, lib.GUARD_BUSY):
-            gc_collect()
-            rc = lib.guarded_map_close(self._handle, message)
-        if rc and rc != lib.GUARD_CLOSED:
+        if defer:
+            rc = self._close_once(1, message)
+        else:
+            rc = retry_after_gc(lambda: self._close_once(0, message), lib.GUARD_EXPORTED, lib.GUARD_BUSY)
+        if rc not in (0, lib.GUARD_CLOSED, lib.GUARD_DEFERRED):
             raise error_from_rc(rc, "pmem2_map_delete", f"cannot close {self!r}", message)
-        if self._buffer is not None:
+        if self._buffer is not None and rc == 0:
             self._buffer.release()
         if self._config.reservation is not None:
             self._config.reservation._remove(self._handle.serial)
+        return lib.guarded_map_mapped(self._handle) == 0 if defer else None
+
+    def _close_once(self, defer: int, message: CharArray) -> int:
+        """Close, or return why not."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.release()
+        return lib.guarded_map_close(self._handle, defer, message)
 
     def __del__(self) -> None:
-        """Warn about a map that was not closed, and unmap existing memory before its owner goes."""
-        Resource.__del__(self)
+        """Unmap existing memory before its owner goes, and warn about a map that was not closed."""
         try:
-            if self._buffer is not None:
-                lib.guarded_map_close(self._handle, new_error_buffer())
-        except AttributeError:
-            pass  # __init__ raised before there was a handle
+            Resource.__del__(self)
+        finally:
+            try:
+                if self._buffer is not None:
+                    lib.guarded_map_close(self._handle, 1, new_error_buffer())
+            except AttributeError:
+                pass  # __init__ raised before there was a handle
 
     def __repr__(self) -> str:
         """Return its size, address and granularity."""
         if self.closed:
             return "<pmem2.Map, closed>"
         return f"<pmem2.Map of {self._size} bytes at {self._address:#x}, {self.granularity.name} granularity>"
+
+
+def raise_if_deeper(error: Exception) -> None:
+    """Raise *error* again if it comes from Python code below the caller, such as a signal handler.
+
+    Raises:
+        Exception: *error*.
+    """
+    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+        raise error
+
+
+def is_map(data: object) -> TypeGuard[Map]:
+    """Return whether *data* is a Map; `isinstance` would believe its `__class__`."""
+    return issubclass(type(data), Map)
 
 
 def map_request(source: Source, config: Config) -> MapRequest:
@@ -704,6 +917,7 @@ def map_request(source: Source, config: Config) -> MapRequest:
         protection = Protection.READ if read_only else READ_WRITE
     return MapRequest(
         lib.GUARD_GRANULARITY_UNSET if config.required_granularity is None else config.required_granularity,
+        forced_in_c(),
         config.offset,
         config.length or 0,
         config.sharing,
@@ -715,21 +929,4 @@ def map_request(source: Source, config: Config) -> MapRequest:
 
 def check_mappable(source: Source, config: Config) -> None:
     """Raise as `Map(source, config)` would; map nothing."""
-    lib.guarded_map_close(create_map(source._handle, map_request(source, config), source._name), new_error_buffer())
-
-
-def new_pin() -> Pin:
-    """Return a pin that pins nothing yet; `ffi.gc` unpins it at the latest when it is collected."""
-    return ffi.gc(ffi.new("struct guarded_pin *"), lib.guarded_unpin)
-
-
-@contextmanager
-def borrowed(data: Data) -> Iterator[tuple[CharPointer, int]]:
-    """Yield address and length of the data of a copy; the memory stays in place while the block runs."""
-    if isinstance(data, Map):
-        length = data._size
-        with data._pinned(Protection.READ, 0, length) as memory:
-            yield memory, length
-    else:
-        with borrow(data) as memory:
-            yield memory, len(memory)
+    lib.guarded_map_close(create_map(source._handle, map_request(source, config), source._name), 0, new_error_buffer())

@@ -11,7 +11,7 @@ from pmem2._enums import ErrorCode, Granularity
 from pmem2._error_map import HINTS, error_from_rc, make_pmem2_error, new_error_buffer
 from pmem2._ffi import lib
 from pmem2._granularity import granularity_error
-from pmem2._resource import gc_collect, own
+from pmem2._resource import own, retry_after_gc
 
 if TYPE_CHECKING:
     from pmem2._ffi import CharArray, MapHandle, Null, ReservationHandle, SourceHandle
@@ -21,6 +21,7 @@ class MapRequest(NamedTuple):
     """How to map a source; the fields of the C struct `map_request`, in its order."""
 
     granularity: int
+    forced: int
     offset: int
     length: int
     sharing: int
@@ -41,10 +42,8 @@ def create_map(source: SourceHandle, request: MapRequest, name: str) -> MapHandl
         Pmem2Error, OSError, ValueError: As `Map` says.
     """
     handle, message = alloc_map(), new_error_buffer()
-    rc = map_new(handle, source, request, message)
-    if rc == -errno.EAGAIN:  # pragma: no cover: in a child of tests/safety
-        gc_collect()  # dropped maps that are not yet collected still own pthread keys
-        rc = map_new(handle, source, request, message)
+    # Dropped maps that are not collected yet own pthread keys, or a place in the reservation.
+    rc = retry_after_gc(lambda: map_new(handle, source, request, message), -errno.EAGAIN, ErrorCode.MAPPING_EXISTS)
     if rc:
         raise map_error(rc, source, request, name, message)
     return handle
@@ -64,7 +63,7 @@ def map_error(rc: int, source: SourceHandle, request: MapRequest, name: str, mes
         probe = alloc_map()
         coarsest = request._replace(granularity=Granularity.PAGE)
         if map_new(probe, source, coarsest, message) == 0:  # pragma: no branch: it can be mapped
-            lib.guarded_map_close(probe, message)
+            lib.guarded_map_close(probe, 0, message)
             return granularity_error(asked, Granularity(request.granularity), Granularity(probe.granularity))
     if sys.platform == "win32" and rc == ErrorCode.NOSUPP:
         return make_pmem2_error(rc, "pmem2_map_new", asked, "Windows has no memory like that", "add Protection.READ")

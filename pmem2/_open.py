@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import os
-import stat
-from contextlib import ExitStack
-from typing import Literal, NamedTuple, Optional, SupportsIndex
+from contextlib import suppress
+from typing import Literal, NamedTuple, Optional, SupportsIndex, Union
 
 import attrs
 
@@ -14,10 +13,11 @@ from pmem2._checks import FILE_SIZE_MAX, as_positive, check_type
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._error_map import HINTS, make_pmem2_error
-from pmem2._files import OPEN_FLAGS, allocate, zero
+from pmem2._files import StrOrBytesPath, allocate, truncate, zero
 from pmem2._map import READ_WRITE, Map, check_mappable
-from pmem2._source import Source, StrOrBytesPath
+from pmem2._source import Source
 
+CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL
 Mode = Literal["r", "r+", "w+", "x+", "c"]
 
 
@@ -79,36 +79,40 @@ def open(
 
 def create_file_and_map(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) -> Map:
     """Map a file of *size* zeros, new or truncated; touch an existing file only after every fallible step succeeded."""
-    flags = os.O_RDWR | OPEN_FLAGS
     path = os.fspath(path)
-    if not exclusive and os.path.islink(path) and not os.path.exists(path):
-        path = os.path.realpath(path)  # the file that the link is to lead to; that of /proc/self/fd/N has another name
-    with ExitStack() as remove_file, ExitStack() as close_file, ExitStack() as restore_size:
-        try:
-            fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-            remove_file.callback(os.unlink, path)
-        except FileExistsError:
-            if exclusive:
-                raise
-            Source.from_path(path).close()  # refuses everything but a file, and does not block on it
-            fd = os.open(path, flags)
-        close_file.callback(os.close, fd)
-        source = close_file.enter_context(Source._from_fd(fd, repr(path)))
-        if stat.S_ISREG(os.fstat(fd).st_mode):  # pragma: no branch: nox -s nvdimm
+    source = Source._open(path, CREATE_FLAGS) if exclusive else open_or_create(path)
+    before = None
+    try:
+        if not source._handle.device:  # pragma: no branch: nox -s nvdimm
             before = source.size
-            restore_size.callback(os.ftruncate, fd, before)
             allocate(source._handle.file, size, path)
             if before:
                 check_mappable(source, probe_config(config, size, source))
                 check_range(size, config, source)
                 zero(source._handle.file, size, path)
-                os.ftruncate(fd, size)
+                truncate(source._handle.file, size, path)
         elif size > source.size:  # pragma: no cover: nox -s nvdimm
             raise range_error(size, source, f"the device has {source.size} bytes")
         result = Map(source, config)
-        restore_size.pop_all()
-        remove_file.pop_all()
+        source.close()
         return result
+    except BaseException:
+        if before is not None and not source.closed:
+            truncate(source._handle.file, before, path)
+        source._discard()
+        raise
+
+
+def open_or_create(path: Union[str, bytes]) -> Source:
+    """Return the source of a file, which is created if it does not exist; the path is opened as it is given."""
+    while True:  # until no other process creates or removes the file in between
+        try:
+            return Source.from_path(path)
+        except FileNotFoundError:
+            pass
+        with suppress(FileExistsError):
+            # O_EXCL follows no link, and a link may name a file that does not exist yet.
+            return Source._open(os.path.realpath(path) if os.path.islink(path) else path, CREATE_FLAGS)
 
 
 def probe_config(config: Config, size: int, source: Source) -> Config:

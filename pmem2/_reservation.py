@@ -13,7 +13,7 @@ from pmem2._checks import as_positive, as_size
 from pmem2._enums import ErrorCode
 from pmem2._error_map import HINTS, error_from_rc, new_error_buffer
 from pmem2._ffi import ffi, lib
-from pmem2._resource import Resource, drop_attrs_init, gc_collect, own
+from pmem2._resource import Resource, drop_attrs_init, gc_collect, own, retry_after_gc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ class VMReservation(Resource):
     """
 
     _handle: ReservationHandle
-    _maps: weakref.WeakValueDictionary[int, Map]
+    _maps: dict[int, weakref.ref[Map]]
 
     def __init__(self, size: SupportsIndex, address: SupportsIndex | None = None) -> None:
         """Reserve *size* bytes of addresses, at *address* or where the system finds room.
@@ -77,7 +77,7 @@ class VMReservation(Resource):
             code = -errno.ENOMEM if rc == -errno.EPERM and not start else rc
             asked = f"cannot reserve {length} bytes{where}"
             raise error_from_rc(code, "pmem2_vm_reservation_new", asked, message, RESERVATION_HINTS)
-        self._maps = weakref.WeakValueDictionary()
+        self._maps = {}
         self._handle = handle
 
     def _extent(self) -> tuple[int, int]:
@@ -204,15 +204,25 @@ class VMReservation(Resource):
             rc = lib.guarded_reservation_find(self._handle, how, offset, length, origin_or_null, serial, message)
             if rc:
                 raise error_from_rc(rc, function, "cannot find a map in the reservation", message)
-            found = self._maps.get(serial[0])
+            reference = self._maps.get(serial[0])
+            found = None if reference is None else reference()
             if found is not None:
                 return found
             gc_collect()  # the Map was dropped and is not yet collected (PyPy)
         raise error_from_rc(ErrorCode.MAPPING_NOT_FOUND, function, "cannot find a map in the reservation")
 
     def _add(self, serial: int, map: Map) -> None:
-        """Enter *map*, whose handle has this serial number."""
-        self._maps[serial] = map
+        """Enter *map*, whose handle has this serial number.
+
+        Its weak reference has no callback, in which an exception would get lost: dropped maps are removed here, now
+        and then.
+        """
+        self._maps[serial] = weakref.ref(map)
+        count = len(self._maps)
+        if count & (count - 1) == 0:
+            for other, reference in list(self._maps.items()):
+                if reference() is None:
+                    self._maps.pop(other, None)
 
     def _remove(self, serial: int) -> None:
         """Remove the map whose handle has this serial number."""
@@ -226,7 +236,7 @@ class VMReservation(Resource):
         """
         if self.closed:
             raise ValueError("cannot iterate over the reservation: it is closed")
-        alive = [map for reference in self._maps.valuerefs() if (map := reference()) is not None and not map.closed]
+        alive = [map for reference in list(self._maps.values()) if (map := reference()) is not None and not map.closed]
         return iter(sorted(alive, key=map_address))
 
     def close(self) -> None:
@@ -237,10 +247,10 @@ class VMReservation(Resource):
             OSError: The system refused.
         """
         message = new_error_buffer()
-        rc = lib.guarded_reservation_close(self._handle, message)
-        if rc == ErrorCode.VM_RESERVATION_NOT_EMPTY:
-            gc_collect()  # a Map was dropped and is not yet collected (PyPy)
-            rc = lib.guarded_reservation_close(self._handle, message)
+        # A map that was dropped may not be collected yet.
+        rc = retry_after_gc(
+            lambda: lib.guarded_reservation_close(self._handle, message), ErrorCode.VM_RESERVATION_NOT_EMPTY
+        )
         if rc and rc != lib.GUARD_CLOSED:
             raise error_from_rc(rc, "pmem2_vm_reservation_delete", "cannot close the reservation", message)
 

@@ -5,15 +5,19 @@ When destructors may run: `ffi.gc` alone runs too early on CPython. In a garbage
 the finalizers, in any order; a finalizer that runs later, or that resurrects the objects, would use freed memory. So
 `_keepalive` holds the owner of a destructor, where CPython's collector does not see it, until the plain pointer that
 objects hold instead is freed: the collector does not track plain pointers. PyPy runs finalizers in order.
+
+Only C code releases things: destructors are C functions, and the callback of a weak reference is `dict.pop`.
+Python code there could be interrupted by a signal handler, and the exception would be lost together with what it held.
 """
 
 from __future__ import annotations
 
-import functools
 import gc
 import sys
 import warnings
 import weakref
+from contextlib import suppress
+from types import MethodType
 from typing import TYPE_CHECKING, Callable, NoReturn, TypeVar
 
 from pmem2._ffi import ffi, lib
@@ -29,23 +33,36 @@ if TYPE_CHECKING:
     R = TypeVar("R", bound="Resource")
 
 CPYTHON = sys.implementation.name == "cpython"
-GC_PASSES = 1 if CPYTHON else 3  # PyPy needs another pass for objects kept alive by finalizers
+HAS_GIL = CPYTHON and (sys.version_info < (3, 13) or sys._is_gil_enabled())
+GC_PASSES = 1 if HAS_GIL else 3  # PyPy and threads without a lock need more for what finalizers or other threads held
+GC_ROUNDS = 10
+VIEW_COST = 100_000  # bytes that PyPy believes a view to hold, so that it collects views often enough
 
-# The key is the id of a weak reference. The value holds that reference, so no other object gets the same id.
-_keepalive: dict[int, tuple[object, ...]] = {}
+
+class PointerReference(weakref.ref["Pointer"]):
+    """A weak reference to a pointer that is hashed by its own identity, so that a dead one can be looked up too."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+_keepalive: dict[PointerReference, tuple[object, ...]] = {}
 lib.guarded_immortalize(id(_keepalive))  # leaked on purpose: destructors run after module teardown
 
 
 def keep_alive(pointer: P, *owners: object) -> P:
     """Return *pointer*; *owners* live exactly as long as it does."""
-    reference = weakref.ref(pointer, _forget)
-    _keepalive[id(reference)] = (*owners, reference)
+    _keepalive[PointerReference(pointer, _keepalive.pop)] = owners
     return pointer
 
 
-def _forget(reference: weakref.ref[P], keepalive: dict[int, tuple[object, ...]] = _keepalive) -> None:
-    """Drop the owners of a pointer that was freed, perhaps after this module's teardown."""
-    keepalive.pop(id(reference), None)
+def sweep_dead_pointers() -> int:
+    """Drop the owners of freed pointers whose callback could not run at the recursion limit; return how many."""
+    dead = [reference for reference in list(_keepalive) if reference() is None]
+    for reference in dead:
+        _keepalive.pop(reference, None)  # pragma: no cover: at the recursion limit
+    return len(dead)
 
 
 def own(pointer: P, destructor: Callable[[P], None]) -> P:
@@ -61,22 +78,36 @@ def own(pointer: P, destructor: Callable[[P], None]) -> P:
 
 
 def pinned_pointer(pointer: P, pin: Pin, owner: object) -> P:
-    """Return *pointer*, the address of a view; *owner* and *pin* live until nothing can reach it any more."""
-    return keep_alive(pointer, pin, owner) if CPYTHON else ffi.gc(pointer, functools.partial(_unpin, pin, owner))
+    """Return *pointer*, the address of a view; *owner* lives, and *pin* pins, until nothing can reach it any more."""
+    if CPYTHON:
+        return keep_alive(pointer, ffi.gc(pin, lib.guarded_unpin), owner)
+    unpin = MethodType(MethodType(lib.guarded_unpin_pointer, ffi.new_handle(owner)), pin)  # pragma: no cover: PyPy
+    return ffi.gc(pointer, unpin, VIEW_COST)  # pragma: no cover: PyPy
 
 
-def _unpin(pin: Pin, _owner: object, _pointer: Pointer) -> None:
-    """Release *pin*; the other arguments only live until then."""
-    lib.guarded_unpin(pin)  # pragma: no cover: PyPy
-
-
-def gc_collect() -> None:
-    """Collect garbage cycles; on PyPy, everything that was dropped."""
+def gc_collect() -> int:
+    """Collect garbage cycles; on PyPy, everything that was dropped. Return how much was found, as far as is known."""
     try:
-        for _ in range(GC_PASSES):
-            gc.collect()
+        found = sum(gc.collect() or 0 for _ in range(GC_PASSES))
     except ValueError:  # pragma: no cover: PyPy refuses inside a finalizer
-        pass
+        found = 0
+    return found + sweep_dead_pointers()
+
+
+def retry_after_gc(call: Callable[[], int], *refusals: int) -> int:
+    """Return the return code of *call*; while it is one of *refusals*, collect garbage, which may be the cause.
+
+    It ends when nothing more is found.
+    """
+    rc = call()
+    for _ in range(GC_ROUNDS):
+        if rc not in refusals:
+            break
+        found = gc_collect()
+        rc = call()
+        if not found:
+            break
+    return rc
 
 
 class Resource:
@@ -111,8 +142,12 @@ class Resource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        """Close it, whether or not the block raised."""
-        self.close()
+        """Close it; an exception of the block is not replaced by one of `close`."""
+        if error is None:
+            self.close()
+        else:
+            with suppress(Exception):
+                self.close()
 
     def __del__(self) -> None:
         """Warn about an object that was not closed; `ffi.gc` on its C handle releases the resource."""

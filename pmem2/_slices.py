@@ -11,9 +11,26 @@ if TYPE_CHECKING:
     Slice: TypeAlias = slice[Optional[SupportsIndex], Optional[SupportsIndex], Optional[SupportsIndex]]
 
 
+SLICE: type = slice
+"""Its own type would hold Any."""
+
+
 def as_slice(key: object) -> Slice | None:
     """Return *key* if it is a slice, else `None`."""
     return key if isinstance(key, slice) else None
+
+
+def clip(start: int, end: int | None, size: int) -> tuple[int, int]:
+    """Return the ends of a slice of *size* bytes as numbers that do not count from the end."""
+    low, high, _ = slice(start, end, 1).indices(size)
+    return low, high
+
+
+def slice_parts(key: Slice, size: int) -> tuple[int, int, int]:
+    """Return the first index of a slice of *size* bytes, its step, and the number of indexes."""
+    start, stop, step = key.indices(size)
+    count = len(range(start, stop, step))
+    return (start, step, count) if count > 1 else (start if count else 0, 1, count)
 
 
 def slice_span(key: Slice, size: int) -> tuple[int, int, int]:

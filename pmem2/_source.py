@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Protocol, SupportsIndex, Union, final
+from typing import TYPE_CHECKING, Protocol, SupportsIndex, final
 
 import attrs
 
@@ -17,7 +18,7 @@ from pmem2._config import Config
 from pmem2._enums import ErrorCode
 from pmem2._error_map import HINTS, error_from_rc, make_pmem2_error, new_error_buffer
 from pmem2._ffi import ffi, lib
-from pmem2._files import OPEN_FLAGS, DaxDevice, os_file_from_fd
+from pmem2._files import OPEN_FLAGS, DaxDevice, StrOrBytesPath, as_native_path, os_file_from_fd
 from pmem2._resource import Resource, drop_attrs_init, own
 
 if sys.platform == "win32":
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from pmem2._ffi import CharArray, SourceHandle
     from pmem2._files import File
     from pmem2._map import Map
-
-StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
 
 class HasFileno(Protocol):
@@ -88,11 +87,8 @@ class Source(Resource):
         See pmem2_source_from_fd(3).
         """
         number = as_int(fd if isinstance(fd, SupportsIndex) else fileno_of(fd), "fd")
-        return cls._from_fd(number, f"descriptor {int_repr(number)}")
-
-    @classmethod
-    def _from_fd(cls, fd: int, name: str) -> Source:
-        return cls._from_file(os_file_from_fd(fd), "pmem2_source_from_fd", name)
+        name = f"descriptor {int_repr(number)}"
+        return cls._from_file(os_file_from_fd(number), "pmem2_source_from_fd", name)
 
     @classmethod
     def _from_file(cls, file: File | None, function: str, name: str) -> Source:
@@ -101,14 +97,7 @@ class Source(Resource):
         handle = alloc_source()
         code: int = ErrorCode.INVALID_FILE_HANDLE
         rc = code if file is None else lib.guarded_source_from_file(handle, file, message)
-        if rc:
-            raise error_from_rc(rc, function, f"cannot make a source from {name}", message)
-        if sys.platform != "win32":  # pragma: no branch: which has no DAX devices
-            self._dax = dax_device_without_nvdimm(handle.file)
-        if self._dax is not None:
-            handle.dax_size, handle.dax_alignment, _ = self._dax
-        self._handle = handle
-        return self
+        return self._finish(handle, rc, function, message)
 
     @classmethod
     def from_path(cls, path: StrOrBytesPath, *, writable: bool = True) -> Source:
@@ -133,11 +122,34 @@ class Source(Resource):
             asked = f"cannot make a source from {name}"
             found = "it is neither a regular file nor a DAX device"
             raise make_pmem2_error(code, "pmem2_source_from_fd", asked, found, HINTS[code])
-        fd = os.open(path, OPEN_FLAGS | (os.O_RDWR if writable else os.O_RDONLY))
-        try:
-            return cls._from_fd(fd, name)
-        finally:
-            os.close(fd)
+        return cls._open(path, os.O_RDWR if writable else os.O_RDONLY)
+
+    @classmethod
+    def _open(cls, path: StrOrBytesPath, flags: int) -> Source:
+        """Open a file in C, so that something owns the descriptor from its first moment.
+
+        With `os.O_EXCL` the file is new, and is removed again unless `close` is called.
+        """
+        self = cls._new(repr(os.fspath(path)))
+        if b"\0" in os.fsencode(path):
+            raise ValueError("path must not contain a NUL")
+        message, handle, native_path = new_error_buffer(), alloc_source(), as_native_path(path)
+        while (rc := lib.guarded_source_open(handle, native_path, flags | OPEN_FLAGS, message)) == -errno.EINTR:
+            pass  # pragma: no cover: Python runs the signal handler here
+        if rc < 0 and rc > ErrorCode.UNKNOWN:
+            raise OSError(-rc, os.strerror(-rc), os.fspath(path))
+        return self._finish(handle, rc, "pmem2_source_from_fd", message)
+
+    def _finish(self, handle: SourceHandle, rc: int, function: str, message: CharArray) -> Source:
+        """Return the source with its *handle*, or raise the error of making it."""
+        if rc:
+            raise error_from_rc(rc, function, f"cannot make a source from {self._name}", message)
+        if sys.platform != "win32":  # pragma: no branch: which has no DAX devices
+            self._dax = dax_device_without_nvdimm(handle.file)
+        if self._dax is not None:
+            handle.dax_size, handle.dax_alignment, _ = self._dax
+        self._handle = handle
+        return self
 
     @classmethod
     def from_anon(cls, size: SupportsIndex) -> Source:
@@ -338,7 +350,7 @@ class Source(Resource):
             self._pread(ffi.new("char[]", 0), 0, start)  # raises the precise error if the source is anonymous
             raise  # pragma: no cover: the file is larger than memory
         self._pread(buffer, length, start)
-        return ffi.buffer(buffer, length)[:]
+        return ffi.unpack(buffer, length)
 
     def pread_mcsafe_into(self, buffer: Buffer, offset: SupportsIndex = 0) -> None:
         """Read as `pread_mcsafe` does, into the whole of a writable *buffer*; after an error its bytes are undefined.
@@ -349,11 +361,8 @@ class Source(Resource):
             OSError, ValueError: As `pread_mcsafe`.
         """
         start = as_size(offset, "offset")
-        target = borrow(buffer, writable=True)
-        try:
+        with borrow(buffer, writable=True) as target:
             self._pread(target, len(target), start)
-        finally:
-            ffi.release(target)
 
     def _pread(self, buffer: CharArray, length: int, offset: int) -> None:
         message = new_error_buffer()
@@ -408,6 +417,10 @@ class Source(Resource):
         from pmem2._map import Map  # here, because Map is made of a Source, and a Source makes a Map
 
         return Map(self, config)
+
+    def _discard(self) -> None:
+        """Close the source, and remove the file that it has created."""
+        lib.guarded_source_discard(self._handle)
 
     def close(self) -> None:
         """Close the descriptor and free the source; maps of it stay open. See pmem2_source_delete(3)."""

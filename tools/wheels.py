@@ -83,11 +83,12 @@ def main(versions: list[str]) -> None:
         built, offline = Path(temporary, "built"), Path(temporary, "offline")
         offline.mkdir()
         pips = Pips(Path(temporary, "pip"))
+        cpythons = [found for version in versions if (found := shutil.which(f"python{version}"))]
+        free_threaded = [python for python in cpythons if python.endswith("t")]  # the stable ABI excludes these
         pypys = sorted({os.path.realpath(found) for name in PYPYS if (found := shutil.which(name))})
-        for wheel in build_wheels(build_sdist(), [sys.executable, *pypys], built, pips):
+        for wheel in build_wheels(build_sdist(), [sys.executable, *free_threaded, *pypys], built, pips):
             shutil.copy(wheel, offline)
         download = ("download", "--only-binary=:all:", f"--dest={offline}", *REQUIREMENTS)
-        cpythons = filter(None, (shutil.which(f"python{version}") for version in versions))
         for python in (*cpythons, *pypys):
             pips.run(python, *download, *(() if python in pypys else ("cffi",)))  # PyPy contains cffi
             run(TRY_WHEEL, offline, PROJECT, sys.executable, "-m", "virtualenv", "--quiet", "--python", python)

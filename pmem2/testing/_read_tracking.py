@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from typing import TYPE_CHECKING, SupportsIndex, cast
 
-from pmem2._slices import as_slice, slice_span
+from pmem2._slices import clip
 from pmem2.testing._events import WORD
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from typing_extensions import Buffer
 
-    from pmem2._enums import Protection
-    from pmem2._ffi import CharPointer
+    from pmem2._ffi import MapHandle
     from pmem2._slices import Slice
 
 EVERYTHING = (0, 2**64)
@@ -35,25 +35,32 @@ class ReadTrackingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         self._address = memory._address
         self._size = memory._size
         self._config = memory._config
-        self._buffer = None
+        self._buffer = self._memory = None
         self.reads = []
         self.views = []
 
     def __getitem__(self, key: SupportsIndex | Slice, /) -> int | bytes:  # type: ignore[override] # Map has overloads
         """Note the bytes between the first and the last that are read."""
-        part = as_slice(key)
-        if part is None:
-            self.reads.append((self._index(key), 1))
-        else:
-            low, length, _ = slice_span(part, self._size)
-            self.reads.append((low, length))
+        low, length, _ = self._key_span(key)
+        self.reads.append((low, length))
         return super().__getitem__(key)
 
-    def _pinned(  # type: ignore[override] # not a generator: a second one would cost time
-        self, need: Protection, offset: int, length: int
-    ) -> AbstractContextManager[CharPointer]:
-        self.reads.append((offset, length))
-        return super()._pinned(need, offset, length)
+    def _copied_handle(self) -> MapHandle:
+        self.reads.append((0, self._size))
+        return super()._copied_handle()
+
+    def find(self, sub: SupportsIndex | Buffer, start: SupportsIndex = 0, end: SupportsIndex | None = None) -> int:
+        """Note everything that may be searched."""
+        result = super().find(sub, start, end)
+        low, high = clip(operator.index(start), None if end is None else operator.index(end), self._size)
+        self.reads.append((low, max(high - low, 0)))
+        return result
+
+    def read_into(self, buffer: Buffer, offset: SupportsIndex = 0) -> None:
+        """Note the range."""
+        super().read_into(buffer, offset)
+        with memoryview(buffer) as view:
+            self.reads.append(self._range(offset, view.nbytes))
 
     def load_u64(self, offset: SupportsIndex) -> int:
         """Note the 8 bytes."""

@@ -12,16 +12,15 @@ import operator
 import threading
 import weakref
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, NoReturn, SupportsIndex, cast
 
 import attrs
 
 from pmem2._buffers import Ranges, borrow, borrow_ranges
 from pmem2._checks import NO_FLAGS
-from pmem2._enums import Granularity, MemFlag, Protection
+from pmem2._enums import Granularity, MemFlag
 from pmem2._map import Map
-from pmem2._slices import as_slice, slice_span
 from pmem2.testing._events import WORD, Drain, Event, Flush, Store, Unit, split_assignment, split_copy
 from pmem2.testing._locations import SourceLocation, caller_location
 from pmem2.testing._shadow import Shadow
@@ -90,7 +89,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
     last_location: SourceLocation
     used_in_other_thread: bool
     _in_method: bool
-    _pin: ExitStack
+    _pin: memoryview
     _shadow: Shadow
     _thread: int
     _watched: list[WatchedRange]
@@ -102,8 +101,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         self.last_location = caller_location()
         self.used_in_other_thread = False
         self._in_method = False
-        self._pin = ExitStack()  # the workload may know the address: the pin makes even Map.close(map) fail
-        self._pin.enter_context(self._pinned(Protection.READ, 0, 0))
+        self._pin = super().view(0, 0)  # the workload may know the address: the view makes even Map.close(map) fail
         self._shadow = Shadow(self._address, size)
         self._thread = threading.get_ident()
         self._watched = []
@@ -138,7 +136,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
 
     def dispose(self) -> None:
         """Unmap the memory, unless a view of it is alive."""
-        self._pin.close()
+        self._pin.release()
         with suppress(BufferError):
             super().close()
 
@@ -187,11 +185,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         """Record a store."""
         with Recording(self) as location:
             super().__setitem__(key, value)
-            part = as_slice(key)
-            if part is None:
-                low, length, step = self._index(key), 1, 1
-            else:
-                low, length, step = slice_span(part, self._size)
+            low, length, step = self._key_span(key)
             if step == 1:
                 self._record_store(location, low, split_assignment(low, self._shadow.take(low, length)))
             else:
@@ -324,7 +318,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
 
     # ---- end of life
 
-    def close(self) -> NoReturn:
+    def close(self, *, defer: bool = False) -> NoReturn:
         """Refuse: the explorer closes the map.
 
         Raises:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 from pmem2._config import Config
 from pmem2._map import Map
+from pmem2._slices import as_slice, slice_span
 from pmem2._source import Source
 
 if TYPE_CHECKING:
     from pmem2._enums import Granularity
+    from pmem2._slices import Slice
 
 
 class VolatileMap(Map):  # type: ignore[misc] # final for users: a subclass must override every access to the memory
@@ -22,6 +24,14 @@ class VolatileMap(Map):  # type: ignore[misc] # final for users: a subclass must
         """Map *size* zero bytes of anonymous memory."""
         with Source.from_anon(size) as source:
             super().__init__(source, Config(required_granularity=granularity))
+
+    def _internal_view(self) -> None:
+        """Index in C: these maps are made in great numbers, and share their memory."""
+
+    def _key_span(self, key: SupportsIndex | Slice) -> tuple[int, int, int]:
+        """Return offset and length of the range that an index or a slice touches, and its step."""
+        part = as_slice(key)
+        return (self._index(key), 1, 1) if part is None else slice_span(part, self._size)
 
     @property
     def granularity(self) -> Granularity:

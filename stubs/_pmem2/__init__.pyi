@@ -73,14 +73,14 @@ class Out(Pointer, Generic[_Target]):
 @type_check_only
 class CharArray(CharPointer):
     def __len__(self) -> int: ...
-
-@final
-@type_check_only
-class Borrowed(CharArray):
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+@final
+@type_check_only
+class Borrowed(CharArray): ...
 
 @final
 @type_check_only
@@ -128,6 +128,7 @@ class RawBadBlock(Pointer):
 class SourceHandle(Pointer):
     dax_size: int
     dax_alignment: int
+    device: int
     writable: int
     if sys.platform == "win32":
         file: Pointer
@@ -151,7 +152,7 @@ class MapHandle(Pointer):
 @type_check_only
 class MapRequest(Pointer): ...
 
-_MapRequestFields: TypeAlias = tuple[int, int, int, int, int, ReservationHandle | Null, int]
+_MapRequestFields: TypeAlias = tuple[int, int, int, int, int, int, ReservationHandle | Null, int]
 
 @final
 @type_check_only
@@ -237,6 +238,7 @@ class CBuffer:
 @type_check_only
 class FFI:
     NULL: Final[Null]
+    errno: int
     @overload
     def new(self, cdecl: Literal["int *"], init: int = ..., /) -> IntPointer: ...
     @overload
@@ -326,9 +328,11 @@ class FFI:
     def string(self, cdata: CharPointer, maxlen: int = -1, /) -> bytes: ...
     @overload
     def string(self, cdata: WcharPointer, maxlen: int = -1, /) -> str: ...
+    def unpack(self, cdata: CharPointer, length: int, /) -> bytes: ...
     def memmove(self, dest: Pointer | Buffer, src: Pointer | Buffer, n: int, /) -> None: ...
     def release(self, cdata: Borrowed | Uint64Array, /) -> None: ...
     def buffer(self, cdata: Pointer, size: int = -1, /) -> CBuffer: ...
+    def new_handle(self, obj: object, /) -> Pointer: ...
     def gc(self, cdata: _Data, destructor: Callable[[_Data], object], size: int = 0, /) -> _Data: ...
 
 ffi: Final[FFI]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import re
 from collections.abc import Iterator
@@ -22,21 +21,35 @@ LIMIT = SIZE // 4
 STATUS = Path("/proc/self/status")
 
 
+def memory(name: str) -> int:
+    """Return a size of this process in bytes: its memory, VmRSS, or the peak of it, VmHWM."""
+    found = re.search(rf"{name}:\s*(\d+) kB", STATUS.read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def use_up_free_memory() -> list[bytes]:
+    """Return blocks of the size of the data, so many that the allocator had to get the last one from the system."""
+    blocks = []
+    grown = 0
+    while grown < LIMIT:
+        before = memory("VmRSS")
+        blocks.append(b"x" * SIZE)
+        grown = memory("VmRSS") - before
+    return blocks
+
+
 def peak_growth(work: Callable[[], object]) -> int:
     """Call *work* and return by how many bytes its peak exceeds the memory of the process before."""
-
-    def memory(name: str) -> int:
-        found = re.search(rf"{name}:\s*(\d+) kB", STATUS.read_text())
-        assert found is not None
-        return int(found[1]) * 1024
-
     for _ in range(3):
         gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # else a copy could reuse memory that an earlier test freed
+    blocks = use_up_free_memory()  # else a copy could reuse memory that an earlier test freed
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
     before = memory("VmRSS")
     work()
-    return memory("VmHWM") - before
+    growth = memory("VmHWM") - before
+    del blocks
+    return growth
 
 
 def as_array(data: bytearray) -> Buffer:

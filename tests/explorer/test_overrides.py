@@ -29,17 +29,21 @@ BOTH = {
 }
 NOT_RECORDED = {
     **BOTH,
+    "__contains__": "it calls find",
     "__getitem__": "it only reads",
+    "find": "it only reads",
     "load_u64": "it only reads",
+    "read_into": "it only reads",
 }
 NOT_TRACKED = {
     **BOTH,
+    "__contains__": "it calls find",
     "__setitem__": "it only stores",
     "close": "it does not access the memory",
     "drain": "it reads no content",
     "flush": "it reads no content",
     "flush_many": "it reads no content",
-    "memcpy": "it only stores; a map as the data is read by _pinned, which is overridden",
+    "memcpy": "it only stores; a map as the data calls _copied_handle, which is overridden",
     "memcpy_many": "as memcpy",
     "memmove": "as memcpy",
     "memset": "it only stores",

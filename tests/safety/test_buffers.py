@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.children import RunChild
+
     import pmem2
 
 
@@ -35,6 +39,37 @@ def test_bytes_with_false_length(map: pmem2.Map) -> None:
     assert map[8:16] == b"y" + bytes(7)
     map[16:17] = Liar(b"z")
     assert map[16:24] == b"z" + bytes(7)
+
+
+FALSE_MAP = """
+import contextlib, sys
+import pmem2
+map = pmem2.open(sys.argv[1])
+class FalseMap:
+    "Pretends to be a Map, and to be larger than its memory."
+    __class__ = property(lambda self: pmem2.Map)
+    _size = size = 1 << 28
+    _handle = map._handle
+    _operation = _pinned = contextlib.contextmanager(lambda self, *_: (yield b"x"))
+    def __len__(self):
+        return self._size
+for act in (
+    lambda: map.memcpy(0, FalseMap()),
+    lambda: map.memcpy_many([(0, FalseMap())]),
+    lambda: map.__setitem__(slice(None), FalseMap()),
+):
+    try:
+        act()
+    except TypeError:
+        print("refused")
+map.close()
+"""
+
+
+def test_object_with_false_class(run_child: RunChild, file: Path) -> None:
+    """A copy refuses an object that only pretends to be a Map."""
+    child = run_child(FALSE_MAP, str(file))
+    assert (child.returncode, child.stdout, child.stderr) == (0, 3 * "refused\n", "")
 
 
 def test_calls_release_buffers(source: pmem2.Source, map: pmem2.Map) -> None:

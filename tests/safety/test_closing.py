@@ -114,6 +114,7 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "pread_mcsafe": (1,),
     "pread_mcsafe_into": (bytearray(1),),
     "pwrite_mcsafe": (b"x",),
+    "read_into": (bytearray(1),),
     "shrink": (0, 4096),
     "store_u64": (0, 1),
     "__getitem__": (0,),

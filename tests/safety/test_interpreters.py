@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.values import ON_PYPY
+from support.values import FREE_THREADED, ON_PYPY
 
 if TYPE_CHECKING:
     from support.children import RunChild
@@ -79,11 +80,37 @@ print(path in open("/proc/self/maps").read())
 
 
 @pytest.mark.skipif(ON_PYPY, reason="PyPy has one interpreter in a process")
+@pytest.mark.skipif(FREE_THREADED, reason="cffi refuses subinterpreters there")
 def test_subinterpreter_with_open_objects(run_child: RunChild, file: Path) -> None:
     """A subinterpreter that ends with open objects ends well, and the main interpreter works on."""
     code = "import warnings; warnings.simplefilter('ignore')" + OPEN
     child = run_child(INTERPRETERS, str(file), code)
     assert (child.returncode, child.stdout, child.stderr) == (0, "3\nFalse\n", "")
+
+
+REFUSED = """
+import sys, _interpreters
+for kind in sys.argv[1:]:
+    inner = _interpreters.create(kind)
+    error = _interpreters.run_string(inner, "import pmem2")
+    print(kind, error.type.__name__)
+    _interpreters.destroy(inner)
+"""
+
+
+@pytest.mark.skipif(ON_PYPY or sys.version_info < (3, 13), reason="needs the module _interpreters")
+def test_subinterpreters_are_refused(run_child: RunChild) -> None:
+    """A subinterpreter with its own lock, or without one, raises ImportError."""
+    kinds = ["isolated", "legacy"] if FREE_THREADED else ["isolated"]
+    child = run_child(REFUSED, *kinds)
+    assert (child.returncode, child.stdout, child.stderr) == (0, "".join(f"{kind} ImportError\n" for kind in kinds), "")
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="needs a free-threaded interpreter")
+def test_import_leaves_lock_off(run_child: RunChild) -> None:
+    """Importing pmem2 leaves the lock of a free-threaded interpreter off."""
+    child = run_child("import sys, pmem2; print(sys._is_gil_enabled())", PYTHONWARNINGS="error")
+    assert (child.returncode, child.stdout, child.stderr) == (0, "False\n", "")
 
 
 FORGOTTEN = """

@@ -11,6 +11,7 @@ import threading
 import time
 from array import array
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
 
@@ -184,6 +185,16 @@ def test_closing_used_existing_memory(source: pmem2.Source) -> None:
         errors = close_during(map, lambda m: m.memset(0, 1, PAGE), lambda m: m.persist(0, 8))
         assert set(errors) <= {"closed"}
     memory.append(0)
+
+
+def test_views_of_other_threads(source: pmem2.Source) -> None:
+    """A map closes after another thread than the one that made its view has dropped it."""
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(ROUNDS):
+            map = source.map(pmem2.Config(length=PAGE))
+            views = thread.submit(lambda map: [map.view(), memoryview(map.view())[8:]], map).result()
+            views.clear()
+            map.close()
 
 
 INITIALIZE_AT_ONCE = """

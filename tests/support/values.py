@@ -7,6 +7,7 @@ import mmap
 import os
 import signal
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ GRANULARITIES = [pmem2.Granularity[MEDIUM_GRANULARITY]] if MEDIUM_GRANULARITY el
 # the exit status of a child that accesses protected memory
 SEGFAULT = 0xC0000005 if sys.platform == "win32" else -signal.SIGSEGV
 ON_PYPY = sys.implementation.name == "pypy"
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 class Index:

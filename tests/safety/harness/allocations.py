@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Failing allocations: the n-th allocation of a call fails, for each n."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import random
+import sys
+from collections import Counter
+from itertools import count
+from typing import Callable
+
+from support.public_calls import CALLS, World
+
+from safety.harness.interrupts import is_inside_package
+from safety.harness.process import describe, take_ignored
+
+if sys.implementation.name == "cpython":  # which may lack its test modules
+    from _testcapi import remove_mem_hooks, set_nomemory  # type: ignore[import-not-found]
+
+Act = Callable[[], object]
+MANY = 50  # problems of one call: it does not work any more
+
+
+def fail_one(act: Act, number: int) -> tuple[BaseException | None, bool]:
+    """Let one allocation in *act* fail; return its exception, and whether it made fewer allocations."""
+    finished = False
+    error = None
+    set_nomemory(number, number + 1)
+    try:
+        act()
+        finished = True
+        for size in range(100, 200):
+            bytearray(size)  # one of them fails if the failure was still to come
+    except BaseException as caught:
+        error = caught
+    remove_mem_hooks()
+    return (None, error is not None) if finished else (error, False)
+
+
+def is_expected(error: BaseException) -> bool:
+    """Return whether an exception reports the failure; CPython sometimes forgets to set the MemoryError."""
+    return type(error) is MemoryError or (type(error) is SystemError and "exception" in str(error))
+
+
+def raise_and_catch(value: object = None) -> None:
+    """Do without pmem2 what kills CPython 3.13.0 when an allocation fails."""
+    try:
+        raise ValueError([value])
+    except ValueError:
+        pass
+
+
+def does_interpreter_survive() -> bool:
+    """Return whether this interpreter survives the failure of each of its own allocations, without pmem2."""
+    pid = os.fork()
+    if pid == 0:
+        faulthandler.disable()
+        fail_each(raise_and_catch, lambda: None, lambda _error: [])
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def fail_each(act: Act, prepare: Act, check: Callable[[BaseException | None], list[str]]) -> list[str]:
+    """Let each allocation in *act* fail in turn; describe what is wrong."""
+    problems: Counter[str] = Counter()
+    for number in count(1):
+        prepare()
+        error, unused = fail_one(act, number)
+        problems.update(take_ignored()[1])
+        if error is not None and not is_expected(error):
+            problems[f"{describe(error)} instead of a MemoryError"] += 1
+        problems.update(check(error))
+        del error
+        if unused or sum(problems.values()) > MANY:
+            break
+    return [f"{times} of {number} times: {text}" for text, times in problems.items()]
+
+
+def fail_allocations(world: World, name: str, _rounds: int, _rng: random.Random) -> list[str]:
+    """Let each allocation in a call fail, and each one while its result is dropped."""
+    results: list[object] = []
+
+    def check_file(error: BaseException | None) -> list[str]:
+        left = world.remove_new() and error is not None and is_inside_package(error)
+        return ["it left the file that it was making"] if left else []
+
+    gc.disable()  # the collector allocates at any moment
+    try:
+        problems = fail_each(lambda: CALLS[name](world), lambda: None, check_file)
+        return problems + fail_each(results.clear, lambda: results.append(CALLS[name](world)), lambda _error: [])
+    finally:
+        gc.enable()

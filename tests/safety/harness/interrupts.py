@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Interrupts at random moments: a signal handler raises, as Ctrl-C does."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Callable
+
+from support.public_calls import CALLS, World
+
+import pmem2
+from safety.harness.process import describe, take_ignored
+
+PACKAGE = str(Path(pmem2.__file__).parent)
+Act = Callable[[], object]
+SHORTEST = 60e-6  # seconds: a system call to set the timer takes some
+SOON = 50e-6
+
+
+class Interrupt(KeyboardInterrupt):
+    """The exception of the signal handler; a kind that programs do not handle."""
+
+
+class Timer:
+    """Raises Interrupts at random moments, the second one soon after the first."""
+
+    def __init__(self, rng: random.Random) -> None:
+        """Install the signal handler."""
+        self.rng = rng
+        self.left = 0
+        self.total = 0
+        self.raised: list[Interrupt] = []
+        signal.signal(signal.SIGALRM, self._interrupt)
+
+    def start(self, times: int, longest: float) -> None:
+        """Raise the first Interrupt within *longest* seconds."""
+        self.raised.clear()
+        self.left = times
+        signal.setitimer(signal.ITIMER_REAL, self.rng.uniform(1e-6, longest))
+
+    def repeat(self, act: Act) -> None:
+        """Repeat *act* until all of them were raised: one that `__del__` raises does not come out."""
+        while self.left:  # in a function of its own: in CPython 3.13 an Interrupt leaves a loop and its `try` at once
+            act()
+
+    def wait(self) -> None:
+        """Wait until all of them were raised."""
+        while self.left:
+            pass
+
+    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        error = Interrupt()
+        self.raised.append(error)
+        self.total += 1
+        self.left -= 1
+        if self.left:
+            signal.setitimer(signal.ITIMER_REAL, self.rng.uniform(1e-6, SOON))
+        raise error
+
+
+timers: list[Timer] = []
+
+
+def total() -> int:
+    """Return how many interrupts there were."""
+    return sum(timer.total for timer in timers)
+
+
+def timer_of(rng: random.Random) -> Timer:
+    """Return the timer of this process, which has only one."""
+    if not timers:
+        timers.append(Timer(rng))
+    return timers[0]
+
+
+def repeat_until_interrupted(
+    timer: Timer, times: int, longest: float, act: Callable[[], object]
+) -> list[BaseException]:
+    """Repeat *act* until Interrupts end it; return the one that ended it and the one that came out, if any."""
+    errors: list[BaseException] = []
+    try:
+        try:
+            try:
+                timer.start(times, longest)
+                timer.repeat(act)
+            except BaseException as error:
+                errors.append(error)
+                raise
+            finally:
+                timer.wait()
+        finally:
+            timer.wait()  # for the second one, where the first one has ended the wait above
+    except BaseException as error:
+        errors.append(error)
+    return errors
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that it interrupted."""
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+def is_inside_package(error: BaseException) -> bool:
+    """Return whether an exception was raised while a function of the package ran."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def check_errors(timer: Timer, errors: list[BaseException]) -> list[str]:
+    """Describe the exceptions that were lost or hidden."""
+    allowed, problems = take_ignored()
+    distinct = {id(error): error for error in errors}.values()
+    problems += [f"{describe(error)} came out" for error in distinct if not isinstance(error, Interrupt)]
+    seen = {id(link) for error in (*errors, *allowed) for link in chain(error)}
+    # A second Interrupt in the signal handler itself keeps the first one from being raised.
+    lost = [error for error in timer.raised if id(error) not in seen and error.__traceback__ is not None]
+    timer.raised.clear()  # their frames keep objects
+    return problems + ["an Interrupt was lost"] * len(lost)
+
+
+def longest_delay(act: Act) -> float:
+    """Return how long after its start *act* is interrupted at the latest, in seconds."""
+    start = time.perf_counter()
+    act()
+    return max(SHORTEST, 2 * (time.perf_counter() - start))
+
+
+def interrupt(
+    world: World,
+    name: str,
+    rounds: int,
+    rng: random.Random,
+    *,
+    times: int = 1,
+    act: Act | None = None,
+    inspect: Callable[[list[BaseException]], list[str]] = lambda _errors: [],
+) -> list[str]:
+    """Interrupt a call many times; describe what is wrong."""
+    timer = timer_of(rng)
+    call = CALLS[name]
+    longest = longest_delay(lambda: call(world))
+    problems: Counter[str] = Counter()
+    for _ in range(rounds):
+        errors = repeat_until_interrupted(timer, times, longest, act or (lambda: call(world)))
+        found = check_errors(timer, errors) + inspect(errors)
+        if world.remove_new() and any(map(is_inside_package, errors)):
+            found.append("it left the file that it was making")
+        problems.update(found)
+        del errors
+    return [f"{count} of {rounds} times: {text}" for text, count in problems.items()]
+
+
+def interrupt_calls(world: World, name: str, rounds: int, rng: random.Random) -> list[str]:
+    """Interrupt a call once each time."""
+    return interrupt(world, name, rounds, rng)
+
+
+def interrupt_twice(world: World, name: str, rounds: int, rng: random.Random) -> list[str]:
+    """Interrupt a call, and what follows the interrupt."""
+    return interrupt(world, name, rounds, rng, times=2)
+
+
+def interrupt_cycles(world: World, name: str, rounds: int, rng: random.Random) -> list[str]:
+    """Interrupt a call, and keep the exception with its frames until the collector finds it."""
+
+    def put_in_cycle(errors: list[BaseException]) -> list[str]:
+        errors.append(KeyboardInterrupt(errors))
+        return []
+
+    return interrupt(world, name, rounds, rng, inspect=put_in_cycle)
+
+
+def interrupt_blocks(world: World, name: str, rounds: int, rng: random.Random) -> list[str]:
+    """Interrupt a call in a `with` block that closes the map."""
+    own, timer = world.map, timer_of(rng)
+
+    def run_block() -> None:
+        with pmem2.open(world.path) as map:
+            world.map = map
+            timer.repeat(lambda: CALLS[name](world))
+
+    def check_closed(_errors: list[BaseException]) -> list[str]:
+        map, world.map = world.map, own
+        return [] if map is own or map.closed else ["the `with` block left its map open"]
+
+    return interrupt(world, name, rounds, rng, act=run_block, inspect=check_closed)
