@@ -48,11 +48,13 @@ def data_ranges(fd: int, size: int) -> list[Range]:
 
 
 def allocated_ranges(fd: int, size: int) -> list[Range]:
-    """Return the ranges that have blocks on the disk, written or not. SEEK_DATA takes unwritten ones for holes."""
+    """Return the ranges of a file that have blocks on the disk, written or not: SEEK_DATA takes unwritten ones for holes.
+
+    None where the file system does not list the extents of a file that has holes.
+    """
     if os.fstat(fd).st_blocks * 512 >= size:
         return [(0, size)] if size else []
-    clipped = ((start, min(length, size - start)) for start, length, _ in extents(fd) if start < size)
-    return merge_ranges([*data_ranges(fd, size), *clipped])
+    return [(start, min(length, size - start)) for start, length, _ in extents(fd) if start < size]
 
 
 def has_shared_extents(fd: int) -> bool:

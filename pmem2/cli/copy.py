@@ -334,7 +334,7 @@ def ranges_to_allocate(reader: Reader, options: Options) -> list[Range]:
         return []
     if options.sparse == "never":
         return [(0, reader.size)] if reader.size else []
-    return allocated_ranges(reader.source.fd, reader.size)
+    return merge_ranges([*reader.data_ranges(), *allocated_ranges(reader.source.fd, reader.size)])
 
 
 def overwrite_file(reader: Reader, destination: str, reason: str, options: Options) -> None:
