@@ -48,7 +48,7 @@ def data_ranges(fd: int, size: int) -> list[Range]:
 
 
 def allocated_ranges(fd: int, size: int) -> list[Range]:
-    """Return the ranges of a file that have blocks on the disk, written or not: SEEK_DATA takes unwritten ones for holes.
+    """Return the ranges of a file that have blocks on the disk, also those never written, which SEEK_DATA skips.
 
     None where the file system does not list the extents of a file that has holes.
     """
