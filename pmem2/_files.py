@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 FD_RANGE = range(2**31)
-SMALLEST_PIECE, LARGEST_PIECE = 64 * 1024, 1024 * 1024 * 1024  # bytes
+SMALLEST_PIECE, FIRST_PIECE, LARGEST_PIECE = 64 * 1024, 1024 * 1024, 1024 * 1024 * 1024  # bytes
 PIECE_TIME = 0.05  # seconds
 
 if sys.platform == "win32":
@@ -75,7 +75,7 @@ def call_in_pieces(call: Callable[[File, int, int], int], file: File, offset: in
 
     Signals wait for one piece only: a file system without fallocate writes to each block, which takes minutes.
     """
-    end, piece = offset + size, SMALLEST_PIECE
+    end, piece = offset + size, FIRST_PIECE
     while offset < end:
         length, start = min(piece, end - offset), time.monotonic()
         code = call(file, offset, length)

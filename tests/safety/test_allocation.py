@@ -92,11 +92,11 @@ def test_pieces() -> None:
         done.append((offset, length))
         return 0
 
-    small = _files.SMALLEST_PIECE
-    assert _files.call_in_pieces(call, 0, 100, 8 * small) == 0
-    assert done[0] == (100, small)
-    assert [offset + length for offset, length in done] == [*(offset for offset, _ in done[1:]), 100 + 8 * small]
-    assert max(length for _, length in done) > small
+    first = _files.FIRST_PIECE
+    assert _files.call_in_pieces(call, 0, 100, 8 * first) == 0
+    assert done[0] == (100, first)
+    assert [offset + length for offset, length in done] == [*(offset for offset, _ in done[1:]), 100 + 8 * first]
+    assert max(length for _, length in done) > first
 
 
 def test_slow_pieces_shrink() -> None:
@@ -108,7 +108,7 @@ def test_slow_pieces_shrink() -> None:
         time.sleep(0 if len(lengths) < 3 else 1.5 * _files.PIECE_TIME)
         return 0
 
-    _files.call_in_pieces(call, 0, 0, 20 * _files.SMALLEST_PIECE)
+    _files.call_in_pieces(call, 0, 0, 20 * _files.FIRST_PIECE)
     assert lengths[3] < lengths[2]
 
 
