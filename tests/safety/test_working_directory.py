@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.children import RunChild
-from support.values import PAGE
+from support.values import CONTENT, PAGE
 
 import pmem2
 
@@ -55,15 +55,15 @@ def test_other_threads(folder: Path) -> None:
     assert (wrong, looks > 100) == (0, True)
 
 
-def test_no_trace(folder: Path, run_child: RunChild) -> None:
+def test_no_trace(path: Path, run_child: RunChild) -> None:
     """No child is left to wait for, no SIGCHLD comes, no signal stays blocked, and errors have libpmem2's text."""
     code = """
-        import os, signal, pmem2, threading
+        import os, signal, sys, threading, pmem2
 
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         signals = []
         signal.signal(signal.SIGCHLD, lambda *_: signals.append(1))
-        with pmem2.Source.from_path("file") as source:
+        with pmem2.Source.from_path(sys.argv[1]) as source:
             for _ in range(20):
                 source.map().close()
             try:
@@ -76,16 +76,16 @@ def test_no_trace(folder: Path, run_child: RunChild) -> None:
         except ChildProcessError:
             print("no child")
     """
-    assert run_child(code).stdout.splitlines() == ["True", "[] set()", "no child"]
+    assert run_child(code, str(path)).stdout.splitlines() == ["True", "[] set()", "no child"]
 
 
 @needs_root
-def test_no_processes_left(folder: Path, run_child: RunChild) -> None:
+def test_no_processes_left(path: Path, run_child: RunChild) -> None:
     """Where the user may start no process, mapping works."""
     code = """
         import os, resource, sys, threading, pmem2
 
-        source = pmem2.Source.from_path("file")
+        source = pmem2.Source.from_path(sys.argv[1])
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         source.map().close()  # loads what another user could not read
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
@@ -95,30 +95,30 @@ def test_no_processes_left(folder: Path, run_child: RunChild) -> None:
             os.fork()
         except BlockingIOError:
             with source.map() as map:
-                print(map[0])
+                print(map.size)
         source.close()
     """
-    done = run_child(code)
-    assert done.stdout == "0\n", done.stderr
+    done = run_child(code, str(path))
+    assert done.stdout == f"{len(CONTENT)}\n", done.stderr
 
 
 @needs_root
-def test_new_pid_namespace(folder: Path, run_child: RunChild) -> None:
+def test_new_pid_namespace(path: Path, run_child: RunChild) -> None:
     """The next child of a process that has made a PID namespace becomes its init process, as without a map."""
     code = """
-        import ctypes, os, threading, pmem2
+        import ctypes, os, sys, threading, pmem2
 
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         if ctypes.CDLL(None, use_errno=True).unshare(0x20000000):
             print("cannot")
-        with pmem2.Source.from_path("file") as source:
+        with pmem2.Source.from_path(sys.argv[1]) as source:
             source.map().close()
         child = os.fork()
         if child == 0:
             os._exit(os.getpid())
         print(os.WEXITSTATUS(os.waitpid(child, 0)[1]))
     """
-    done = run_child(code)
+    done = run_child(code, str(path))
     if done.stdout.startswith("cannot"):
         pytest.skip("no PID namespace can be made here")
     assert done.stdout == "1\n", done.stderr
