@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import operator
-from typing import SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 from pmem2._enums import MemFlag
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 SIZE_MAX = 2**64 - 1
 FILE_SIZE_MAX = 2**63 - 1
@@ -43,6 +46,11 @@ def as_int(value: SupportsIndex, name: str) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
+
+
+def is_index(value: object) -> TypeIs[SupportsIndex]:
+    """Return whether *value* is an integer, or can be made one."""
+    return hasattr(type(value), "__index__")
 
 
 def int_repr(number: int) -> str:

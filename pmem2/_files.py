@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         from pmem2._ffi import Pointer
 
         File = Pointer
+        NativePath = str
     else:
         File = int
+        NativePath = bytes
     """An open file as libpmem2 takes it: a descriptor, on Windows the handle behind it."""
 
 StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]

@@ -12,7 +12,7 @@ import attrs
 
 from pmem2._arrays import view_as_array
 from pmem2._buffers import Ranges, borrow, borrow_ranges, export, pointer_to, release_all, scratch
-from pmem2._checks import NO_FLAGS, SIZE_MAX, as_int, as_size, check_mem_flags, check_type, int_repr
+from pmem2._checks import NO_FLAGS, SIZE_MAX, as_int, as_size, check_mem_flags, check_type, int_repr, is_index
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Granularity, Protection, Sharing
 from pmem2._error_map import error_from_rc, new_error_buffer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy
     from numpy.typing import DTypeLike, NDArray
-    from typing_extensions import Buffer, TypeGuard
+    from typing_extensions import Buffer, TypeIs
 
     from pmem2._ffi import CharArray, CharPointer, MapHandle, Uint64Array
     from pmem2._slices import Slice
@@ -119,12 +119,17 @@ class Map(Resource):
         check_type(config, Config, "config")
         self._check_uninitialized()
         warn_if_ignored()
-        handle = create_map(source._handle, map_request(source, config), source._name)
         self._buffer = self._memory = None
         self._config = config
-        self._attach(handle)
-        if config.reservation is not None:
-            config.reservation._add(handle.serial, self)
+        handle = alloc_map()
+        try:
+            create_map(handle, source._handle, map_request(source, config), source._name)
+            self._attach(handle)
+            if config.reservation is not None:
+                config.reservation._add(handle.serial, self)
+        except BaseException:
+            lib.guarded_map_close(handle, 1, new_error_buffer())
+            raise
 
     @classmethod
     def from_existing(cls, source: Source, buffer: Buffer, granularity: SupportsIndex) -> Map:
@@ -150,26 +155,31 @@ class Map(Resource):
         if number not in tuple(Granularity):
             raise ValueError(f"granularity must be Granularity.BYTE, CACHE_LINE or PAGE, got {int_repr(number)}")
         view = memoryview(buffer)
+        handle = alloc_map()
         try:
-            return cls._from_view(source, view, Granularity(number))
+            return cls._from_view(handle, source, view, Granularity(number))
         except BaseException:
+            lib.guarded_map_close(handle, 1, new_error_buffer())
             view.release()
             raise
 
     @classmethod
-    def _from_view(cls, source: Source, view: memoryview, granularity: Granularity) -> Map:
-        with borrow(view) as memory:
-            address, length = int(ffi.cast("uintptr_t", memory)), len(memory)
+    def _from_view(cls, handle: MapHandle, source: Source, view: memoryview, granularity: Granularity) -> Map:
+        pointer, length = pointer_to(view)
         if length == 0:
             raise ValueError("buffer must not be empty")
+        address = int(ffi.cast("uintptr_t", pointer))
         protection = Protection.READ if view.readonly else READ_WRITE
         self = cls.__new__(cls)
         self._buffer, self._memory = view, None
         self._config = Config(required_granularity=granularity)
-        handle, message = alloc_map(), new_error_buffer()
-        arguments = handle, source._handle, address, length, granularity, protection, message
+        message = new_error_buffer()
         # Dropped maps that are not collected yet own pthread keys, or the memory.
-        rc = retry_after_gc(lambda: lib.guarded_map_from_existing(*arguments), -errno.EAGAIN, ErrorCode.MAP_EXISTS)
+        rc = retry_after_gc(
+            (-errno.EAGAIN, ErrorCode.MAP_EXISTS),
+            lib.guarded_map_from_existing,
+            *(handle, source._handle, address, length, granularity, protection, message),
+        )
         if rc:
             asked = f"cannot make a Map of {length} bytes at {address:#x}"
             raise error_from_rc(rc, "pmem2_map_from_existing", asked, message)
@@ -435,7 +445,7 @@ class Map(Resource):
             ValueError: The byte is not in 0..255, or the map is closed.
             BufferError: *sub* is not C-contiguous.
         """
-        if isinstance(sub, SupportsIndex):
+        if is_index(sub):
             sub = bytes((as_size(sub, "sub", 255),))
         first = as_int(start, "start")
         low, high = clip(first, None if end is None else as_int(end, "end"), self._size)
@@ -612,9 +622,12 @@ class Map(Resource):
 
     def _first_range_error(self, numbers: Uint64Array) -> Exception:
         """Return the exception for the first range that does not lie inside the map."""
+        offset = length = 0  # another thread may have changed the numbers
         flat = iter(numbers)
-        outside = next((pair for pair in zip(flat, flat) if sum(pair) > self._size), (0, 0))
-        return self._range_error(lib.GUARD_RANGE, "", "", *outside)
+        for offset, length in zip(flat, flat):
+            if offset + length > self._size:
+                break
+        return self._range_error(lib.GUARD_RANGE, "", "", offset, length)
 
     # ---- copies
 
@@ -697,8 +710,9 @@ class Map(Resource):
         finally:
             release_all(exports)
         if rc == lib.GUARD_RANGE:
-            start, _, length = next(piece for piece in table if piece[0] + piece[2] > self._size)
-            raise self._range_error(rc, "pmem2_get_memcpy_fn", "copy", start, length)
+            for start, _, length in table:
+                if start + length > self._size:
+                    raise self._range_error(rc, "pmem2_get_memcpy_fn", "copy", start, length)
         if rc:
             raise self._error(rc, "pmem2_get_memcpy_fn", f"copy {len(table)} pieces to")
 
@@ -860,7 +874,7 @@ class Map(Resource):
         if defer:
             rc = self._close_once(1, message)
         else:
-            rc = retry_after_gc(lambda: self._close_once(0, message), lib.GUARD_EXPORTED, lib.GUARD_BUSY)
+            rc = retry_after_gc((lib.GUARD_EXPORTED, lib.GUARD_BUSY), self._close_once, 0, message)
         if rc not in (0, lib.GUARD_CLOSED, lib.GUARD_DEFERRED):
             raise error_from_rc(rc, "pmem2_map_delete", f"cannot close {self!r}", message)
         if self._buffer is not None and rc == 0:
@@ -904,7 +918,7 @@ def raise_if_deeper(error: Exception) -> None:
         raise error
 
 
-def is_map(data: object) -> TypeGuard[Map]:
+def is_map(data: object) -> TypeIs[Map]:
     """Return whether *data* is a Map; `isinstance` would believe its `__class__`."""
     return issubclass(type(data), Map)
 
@@ -929,4 +943,6 @@ def map_request(source: Source, config: Config) -> MapRequest:
 
 def check_mappable(source: Source, config: Config) -> None:
     """Raise as `Map(source, config)` would; map nothing."""
-    lib.guarded_map_close(create_map(source._handle, map_request(source, config), source._name), 0, new_error_buffer())
+    handle = alloc_map()
+    create_map(handle, source._handle, map_request(source, config), source._name)
+    lib.guarded_map_close(handle, 0, new_error_buffer())

@@ -35,18 +35,18 @@ def alloc_map() -> MapHandle:
     return own(lib.guarded_map_alloc(), lib.guarded_map_drop)
 
 
-def create_map(source: SourceHandle, request: MapRequest, name: str) -> MapHandle:
-    """Map *source*; *name* describes it in errors.
+def create_map(handle: MapHandle, source: SourceHandle, request: MapRequest, name: str) -> None:
+    """Map *source* into *handle*; *name* describes it in errors.
 
     Raises:
         Pmem2Error, OSError, ValueError: As `Map` says.
     """
-    handle, message = alloc_map(), new_error_buffer()
+    message = new_error_buffer()
     # Dropped maps that are not collected yet own pthread keys, or a place in the reservation.
-    rc = retry_after_gc(lambda: map_new(handle, source, request, message), -errno.EAGAIN, ErrorCode.MAPPING_EXISTS)
+    refusals = -errno.EAGAIN, ErrorCode.MAPPING_EXISTS
+    rc = retry_after_gc(refusals, map_new, handle, source, request, message)
     if rc:
         raise map_error(rc, source, request, name, message)
-    return handle
 
 
 def map_new(handle: MapHandle, source: SourceHandle, request: MapRequest, message: CharArray) -> int:

@@ -60,46 +60,52 @@ def open(
     """
     spec = MODES.get(mode)
     if spec is None:
-        raise ValueError(f"invalid mode {mode!r}: use {', '.join(map(repr, MODES))}")
+        raise ValueError(f"invalid mode {mode!r}: use {', '.join(repr(known) for known in MODES)}")
     check_type(config, Config, "config")
     if config.sharing is Sharing.PRIVATE and mode != "c":
         raise ValueError(f"mode {mode!r} needs sharing=Sharing.SHARED, got PRIVATE; mode 'c' is copy-on-write")
     if config.protection not in (None, spec.protection):
         raise ValueError(f"mode {mode!r} needs protection=None or {spec.protection!r}, got {config.protection!r}")
     config = attrs.evolve(config, sharing=spec.sharing, protection=spec.protection)
-    if spec.creates:
-        if size is None:
-            raise ValueError(f"mode {mode!r} needs a size")
-        return create_file_and_map(path, as_positive(size, "size", FILE_SIZE_MAX), config, exclusive=mode == "x+")
-    if size is not None:
-        raise ValueError(f"mode {mode!r} takes no size: it maps the file as it is")
-    with Source.from_path(path, writable=spec.writable) as source:
-        return Map(source, config)
-
-
-def create_file_and_map(path: StrOrBytesPath, size: int, config: Config, *, exclusive: bool) -> Map:
-    """Map a file of *size* zeros, new or truncated; touch an existing file only after every fallible step succeeded."""
-    path = os.fspath(path)
-    source = Source._open(path, CREATE_FLAGS) if exclusive else open_or_create(path)
-    before = None
+    if not spec.creates:
+        if size is not None:
+            raise ValueError(f"mode {mode!r} takes no size: it maps the file as it is")
+        with Source.from_path(path, writable=spec.writable) as source:
+            return Map(source, config)
+    if size is None:
+        raise ValueError(f"mode {mode!r} needs a size")
+    path, wanted = os.fspath(path), as_positive(size, "size", FILE_SIZE_MAX)
+    made, map = None, None
     try:
-        if not source._handle.device:  # pragma: no branch: nox -s nvdimm
-            before = source.size
-            allocate(source._handle.file, size, path)
-            if before:
-                check_mappable(source, probe_config(config, size, source))
-                check_range(size, config, source)
-                zero(source._handle.file, size, path)
-                truncate(source._handle.file, size, path)
-        elif size > source.size:  # pragma: no cover: nox -s nvdimm
-            raise range_error(size, source, f"the device has {source.size} bytes")
-        result = Map(source, config)
-        source.close()
-        return result
+        made = Source._open(path, CREATE_FLAGS) if mode == "x+" else open_or_create(path)
+        map = map_zeros(made, path, wanted, config)
+        made.close()
+        return map
     except BaseException:
-        if before is not None and not source.closed:
-            truncate(source._handle.file, before, path)
-        source._discard()
+        if map is not None:
+            map.close(defer=True)
+        if made is not None:
+            made._discard()
+        raise
+
+
+def map_zeros(source: Source, path: Union[str, bytes], size: int, config: Config) -> Map:
+    """Map *size* zeros in a new or old file; touch the contents of an old one only after every step that can fail."""
+    if source._handle.device:  # pragma: no cover: nox -s nvdimm
+        if size > source.size:
+            raise range_error(size, source, f"the device has {source.size} bytes")
+        return Map(source, config)
+    before = source.size
+    try:
+        allocate(source._handle.file, size, path)
+        if before:
+            check_mappable(source, probe_config(config, size, source))
+            check_range(size, config, source)
+            zero(source._handle.file, size, path)
+            truncate(source._handle.file, size, path)
+        return Map(source, config)
+    except BaseException:
+        truncate(source._handle.file, before, path)
         raise
 
 

@@ -248,9 +248,8 @@ class VMReservation(Resource):
         """
         message = new_error_buffer()
         # A map that was dropped may not be collected yet.
-        rc = retry_after_gc(
-            lambda: lib.guarded_reservation_close(self._handle, message), ErrorCode.VM_RESERVATION_NOT_EMPTY
-        )
+        refusals = (ErrorCode.VM_RESERVATION_NOT_EMPTY,)
+        rc = retry_after_gc(refusals, lib.guarded_reservation_close, self._handle, message)
         if rc and rc != lib.GUARD_CLOSED:
             raise error_from_rc(rc, "pmem2_vm_reservation_delete", "cannot close the reservation", message)
 

@@ -25,11 +25,12 @@ from pmem2._ffi import ffi, lib
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeVarTuple, Unpack
 
     from pmem2._ffi import Pin, Pointer
 
     P = TypeVar("P", bound=Pointer)
+    Ts = TypeVarTuple("Ts")
     R = TypeVar("R", bound="Resource")
 
 CPYTHON = sys.implementation.name == "cpython"
@@ -94,17 +95,17 @@ def gc_collect() -> int:
     return found + sweep_dead_pointers()
 
 
-def retry_after_gc(call: Callable[[], int], *refusals: int) -> int:
-    """Return the return code of *call*; while it is one of *refusals*, collect garbage, which may be the cause.
+def retry_after_gc(refusals: tuple[int, ...], call: Callable[[Unpack[Ts]], int], *arguments: Unpack[Ts]) -> int:
+    """Return the return code of a call; while it is one of *refusals*, collect garbage, which may be the cause.
 
-    It ends when nothing more is found.
+    It ends when nothing more is found. It takes no closure: CPython leaks its variables or dies when memory is short.
     """
-    rc = call()
+    rc = call(*arguments)
     for _ in range(GC_ROUNDS):
         if rc not in refusals:
             break
         found = gc_collect()
-        rc = call()
+        rc = call(*arguments)
         if not found:
             break
     return rc

@@ -13,7 +13,7 @@ import attrs
 
 from pmem2._badblocks import BadBlockContext
 from pmem2._buffers import borrow
-from pmem2._checks import as_int, as_size, int_repr
+from pmem2._checks import as_int, as_size, int_repr, is_index
 from pmem2._config import Config
 from pmem2._enums import ErrorCode
 from pmem2._error_map import HINTS, error_from_rc, make_pmem2_error, new_error_buffer
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from pmem2._ffi import CharArray, SourceHandle
-    from pmem2._files import File
+    from pmem2._files import File, NativePath
     from pmem2._map import Map
 
 
@@ -86,7 +86,7 @@ class Source(Resource):
 
         See pmem2_source_from_fd(3).
         """
-        number = as_int(fd if isinstance(fd, SupportsIndex) else fileno_of(fd), "fd")
+        number = as_int(fd if is_index(fd) else fileno_of(fd), "fd")
         name = f"descriptor {int_repr(number)}"
         return cls._from_file(os_file_from_fd(number), "pmem2_source_from_fd", name)
 
@@ -96,8 +96,12 @@ class Source(Resource):
         message = new_error_buffer()
         handle = alloc_source()
         code: int = ErrorCode.INVALID_FILE_HANDLE
-        rc = code if file is None else lib.guarded_source_from_file(handle, file, message)
-        return self._finish(handle, rc, function, message)
+        try:
+            rc = code if file is None else lib.guarded_source_from_file(handle, file, message)
+            return self._finish(handle, rc, function, message)
+        except BaseException:
+            lib.guarded_source_close(handle)
+            raise
 
     @classmethod
     def from_path(cls, path: StrOrBytesPath, *, writable: bool = True) -> Source:
@@ -134,11 +138,14 @@ class Source(Resource):
         if b"\0" in os.fsencode(path):
             raise ValueError("path must not contain a NUL")
         message, handle, native_path = new_error_buffer(), alloc_source(), as_native_path(path)
-        while (rc := lib.guarded_source_open(handle, native_path, flags | OPEN_FLAGS, message)) == -errno.EINTR:
-            pass  # pragma: no cover: Python runs the signal handler here
-        if rc < 0 and rc > ErrorCode.UNKNOWN:
-            raise OSError(-rc, os.strerror(-rc), os.fspath(path))
-        return self._finish(handle, rc, "pmem2_source_from_fd", message)
+        try:
+            rc = open_source(handle, native_path, flags | OPEN_FLAGS, message)
+            if ErrorCode.UNKNOWN < rc < 0:
+                raise OSError(-rc, os.strerror(-rc), os.fspath(path))
+            return self._finish(handle, rc, "pmem2_source_from_fd", message)
+        except BaseException:
+            lib.guarded_source_discard(handle)
+            raise
 
     def _finish(self, handle: SourceHandle, rc: int, function: str, message: CharArray) -> Source:
         """Return the source with its *handle*, or raise the error of making it."""
@@ -434,6 +441,14 @@ class Source(Resource):
 def alloc_source() -> SourceHandle:
     """Return an empty C source; `ffi.gc` deletes it at the latest when it is collected."""
     return own(lib.guarded_source_alloc(), lib.guarded_source_drop)
+
+
+def open_source(handle: SourceHandle, path: NativePath, flags: int, message: CharArray) -> int:
+    """Open a file and return C's return code."""
+    while True:
+        rc = lib.guarded_source_open(handle, path, flags, message)
+        if rc != -errno.EINTR:
+            return rc  # else Python runs the signal handler now
 
 
 def fileno_of(file: HasFileno) -> int:

@@ -15,7 +15,7 @@ import re
 import sys
 import sysconfig
 from array import array
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any, Callable
@@ -77,13 +77,10 @@ class World:
         map.close()
         os.unlink(self.new)
 
-    def remove_new(self) -> bool:
-        """Remove the file `new`; return whether it was left although the call that creates it did not return."""
-        try:
+    def remove_new(self) -> None:
+        """Remove the file `new` if it is there."""
+        with suppress(FileNotFoundError):
             os.unlink(self.new)
-        except FileNotFoundError:
-            return False
-        return not self.created
 
     def release(self) -> None:
         """Close all objects; a pin that was left makes this fail."""

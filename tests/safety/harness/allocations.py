@@ -14,8 +14,7 @@ from typing import Callable
 
 from support.public_calls import CALLS, World
 
-from safety.harness.interrupts import is_inside_package
-from safety.harness.process import describe, take_ignored
+from safety.harness.process import describe, find_new_file, is_inside_package, take_ignored
 
 if sys.implementation.name == "cpython":  # which may lack its test modules
     from _testcapi import remove_mem_hooks, set_nomemory  # type: ignore[import-not-found]
@@ -58,12 +57,13 @@ def does_interpreter_survive() -> bool:
     pid = os.fork()
     if pid == 0:
         faulthandler.disable()
-        fail_each(raise_and_catch, lambda: None, lambda _error: [])
-        os._exit(0)
+        for number in count(1):
+            if fail_one(raise_and_catch, number)[1]:
+                os._exit(0)
     return os.waitpid(pid, 0)[1] == 0
 
 
-def fail_each(act: Act, prepare: Act, check: Callable[[BaseException | None], list[str]]) -> list[str]:
+def fail_each(world: World, act: Act, prepare: Act = lambda: None) -> list[str]:
     """Let each allocation in *act* fail in turn; describe what is wrong."""
     problems: Counter[str] = Counter()
     for number in count(1):
@@ -72,8 +72,9 @@ def fail_each(act: Act, prepare: Act, check: Callable[[BaseException | None], li
         problems.update(take_ignored()[1])
         if error is not None and not is_expected(error):
             problems[f"{describe(error)} instead of a MemoryError"] += 1
-        problems.update(check(error))
-        del error
+        inside = error is not None and is_inside_package(error)
+        error = None  # its frames keep objects
+        problems.update(find_new_file(world, inside=inside))
         if unused or sum(problems.values()) > MANY:
             break
     return [f"{times} of {number} times: {text}" for text, times in problems.items()]
@@ -82,14 +83,9 @@ def fail_each(act: Act, prepare: Act, check: Callable[[BaseException | None], li
 def fail_allocations(world: World, name: str, _rounds: int, _rng: random.Random) -> list[str]:
     """Let each allocation in a call fail, and each one while its result is dropped."""
     results: list[object] = []
-
-    def check_file(error: BaseException | None) -> list[str]:
-        left = world.remove_new() and error is not None and is_inside_package(error)
-        return ["it left the file that it was making"] if left else []
-
     gc.disable()  # the collector allocates at any moment
     try:
-        problems = fail_each(lambda: CALLS[name](world), lambda: None, check_file)
-        return problems + fail_each(results.clear, lambda: results.append(CALLS[name](world)), lambda _error: [])
+        problems = fail_each(world, lambda: CALLS[name](world))
+        return problems + fail_each(world, results.clear, lambda: results.append(CALLS[name](world)))
     finally:
         gc.enable()

@@ -11,9 +11,14 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from support.public_calls import World
+
+import pmem2
+
 ON_PYPY = sys.implementation.name == "pypy"
 GC_PASSES = 4 if ON_PYPY else 2  # PyPy needs more passes for objects kept alive by finalizers
 GIB = 1 << 30
+PACKAGE = str(Path(pmem2.__file__).parent)
 ADDRESS_RE = re.compile(r"\b(at )?0x[0-9a-fA-F]+")
 
 ignored: list[sys.UnraisableHookArgs] = []
@@ -35,7 +40,7 @@ def take_ignored() -> tuple[list[BaseException], list[str]]:
     while ignored:
         args = ignored.pop()
         where = ADDRESS_RE.sub("", f"{args.err_msg or ''} {args.object or ''}").strip()
-        if "__del__" in where and args.exc_value is not None:
+        if ("__del__" in where or not where) and args.exc_value is not None:  # none: a second exception came there
             allowed.append(args.exc_value)
         else:
             problems.append(f"{args.exc_type.__name__} was ignored: {where}")
@@ -46,6 +51,30 @@ def collect_garbage() -> None:
     """Collect garbage until none is left."""
     for _ in range(GC_PASSES):
         gc.collect()
+
+
+def find_new_file(world: World, *, inside: bool) -> list[str]:
+    """Remove the file that a call creates; describe it if an exception *inside* of pmem2 ended that call.
+
+    The file goes together with the exception, whose frames keep what owns it.
+    """
+    if not inside or world.created or not os.path.exists(world.new):
+        world.remove_new()
+        return []
+    collect_garbage()
+    left = os.path.exists(world.new)
+    world.remove_new()
+    return ["it left the file that it was making"] if left else []
+
+
+def is_inside_package(error: BaseException) -> bool:
+    """Return whether an exception was raised while a function of pmem2 ran."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def describe(error: BaseException) -> str:

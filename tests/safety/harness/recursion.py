@@ -11,8 +11,7 @@ from typing import Callable
 
 from support.public_calls import CALLS, World
 
-from safety.harness.interrupts import is_inside_package
-from safety.harness.process import ON_PYPY, describe, take_ignored
+from safety.harness.process import ON_PYPY, describe, find_new_file, is_inside_package, take_ignored
 
 LIMIT = 60 if ON_PYPY else 300  # PyPy limits the size of the stack: 768 bytes times this number
 DEPTHS = 80  # below the limit: more than any call nests
@@ -53,18 +52,21 @@ def deepest() -> int:
     return low
 
 
-def call_at(depth: int, act: Callable[[], object], world: World) -> str:
-    """Call *act* in so many nested calls; describe what is wrong."""
+def call_at(depth: int, act: Callable[[], object], world: World) -> list[str]:
+    """Call *act* in so many nested calls; return `REACHED` if that was too deep, and describe what is wrong."""
     caught: BaseException | None = None
     try:
         descend(depth, act)
     except BaseException as error:
         caught = error
-    if world.remove_new() and caught is not None and is_inside_package(caught):
-        return "it left the file that it was making"
-    if caught is not None and not isinstance(caught, RecursionError):
-        return f"{describe(caught)} instead of a RecursionError"
-    return "" if caught is None else REACHED
+    found = take_ignored()[1]  # at once: their frames keep objects
+    if isinstance(caught, RecursionError):
+        found.append(REACHED)
+    elif caught is not None:
+        found.append(f"{describe(caught)} instead of a RecursionError")
+    inside = caught is not None and is_inside_package(caught)
+    caught = None
+    return found + find_new_file(world, inside=inside)
 
 
 def reach_limit(world: World, name: str, rounds: int, rng: random.Random) -> list[str]:
@@ -79,13 +81,12 @@ def reach_limit(world: World, name: str, rounds: int, rng: random.Random) -> lis
         chosen = [depths[0], *rng.sample(depths, min(4 * rounds, DEPTHS))] if ON_PYPY else depths
         problems: Counter[str] = Counter()
         for depth in chosen:
+            problems.update(call_at(depth, lambda: call(world), world))
             result = [call(world)]
-            problems[call_at(depth, lambda: call(world), world)] += 1
-            problems[call_at(depth, result.clear, world)] += 1
-            problems.update(take_ignored()[1])
+            problems.update(call_at(depth, result.clear, world))
+            result.clear()
     finally:
         sys.setrecursionlimit(before)
-    reached, passed = problems.pop(REACHED, 0), problems.pop("", 0)
-    if not passed:
-        problems[f"needs more than {DEPTHS} depths"] = reached
+    if problems.pop(REACHED, 0) == 2 * len(chosen):
+        problems[f"needs more than {DEPTHS} depths"] = len(chosen)
     return [f"{times} times: {text}" for text, times in problems.items()]
