@@ -7,6 +7,7 @@
 #include "guard_gate.c"
 #include "guard_reservation.c"
 #include "os.c"
+#include "workaround_chdir.c"
 
 struct guarded_map {
     uint64_t gate;
@@ -81,7 +82,7 @@ static int map_with_config(struct guarded_map *m, const struct pmem2_source *sou
     if (!rc && request->reservation)
         rc = pmem2_config_set_vm_reservation(config, request->reservation->reservation, request->reservation_offset);
     if (!rc)
-        rc = pmem2_map_new(&m->map, config, source);
+        rc = map_in_own_directory(&m->map, config, source);
     save_errormsg(rc, message);
     pmem2_config_delete(&config);
     /* An offset exactly at the end passes libpmem2's checks and fails in mmap. */

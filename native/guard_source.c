@@ -12,6 +12,7 @@ struct guarded_source {
     struct pmem2_source *source;
     size_t dax_size;       /* nonzero for device DAX without an NVDIMM region (CXL), on which libndctl would crash */
     size_t dax_alignment;
+    size_t huge_page;      /* bytes, on hugetlbfs; else 0 */
     file_t file;           /* a duplicate that the source owns, or NO_FILE */
     size_t known_size;     /* the size when it was last looked up */
     struct noted_file created;
@@ -81,6 +82,8 @@ static int guarded_source_from_file(struct guarded_source *s, file_t file, char 
         rc = stat_file(s->file, &s->device, &s->writable);
     if (rc)
         source_release(s);
+    else
+        s->huge_page = huge_page_size(s->file);
     return rc;
 }
 
@@ -157,9 +160,10 @@ static int source_size(struct guarded_source *s, size_t *size, char *message)
 
 static int source_alignment(struct guarded_source *s, size_t *alignment, char *message)
 {
-    if (!s->dax_size)
+    const size_t own = s->dax_size ? s->dax_alignment : s->huge_page; /* libpmem2 knows neither */
+    if (!own)
         return save_errormsg(pmem2_source_alignment(s->source, alignment), message);
-    *alignment = s->dax_alignment;
+    *alignment = own;
     return 0;
 }
 

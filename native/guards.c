@@ -11,6 +11,7 @@
  * Each file includes the files that it uses, so that an editor understands it alone.
  */
 #include "os.c"
+#include "os_zero.c"
 
 #include "guard_errors.c"
 #include "guard_new_file.c"

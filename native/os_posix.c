@@ -15,12 +15,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <linux/fs.h>
 #include <linux/magic.h>
 
 #include <libpmem2.h>
@@ -32,7 +34,6 @@ typedef char path_char_t;
 #define source_from_file pmem2_source_from_fd
 #define source_get_file pmem2_source_get_fd
 #define read_at pmem2_source_pread_mcsafe
-#define write_at pmem2_source_pwrite_mcsafe
 
 typedef pthread_mutex_t lock_t;
 
@@ -93,6 +94,13 @@ __attribute__((constructor)) static void register_atfork(void)
 __attribute__((destructor)) static void lock_at_exit(void)
 {
     before_fork();
+}
+
+/* Return whether a write to the file ignores its offset and appends. */
+static int appends(file_t file)
+{
+    struct stat status;
+    return fcntl(file, F_GETFL) & O_APPEND && !fstat(file, &status) && S_ISREG(status.st_mode);
 }
 
 typedef pthread_key_t tls_key_t;
@@ -158,20 +166,27 @@ static void remove_noted_file(struct noted_file *new)
 static int duplicate_file(file_t file, file_t *own)
 {
     char path[32];
-    struct stat status;
     *own = fcntl(file, F_DUPFD_CLOEXEC, 3);
     if (*own == NO_FILE)
         return errno == EINVAL ? -EMFILE : -errno; /* EINVAL: the process may have at most three descriptors */
-    const int flags = fcntl(*own, F_GETFL);
-    if (!(flags & O_APPEND) || fstat(*own, &status) || !S_ISREG(status.st_mode))
+    if (!appends(*own))
         return 0;
-    /* With O_APPEND, Linux ignores the offset of a write and appends: reopen the file without the flag. */
+    /* Reopen it without O_APPEND. Where that fails, as without /proc, write_at refuses to write; all else works. */
     snprintf(path, sizeof path, "/proc/self/fd/%d", *own);
-    const int other = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
-    const int rc = other == NO_FILE ? -errno : 0;
-    close(*own);
-    *own = other;
-    return rc;
+    const int other = open(path, (fcntl(*own, F_GETFL) & O_ACCMODE) | O_CLOEXEC);
+    if (other != NO_FILE) {
+        close(*own);
+        *own = other;
+    }
+    return 0;
+}
+
+static int write_at(struct pmem2_source *source, void *data, size_t size, size_t offset)
+{
+    file_t file;
+    if (!source_get_file(source, &file) && appends(file))
+        return -EOPNOTSUPP;
+    return pmem2_source_pwrite_mcsafe(source, data, size, offset);
 }
 
 static int stat_file(file_t file, int *device, int *writable)
@@ -182,6 +197,27 @@ static int stat_file(file_t file, int *device, int *writable)
     *device = S_ISCHR(status.st_mode);
     *writable = (fcntl(file, F_GETFL) & O_ACCMODE) == O_RDWR;
     return 0;
+}
+
+/* Return the magic number of the file system of a file (statfs(2)), or -errno. */
+static long guarded_filesystem_magic(file_t file)
+{
+    struct statfs status;
+    return fstatfs(file, &status) ? -errno : (long)(unsigned)status.f_type;
+}
+
+/* Return the flags of an inode, as lsattr shows them; none where the file system has no such flags. */
+static unsigned guarded_inode_flags(file_t file)
+{
+    int flags;
+    return ioctl(file, FS_IOC_GETFLAGS, &flags) ? 0 : (unsigned)flags;
+}
+
+/* Return the size of the huge pages that make up a file on hugetlbfs, or 0: everywhere else mmap asks for base pages. */
+static size_t huge_page_size(file_t file)
+{
+    struct statfs status;
+    return !fstatfs(file, &status) && status.f_type == HUGETLBFS_MAGIC ? (size_t)status.f_bsize : 0;
 }
 
 /*

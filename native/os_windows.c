@@ -179,6 +179,13 @@ static int stat_file(file_t file, int *device, int *writable)
     return information.GrantedAccess & FILE_READ_DATA ? 0 : PMEM2_E_INVALID_FILE_HANDLE;
 }
 
+/* Windows files have none. */
+static size_t huge_page_size(file_t file)
+{
+    (void)file;
+    return 0;
+}
+
 /* Extend a file to `offset` + `size`: NTFS then allocates disk space, unless the file is sparse. */
 static int guarded_allocate(file_t file, size_t offset, size_t size)
 {

@@ -5,3 +5,7 @@ int pmem2_source_get_fd(const struct pmem2_source *src, int *fd);
 int pmem2_source_device_id(const struct pmem2_source *src, char *id, size_t *len);
 const char *pmem2_errormsg(void);
 void pmem2_perror(const char *format, ...);
+long guarded_filesystem_magic(file_t file);
+unsigned guarded_inode_flags(file_t file);
+#define FS_APPEND_FL ...
+#define FS_NOCOW_FL ...

@@ -123,6 +123,26 @@ static int remap_shared(struct guarded_map *m, struct guarded_source *s, const s
 }
 
 /*
+ * libpmem2 takes base pages for the unit of every file. On hugetlbfs the kernel would round up to huge pages, over
+ * whatever lies behind the map, and munmap would refuse the length. The same checks in the same order as for devices.
+ */
+static int check_huge_pages(struct guarded_source *s, const struct map_request *request)
+{
+    size_t length = request->length;
+    struct guarded_reservation *r = request->reservation;
+    const uintptr_t start = r ? (uintptr_t)pmem2_vm_reservation_get_address(r->reservation) : 0;
+    if (!s->huge_page || request->granularity == GUARD_GRANULARITY_UNSET)
+        return 0; /* in the second case libpmem2 returns the error */
+    if (request->offset % s->huge_page)
+        return PMEM2_E_OFFSET_UNALIGNED;
+    if (!length)
+        pmem2_source_size(s->source, &length); /* fallocate gives a file any size; pmem2_map_new reports an error */
+    if (length % s->huge_page)
+        return PMEM2_E_LENGTH_UNALIGNED;
+    return r && (start + request->reservation_offset) % s->huge_page ? PMEM2_E_ADDRESS_UNALIGNED : 0;
+}
+
+/*
  * On a file without DAX, pmem2_map_new first tries MAP_SYNC at a fixed address. Many file systems refuse only after the
  * kernel has unmapped the old range; the second attempt then replaces whatever another thread has mapped in the gap,
  * for example its stack. So libpmem2 maps such a file privately, in one attempt, and mmap_fixed replaces that mapping.
@@ -131,12 +151,16 @@ static int map_new(struct guarded_map *m, struct guarded_source *s, const struct
 {
     if (s->dax_size)
         return request->reservation ? PMEM2_E_NOSUPP : map_devdax(m, s, request, message);
-    if (s->file == NO_FILE || s->device || request->sharing != PMEM2_SHARED || is_dax(s->file, request->offset))
+    int rc = check_huge_pages(s, request);
+    if (rc)
+        return rc;
+    /* hugetlbfs refuses MAP_SYNC before it unmaps anything, and a private mapping would reserve pages of its own */
+    if (s->file == NO_FILE || s->device || s->huge_page || request->sharing != PMEM2_SHARED || is_dax(s->file, request->offset))
         return map_with_config(m, s->source, request, message);
     struct map_request private_request = *request;
     private_request.sharing = PMEM2_PRIVATE;
     private_request.protection = PMEM2_PROT_READ;
-    int rc = map_with_config(m, s->source, &private_request, message);
+    rc = map_with_config(m, s->source, &private_request, message);
     return rc ? rc : remap_shared(m, s, request, message);
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from pmem2 import errors
@@ -24,7 +25,10 @@ GUARD_ERRORS: dict[int, tuple[type[Exception], str]] = {
     lib.GUARD_UNWRITABLE: (TypeError, "it was mapped without WRITE"),
     lib.GUARD_INACCESSIBLE: (TypeError, "it was mapped with neither READ nor WRITE"),
     lib.GUARD_UNALIGNED: (ValueError, "the address is not a multiple of 8"),
-    lib.GUARD_BUSY: (BufferError, "another thread is inside an operation of it; close it after that has returned"),
+    lib.GUARD_BUSY: (
+        BufferError,
+        "an operation of it has not returned, in another thread or under this signal handler; close it after that",
+    ),
     lib.GUARD_EXPORTED: (BufferError, "views or arrays of it are alive; release or delete them first"),
     lib.GUARD_WRONG_RESERVATION: (ValueError, "the map lies outside this reservation, or the reservation is closed"),
     lib.GUARD_OVERFLOW: (BufferError, "too many views or operations of it are alive at once"),
@@ -42,6 +46,47 @@ CODES_WITHOUT_MESSAGE = {
 
 if sys.platform == "win32":
     CODES_WITHOUT_MESSAGE.add(ErrorCode.IO_FAIL)  # the guards read and write there, not libpmem2
+
+# What each code means; not read from the docstrings of the exceptions, which python -OO removes.
+MEANINGS: dict[int, str] = {
+    ErrorCode.UNKNOWN: "libpmem2 does not know what failed",
+    ErrorCode.NOSUPP: "the medium, the platform or this build of libpmem2 does not support it",
+    ErrorCode.FILE_HANDLE_NOT_SET: "the source was not made from a Windows handle",
+    ErrorCode.INVALID_FILE_HANDLE: "the descriptor or handle is closed, not of a file, or open for writing only",
+    ErrorCode.INVALID_FILE_TYPE: "the file is neither a regular file nor a DAX device",
+    ErrorCode.MAP_RANGE: "the range to map lies outside the source",
+    ErrorCode.MAPPING_EXISTS: "something is already mapped at this address",
+    ErrorCode.GRANULARITY_NOT_SET: "the Config requires no granularity",
+    ErrorCode.GRANULARITY_NOT_SUPPORTED: "the source cannot give the granularity that the Config requires",
+    ErrorCode.OFFSET_OUT_OF_RANGE: "the offset is larger than any file",
+    ErrorCode.OFFSET_UNALIGNED: "the offset is not a multiple of the alignment of the source",
+    ErrorCode.INVALID_ALIGNMENT_FORMAT: "the kernel reports an invalid alignment of the DAX device",
+    ErrorCode.INVALID_ALIGNMENT_VALUE: "the alignment of a DAX device is not a power of two",
+    ErrorCode.INVALID_SIZE_FORMAT: "the kernel reports an invalid size of the DAX device",
+    ErrorCode.LENGTH_UNALIGNED: "the length is not a multiple of the alignment of the source",
+    ErrorCode.MAPPING_NOT_FOUND: "nothing is mapped in this range",
+    ErrorCode.BUFFER_TOO_SMALL: "the buffer is too small for the device id",
+    ErrorCode.SOURCE_EMPTY: "the source has no bytes to map",
+    ErrorCode.INVALID_SHARING_VALUE: "the number is not a Sharing",
+    ErrorCode.SRC_DEVDAX_PRIVATE: "a DAX device cannot be mapped PRIVATE",
+    ErrorCode.INVALID_ADDRESS_REQUEST_TYPE: "the code is from libpmem2 1.9; no later release returns it",
+    ErrorCode.ADDRESS_UNALIGNED: "the address is not a multiple of the alignment",
+    ErrorCode.ADDRESS_NULL: "the code is from libpmem2 1.9; no later release returns it",
+    ErrorCode.DEEP_FLUSH_RANGE: "the range to deep-flush lies outside the mapping",
+    ErrorCode.INVALID_REGION_FORMAT: "the kernel reports an invalid region of the DAX device",
+    ErrorCode.DAX_REGION_NOT_FOUND: "no region of persistent memory backs the source",
+    ErrorCode.INVALID_DEV_FORMAT: "the kernel reports an invalid device number",
+    ErrorCode.CANNOT_READ_BOUNDS: "the bounds of the namespace cannot be read, often because permission is missing",
+    ErrorCode.NO_BAD_BLOCK_FOUND: "there are no more bad blocks",
+    ErrorCode.LENGTH_OUT_OF_RANGE: "the range lies outside the source or the reservation",
+    ErrorCode.INVALID_PROT_FLAG: "the number is not a Protection",
+    ErrorCode.NO_ACCESS: "the descriptor or the file system does not allow the protection",
+    ErrorCode.VM_RESERVATION_NOT_EMPTY: "the reservation still holds mappings",
+    ErrorCode.MAP_EXISTS: "the memory already belongs to another Map",
+    ErrorCode.FILE_DESCRIPTOR_NOT_SET: "the source was not made from a descriptor",
+    ErrorCode.SOURCE_TYPE_NOT_SUPPORTED: "the operation needs a file or a device; the source is anonymous",
+    ErrorCode.IO_FAIL: "the medium has a bad block that could not be read or written",
+}
 
 HINTS: dict[int, str] = {
     ErrorCode.NOSUPP: "ordinary files and anonymous memory have no NVDIMM behind them",
@@ -77,6 +122,13 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
         "; most likely the medium has a bad block there that the kernel cannot repair by writing: "
         "see Source.bad_blocks(), which can clear it"
     ),
+    ("pmem2_source_pwrite_mcsafe", errno.EOPNOTSUPP): (
+        "; the descriptor is open with O_APPEND, which ignores offsets, and opening the file again without it failed; "
+        "it needs /proc"
+    ),
+    ("pmem2_map_new", errno.ENODEV): (
+        "; its file system does not let programs map it: procfs, sysfs, and FUSE with direct_io do not"
+    ),
     ("pmem2_badblock_clear", errno.ENXIO): "; the platform cannot clear it: leave that part of the device unused",
 }
 
@@ -95,9 +147,22 @@ CHAR_ARRAY = ffi.typeof("char[]")
 MESSAGE_SIZE = lib.GUARD_MESSAGE_SIZE
 
 
+class ThreadBuffer(threading.local):
+    """Memory of one thread for libpmem2's error text. A new one for each call would be the collector's on PyPy."""
+
+    def __init__(self) -> None:
+        """Allocate it."""
+        self.text = ffi.new(CHAR_ARRAY, MESSAGE_SIZE)
+
+
+THREAD_BUFFER = ThreadBuffer()
+
+
 def new_error_buffer() -> CharArray:
-    """Return a buffer for libpmem2's error text of one call."""
-    return ffi.new(CHAR_ARRAY, MESSAGE_SIZE)
+    """Return the empty buffer for libpmem2's error text of this thread's next call."""
+    text = THREAD_BUFFER.text
+    ffi.memmove(text, b"\0", 1)
+    return text
 
 
 def make_pmem2_error(code: int, function: str, asked: str, found: str, hint: str = "") -> errors.Pmem2Error:
@@ -127,11 +192,5 @@ def error_from_rc(
         hint = WRITE_BACK_HINT if function in DURABILITY_FUNCTIONS else ERRNO_HINTS.get((function, -rc), "")
         return OSError(-rc, f"{asked}: {os.strerror(-rc)}{hint}")
     text = "" if message is None or rc in CODES_WITHOUT_MESSAGE else ffi.string(message).decode(errors="replace")
-    meaning = errors.BY_CODE.get(rc, errors.Pmem2Error).__doc__ or ""
-    return make_pmem2_error(rc, function, asked, text or sentence_fragment(meaning), hints.get(rc, ""))
-
-
-def sentence_fragment(docstring: str) -> str:
-    """Return the first line of a docstring as the middle of a sentence."""
-    first = docstring.splitlines()[0].rstrip(".")
-    return first[:1].lower() + first[1:]
+    meaning = MEANINGS.get(rc, "libpmem2 returned a code that this build does not know")
+    return make_pmem2_error(rc, function, asked, text or meaning, hints.get(rc, ""))

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, NamedTuple, Optional, Union
+import time
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Union
 
 from pmem2._enums import ErrorCode
 from pmem2._error_map import make_pmem2_error
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 StrOrBytesPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 FD_RANGE = range(2**31)
+SMALLEST_PIECE, FIRST_PIECE, LARGEST_PIECE = 64 * 1024, 1024 * 1024, 1024 * 1024 * 1024  # bytes
+PIECE_TIME = 0.05  # seconds
 
 if sys.platform == "win32":
     import msvcrt
@@ -55,6 +59,36 @@ else:
         return fd if fd in FD_RANGE else None
 
 
+def zero(file: File, size: int, path: Union[str, bytes]) -> None:
+    """Make the first *size* bytes of a file zero; they are allocated and stay so.
+
+    Raises:
+        OSError: The disk is full, and the file system copies on write: nothing has changed. Or the disk fails.
+    """
+    code = lib.guarded_zero(file, size)
+    if code == -errno.EOPNOTSUPP:
+        code = call_in_pieces(lib.guarded_write_zeros, file, 0, size)
+    if code:
+        raise OSError(-code, f"cannot clear {size} bytes: {os.strerror(-code)}", path)
+
+
+def call_in_pieces(call: Callable[[File, int, int], int], file: File, offset: int, size: int) -> int:
+    """Call *call* for one piece of a file after the other; return 0 or its first error.
+
+    Signals wait for one piece only: a file system without fallocate writes to each block, which takes minutes.
+    """
+    end, piece = offset + size, FIRST_PIECE
+    while offset < end:
+        length, start = min(piece, end - offset), time.monotonic()
+        code = call(file, offset, length)
+        if code:
+            return code
+        offset += length
+        fast = time.monotonic() - start < PIECE_TIME
+        piece = min(2 * piece, LARGEST_PIECE) if fast else max(piece // 2, SMALLEST_PIECE)
+    return 0
+
+
 if sys.platform == "win32":
 
     def as_native_path(path: StrOrBytesPath) -> str:
@@ -74,7 +108,7 @@ def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) ->
     Raises:
         OSError: The disk is full, or the file cannot have that size.
     """
-    code = lib.guarded_allocate(file, offset, size)
+    code = call_in_pieces(lib.guarded_allocate, file, offset, size)
     if code:
         raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
 

@@ -13,7 +13,7 @@ from pmem2._checks import FILE_SIZE_MAX, as_positive, check_type
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._error_map import HINTS, make_pmem2_error
-from pmem2._files import StrOrBytesPath, allocate, sync_new_file, truncate
+from pmem2._files import StrOrBytesPath, allocate, sync_new_file, truncate, zero
 from pmem2._map import READ_WRITE, Map, check_mappable
 from pmem2._source import Source
 
@@ -103,8 +103,8 @@ def map_zeros(source: Source, path: Union[str, bytes], size: int, config: Config
         if before:
             check_mappable(source, probe_config(config, size, source))
             check_range(size, config, source)
-            truncate(source._handle.file, 0, path)
-            allocate(source._handle.file, size, path)
+            zero(source._handle.file, size, path)
+            truncate(source._handle.file, size, path)
         sync_new_file(source._handle.file, path)
         return Map(source, config)
     except BaseException:

@@ -47,7 +47,7 @@ class FileHandleNotSetError(Pmem2Error):
 
 
 class InvalidFileHandleError(Pmem2Error):
-    """The descriptor or handle is closed, does not belong to a file, or is open for writing only."""
+    """The descriptor or handle is closed, not of a file, or open for writing only."""
 
 
 class InvalidFileTypeError(Pmem2Error):

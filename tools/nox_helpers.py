@@ -85,3 +85,11 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
         session.run("pytest", "-q", *parallel, *disk, report, *arguments, *session.posargs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_optimized(session: nox.Session, *arguments: str) -> None:
+    """Run pytest as `python -OO`, which removes docstrings and asserts; pytest keeps the asserts of test modules."""
+    ignored = ("pytest.PytestConfigWarning", "pytest.PytestAssertRewriteWarning")  # asserts elsewhere are gone
+    session.env["PYTHONOPTIMIZE"] = "2"
+    run_pytest(session, *(f"-Wignore::{category}" for category in ignored), *arguments)
+    del session.env["PYTHONOPTIMIZE"]

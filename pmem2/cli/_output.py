@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Output files of commands: check the path, allocate space, name the user's path in errors, clean up."""
+"""Output files of commands: resolve the path, allocate space, name the user's path in errors, clean up."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import os
 from typing import TYPE_CHECKING
 
 from pmem2._files import allocate
+from pmem2._source import Source
 from pmem2.cli._command import CommandError
+from pmem2.cli._platform import find_mount
 from pmem2.cli._terminal import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Range = tuple[int, int]
+MAX_LINKS = 40  # as the kernel follows
 
 
 def check_output_path(path: str) -> str:
@@ -29,6 +32,32 @@ def check_output_path(path: str) -> str:
     if path.endswith("/") and not os.path.isdir(path):
         raise CommandError(f"{path} is not a directory")
     return path
+
+
+def resolve_links(path: str) -> tuple[str, bool]:
+    """Follow the symbolic links of a path; the last one may lead to a new file.
+
+    Returns:
+        The path, and whether it is a name. A link in /proc is none: its text may name nothing, or another file. Needs
+        no working directory, which may have been removed.
+    """
+    for _ in range(MAX_LINKS):
+        if not os.path.islink(path):
+            return path, True
+        if is_on_procfs(path):
+            return path, False
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def is_on_procfs(link: str) -> bool:
+    """Return whether a symbolic link is one of the kernel's, as /proc/self/fd/N."""
+    return find_mount(os.path.dirname(link) or ".").filesystem == "proc"
+
+
+def source_of(fd: int, name: str) -> Source:
+    """Return a source that errors call by *name*, not by the number of a descriptor that the user does not know."""
+    return Source._from_file(fd, "pmem2_source_from_fd", name)
 
 
 def allocate_ranges(fd: int, size: int, ranges: Sequence[Range], path: str) -> None:

@@ -11,22 +11,48 @@ from typing import TYPE_CHECKING, Optional
 
 import attrs
 
+from pmem2._ffi import lib
 from pmem2._files import SYSFS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 PROC = Path("/proc")
+O_PATH = getattr(os, "O_PATH", 0o10000000)  # missing in PyPy's os
+
+
+# Magic numbers of statfs(2), for paths whose mount /proc does not list: in a chroot, without /proc, a memfd
+FILESYSTEMS = {
+    0x01021994: "tmpfs",
+    0x01021997: "9p",
+    0x2FC12FC1: "zfs",
+    0x4D44: "vfat",
+    0x58465342: "xfs",
+    0x62656572: "sysfs",
+    0x65735546: "fuse",
+    0x6969: "nfs",
+    0x73717368: "squashfs",
+    0x794C7630: "overlay",
+    0x858458F6: "ramfs",
+    0x9123683E: "btrfs",
+    0x958458F6: "hugetlbfs",
+    0x9FA0: "proc",
+    0xCA451A4E: "bcachefs",
+    0xE0F5E1E2: "erofs",
+    0xEF53: "ext4",  # ext2 and ext3 have the same number
+    0xF2F52010: "f2fs",
+    0xFE534D42: "cifs",
+}
 
 
 @attrs.frozen
 class Mount:
-    """A mounted file system."""
+    """A mounted file system; only its name is known if /proc does not list it."""
 
     filesystem: str
-    point: str
-    source: str
-    options: tuple[str, ...]
+    point: Optional[str] = None
+    source: Optional[str] = None
+    options: tuple[str, ...] = ()
 
     @property
     def dax(self) -> bool:
@@ -42,25 +68,28 @@ class Region:
     persistence_domain: Optional[str]
 
 
-def find_mount(path: str) -> Optional[Mount]:
-    """Return the mount that a path is on, or `None` if /proc does not list it."""
-    real = os.path.realpath(path)
-    found = None
-    for mount in parse_mounts(read_text(PROC / "self/mountinfo") or ""):
-        inside = os.path.commonpath((mount.point, real)) == mount.point
-        if inside and (found is None or len(mount.point) >= len(found.point)):  # a later mount covers earlier ones
-            found = mount
-    return found
+def find_mount(path: str) -> Mount:
+    """Return the mount that a path is on. The kernel's own number of it is right for every path, a name is not."""
+    fd = os.open(path, O_PATH | os.O_CLOEXEC)  # opens nothing: has no effect even on a device
+    try:
+        number = re.search(r"^mnt_id:\s*(\d+)", read_text(PROC / f"self/fdinfo/{fd}") or "", re.MULTILINE)
+        magic = lib.guarded_filesystem_magic(fd)
+    finally:
+        os.close(fd)
+    mounts = parse_mounts(read_text(PROC / "self/mountinfo") or "")
+    return mounts.get(number[1] if number else "") or Mount(FILESYSTEMS.get(magic, f"unknown ({magic:#x})"))
 
 
-def parse_mounts(mountinfo: str) -> Iterable[Mount]:
-    """Yield the mounts in /proc/self/mountinfo; see proc(5)."""
+def parse_mounts(mountinfo: str) -> dict[str, Mount]:
+    """Return the mounts in /proc/self/mountinfo by their numbers; see proc(5)."""
+    mounts = {}
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        point, options = before.split()[4:6]
+        number, _, _, _, point, options = before.split()[:6]
         filesystem, source, more = after.split()[:3]
         unique = dict.fromkeys([*options.split(","), *more.split(",")])
-        yield Mount(filesystem, unescape_mount(point), unescape_mount(source), tuple(unique))
+        mounts[number] = Mount(filesystem, unescape_mount(point), unescape_mount(source), tuple(unique))
+    return mounts
 
 
 def unescape_mount(text: str) -> str:

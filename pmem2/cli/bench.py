@@ -23,7 +23,7 @@ from pmem2._enums import MemFlag
 from pmem2._source import Source
 from pmem2._version import __version__
 from pmem2.cli._command import CommandError, add_command
-from pmem2.cli._output import allocate_ranges, check_output_path, remove_if_exists, with_filename
+from pmem2.cli._output import allocate_ranges, check_output_path, remove_if_exists, source_of, with_filename
 from pmem2.cli._terminal import format_size, show_status, show_table
 from pmem2.cli.info import examine_platform
 
@@ -180,7 +180,7 @@ def thread_counts(most: int) -> list[int]:
 def open_target(path: str, size: int, overwrite: bool) -> Iterator[Map]:
     """Yield a writable map of at least *size* bytes with disk space for all of it."""
     if os.path.isdir(check_output_path(path)) or not os.path.lexists(path):
-        folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
+        folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
         hidden = os.path.join(folder, f".pmem2-bench-{secrets.token_hex(8)}")
         with ExitStack() as undo:
             undo.callback(remove_if_exists, hidden)  # registered first: a signal may arrive at any moment
@@ -191,7 +191,7 @@ def open_target(path: str, size: int, overwrite: bool) -> Iterator[Map]:
             undo.callback(os.close, fd)
             remove_if_exists(hidden)  # before the allocation, which takes time: SIGKILL then leaves no file
             allocate_ranges(fd, size, [(0, size)], path)
-            with Source.from_fd(fd) as source, source.map() as map:
+            with source_of(fd, repr(path)) as source, source.map() as map:
                 yield map
         return
     if not overwrite:
@@ -344,7 +344,7 @@ def new_figure(file: str) -> Figure:
     kinds = sorted(figure.canvas.get_supported_filetypes())
     if os.path.splitext(file)[1][1:].lower() not in kinds:
         raise CommandError(f"{file}: the name must end in one of {', '.join(kinds)}")
-    if not os.access(os.path.dirname(os.path.abspath(file)), os.W_OK):
+    if not os.access(os.path.dirname(file) or ".", os.W_OK):
         raise CommandError(f"{file}: its directory does not exist or is not writable")
     return figure
 

@@ -6,50 +6,81 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Optional
+import tempfile
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Callable, Optional, Union
+
+import attrs
 
 from pmem2._buffers import merge_ranges
 from pmem2._enums import MemFlag
-from pmem2._files import sync_new_file
+from pmem2._ffi import lib
+from pmem2._files import OPEN_FLAGS, sync_new_file
 from pmem2._source import Source
+from pmem2.cli._attributes import copy_attributes, has_acl, remove_acl
 from pmem2.cli._command import CommandError, add_command
+from pmem2.cli._extents import Range, allocated_ranges, data_ranges, nonzero_ranges
 from pmem2.cli._output import (
-    Range,
     allocate_ranges,
     check_output_path,
     remove_if_exists,
+    resolve_links,
+    source_of,
     with_filename,
 )
 from pmem2.cli._platform import is_dax_device
-from pmem2.cli._terminal import progress
+from pmem2.cli._terminal import print_error, progress
 from pmem2.errors import IoFailError, NoAccessError, NosuppError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pmem2._map import Map
     from pmem2.cli._command import Commands
 
 HELP = """
 The copy is atomic: it is written to a hidden file beside DST and renamed to DST when all of it is durable. Whatever
-happens, DST is the old file or the complete new one. DST gets the permissions that cp would give it. Holes stay holes.
-If DST is a directory, the copy gets the name of SRC in it. A DST that is a DAX device is overwritten in place, from
-its beginning: an interrupted copy leaves it half written.
+happens, DST is the old file or the complete new one. If DST is a directory, the copy gets the name of SRC in it. Mode,
+owner, ACL and extended attributes of an existing DST stay, those of a new one are SRC's, as far as the user may set
+them.
+
+A DST that nothing can replace is overwritten in place, as cp does: a DAX device, a mount point, another user's file in
+a sticky directory, a file in a directory without write permission, and /proc/self/fd/N. The command says so; an
+interrupted copy leaves such a DST half written.
+
+--sparse: "auto" allocates disk space in DST for what has space in SRC; "always" makes holes of all blocks of zeros;
+"never" allocates all of DST, so that no later store can meet a full disk.
 
 Data that SRC has lost to bad blocks becomes zeros in DST; the command reports these parts and exits with status 1.
 Such a copy does not replace an existing DST.
 
 examples:
   pmem2 copy database /mnt/pmem/             copy to a file system on persistent memory
+  pmem2 copy --sparse=never database copy    allocate the holes, too
   pmem2 copy --verify /dev/dax0.0 image      copy from a device, then compare
   pmem2 copy image /dev/dax0.0               copy to a device; its old content is lost"""
 
 CHUNK = 4 * 1024 * 1024
 PAGE = 4096  # bytes that become zeros around a bad block
-SEEK_DATA, SEEK_HOLE = getattr(os, "SEEK_DATA", 3), getattr(os, "SEEK_HOLE", 4)  # missing in PyPy's os
+# A directory that forbids new files, a sticky one with another user's DST, a mount point as DST
+CANNOT_REPLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
+
+Data = Union[bytes, memoryview]
+Writer = Callable[[int, Data], object]
+
+
+@attrs.frozen
+class Options:
+    """The options of the command."""
+
+    sparse: str
+    verify: bool
+
+
+class CannotReplaceError(Exception):
+    """A file cannot be replaced by another one, but perhaps overwritten; the cause is the OSError."""
 
 
 def add(commands: Commands) -> None:
@@ -57,6 +88,7 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "copy", "copy a file or a DAX device durably", HELP)
     parser.add_argument("source", metavar="SRC", help="a file or a DAX device")
     parser.add_argument("destination", metavar="DST", help="a new file, a file to replace, a directory or a DAX device")
+    parser.add_argument("--sparse", choices=["auto", "always", "never"], default="auto", help="what becomes a hole")
     parser.add_argument("--verify", action="store_true", help="read both again and compare")
     parser.set_defaults(run=run)
 
@@ -64,20 +96,21 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copy."""
     path: str = arguments.source
+    options = Options(arguments.sparse, bool(arguments.verify))
     with Source.from_path(path, writable=is_writable_device(path)) as source:
-        destination = os.path.realpath(check_output_path(arguments.destination))
+        destination = check_output_path(arguments.destination)
         if os.path.isdir(destination):
-            destination = os.path.realpath(os.path.join(destination, os.path.basename(path)))
+            destination = os.path.join(destination, os.path.basename(path))
+        destination, is_name = resolve_links(destination)
         existing = stat_destination(destination)
         if existing is not None and is_same_file(existing, os.fstat(source.fd)):
             raise CommandError(f"{path} and {destination} are the same file")
-        reader = Reader(source)
-        if not reader.size and os.pread(source.fd, 1, 0):
-            raise CommandError(f"{path} reports size 0 but has content; use cat to read it")
-        if existing is not None and is_dax_device(existing):  # pragma: no cover: nox -s nvdimm
-            copy_to_device(reader, destination, bool(arguments.verify))
-        else:
-            copy_to_file(reader, destination, existing, bool(arguments.verify))
+        with spool_if_size_lies(source, path) as content:
+            reader = Reader(content)
+            if existing is not None and is_dax_device(existing):  # pragma: no cover: nox -s nvdimm
+                copy_to_device(reader, destination, options)
+            else:
+                copy_to_file(reader, source.fd, destination, existing, is_name, options)
     if reader.lost:  # pragma: no cover: nox -s nvdimm
         raise CommandError(f"{describe_lost(reader.lost)} of {path}; {destination} has zeros there")
     return 0
@@ -109,6 +142,32 @@ def is_same_file(one: os.stat_result, other: os.stat_result) -> bool:
     """Return whether two paths name one file, or two device nodes name one device."""
     same_device = stat.S_ISCHR(one.st_mode) and stat.S_ISCHR(other.st_mode) and one.st_rdev == other.st_rdev
     return os.path.samestat(one, other) or same_device
+
+
+@contextmanager
+def spool_if_size_lies(source: Source, path: str) -> Iterator[Source]:
+    """Yield *source*, or a temporary file of all that it contains if its size is only a guess (procfs, sysfs, FUSE)."""
+    if reports_true_size(source.fd):
+        yield source
+        return
+    with tempfile.TemporaryFile() as spool:
+        with open(os.dup(source.fd), "rb") as file:
+            shutil.copyfileobj(file, spool)
+        spool.flush()
+        with source_of(spool.fileno(), repr(path)) as content:
+            yield content
+
+
+def reports_true_size(fd: int) -> bool:
+    """Return whether a file ends where its size says, as far as two reads can tell."""
+    before = os.fstat(fd)
+    if not stat.S_ISREG(before.st_mode):  # pragma: no cover: nox -s nvdimm
+        return True
+    try:
+        beyond = os.pread(fd, 1, before.st_size) and os.fstat(fd).st_size == before.st_size  # else it has grown
+        return not beyond and (before.st_size == 0 or bool(os.pread(fd, 1, before.st_size - 1)))
+    except OSError:  # pragma: no cover: nox -s nvdimm; a bad block
+        return True
 
 
 class Reader:
@@ -144,22 +203,7 @@ class Reader:
 
     def data_ranges(self) -> list[Range]:
         """Return the ranges of the source that are not holes."""
-        if not stat.S_ISREG(os.fstat(self.source.fd).st_mode):  # pragma: no cover: nox -s nvdimm
-            return [(0, self.size)]
-        ranges = []
-        end = 0
-        while end < self.size:
-            try:
-                start = os.lseek(self.source.fd, end, SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:  # pragma: no cover: a broken file system
-                    raise
-                break
-            if start >= self.size:  # the source has grown
-                break
-            end = min(os.lseek(self.source.fd, start, SEEK_HOLE), self.size)
-            ranges.append((start, end - start))
-        return ranges
+        return data_ranges(self.source.fd, self.size)
 
 
 def split_into_chunks(ranges: list[Range]) -> Iterator[Range]:
@@ -169,59 +213,204 @@ def split_into_chunks(ranges: list[Range]) -> Iterator[Range]:
             yield start, min(CHUNK, offset + length - start)
 
 
-def copy_to_file(reader: Reader, destination: str, existing: Optional[os.stat_result], verify: bool) -> None:
-    """Copy to a hidden file, then rename it to its destination."""
+def holes_between(ranges: list[Range], size: int) -> list[Range]:
+    """Return what lies between sorted *ranges* and the *size* of the file."""
+    ends = [0, *(offset + length for offset, length in ranges)]
+    starts = [*(offset for offset, _ in ranges), size]
+    return [(end, start - end) for end, start in zip(ends, starts) if start > end]
+
+
+def copy_to_file(
+    reader: Reader, source: int, destination: str, existing: Optional[os.stat_result], is_name: bool, options: Options
+) -> None:
+    """Replace a file, or overwrite it where it cannot be replaced.
+
+    Args:
+        reader: Reads the content.
+        source: A descriptor of the file that a new file gets its attributes from.
+        destination: The path of the copy.
+        existing: The status of the file that is there, or `None`.
+        is_name: Whether the path is the name of the file in a directory.
+        options: Those of the command.
+    """
+    folder = os.path.dirname(destination) or "."
+    if not is_name:
+        overwrite_file(reader, destination, "the path is a descriptor's", options)
+    elif is_append_only(folder):
+        if existing is None:
+            fd = create_file(destination, source, existing, destination)
+            set_attributes(fd, source, destination, existing)
+            os.close(fd)
+        overwrite_file(reader, destination, f"{folder} is append-only", options)
+    else:
+        try:
+            replace_file(reader, source, destination, existing, options)
+        except CannotReplaceError as refusal:
+            error = refusal.__cause__
+            assert isinstance(error, OSError)
+            if existing is None:
+                raise error from None
+            overwrite_file(reader, destination, f"it cannot be replaced: {os.strerror(error.errno or 0)}", options)
+
+
+def is_append_only(folder: str) -> bool:
+    """Return whether files can be created in a directory but not renamed or removed (chattr +a)."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # missing or unreadable
+        return False
+    try:
+        return bool(lib.guarded_inode_flags(fd) & lib.FS_APPEND_FL)
+    finally:
+        os.close(fd)
+
+
+def replace_file(
+    reader: Reader, source: int, destination: str, existing: Optional[os.stat_result], options: Options
+) -> None:
+    """Copy to a hidden file, then rename it to its destination.
+
+    Raises:
+        CannotReplaceError: The directory or the destination does not allow that; nothing has changed.
+    """
     folder = os.path.dirname(destination)
     hidden = os.path.join(folder, f".pmem2-copy-{secrets.token_hex(8)}")
-    ranges = reader.data_ranges()
     with ExitStack() as undo:
         undo.callback(remove_if_exists, hidden)  # registered first: a signal may arrive at any moment
-        fd = create_hidden_file(hidden, destination, existing or os.fstat(reader.source.fd))
+        fd = create_file(hidden, source, existing, destination)
         undo.callback(os.close, fd)
-        if existing is not None:
-            with suppress(PermissionError):
-                os.fchown(fd, existing.st_uid, existing.st_gid)
-            os.fchmod(fd, stat.S_IMODE(existing.st_mode))
-        allocate_ranges(fd, reader.size, ranges, destination)
-        if ranges:
-            with Source.from_fd(fd) as target, target.map() as map:
-                transfer(reader, map, ranges)
+        allocate_ranges(fd, reader.size, ranges_to_allocate(reader, options), destination)
+        with open_writer(fd, destination) as write:
+            transfer(reader, write, options)
+        set_attributes(fd, source, destination, existing)
         sync_new_file(fd, destination)
-        if verify:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # read the medium, not the page cache
-            with Source.from_fd(fd) as target:
-                compare(reader, Reader(target), destination)
+        if options.verify:
+            verify(reader, fd, destination)
         if reader.lost and existing is not None:  # pragma: no cover: nox -s nvdimm
             raise CommandError(f"{describe_lost(reader.lost)}; {destination} is unchanged: copy to a new file")
-        os.replace(hidden, destination)
+        with name_in_errors(destination, "cannot be replaced"):
+            os.replace(hidden, destination)
         sync_new_file(fd, destination)
 
 
-def create_hidden_file(hidden: str, destination: str, like: os.stat_result) -> int:
-    """Create a file with the permissions of *like* less the umask, and return its descriptor."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+def create_file(path: str, source: int, existing: Optional[os.stat_result], destination: str) -> int:
+    """Create a file, under a hidden name or its own, and return its descriptor.
+
+    A file that will get an ACL or the permissions of another file has none for others until then.
+    """
+    private = existing is not None or has_acl(source)
+    mode = 0o600 if private else stat.S_IMODE(os.fstat(source).st_mode) & 0o777  # less the umask
+    with name_in_errors(destination, "cannot be created"):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+
+def set_attributes(fd: int, source: int, destination: str, existing: Optional[os.stat_result]) -> None:
+    """Give the new file the attributes of the file that it replaces, or those of the source."""
+    if existing is not None:
+        remove_acl(fd)
+        copy_attributes(destination, fd, stat.S_IMODE(existing.st_mode))
+    else:
+        like = source if has_acl(source) else fd
+        copy_attributes(source, fd, stat.S_IMODE(os.fstat(like).st_mode) & 0o777)
+
+
+@contextmanager
+def name_in_errors(destination: str, failure: str) -> Iterator[None]:
+    """Name the user's path in an error of the block, and mark errors that mean that DST cannot be replaced."""
     try:
-        return os.open(hidden, flags, stat.S_IMODE(like.st_mode) & 0o777)
+        yield
     except OSError as error:
-        raise with_filename(error, "cannot be created", destination) from None
+        named = with_filename(error, failure, destination)
+        if error.errno in CANNOT_REPLACE:
+            raise CannotReplaceError from named
+        raise named from None
 
 
-def transfer(reader: Reader, map: Map, ranges: list[Range]) -> None:
-    """Copy ranges into a map; each chunk is durable before the next one is read."""
+def ranges_to_allocate(reader: Reader, options: Options) -> list[Range]:
+    """Return the ranges of the copy that get disk space before anything is written."""
+    if options.sparse == "always":
+        return []
+    if options.sparse == "never":
+        return [(0, reader.size)] if reader.size else []
+    return merge_ranges([*reader.data_ranges(), *allocated_ranges(reader.source.fd, reader.size)])
+
+
+def overwrite_file(reader: Reader, destination: str, reason: str, options: Options) -> None:
+    """Copy into an existing file. Its space is allocated first, so that a full disk leaves it as it was."""
+    for offset, length in split_into_chunks(reader.data_ranges()):
+        reader.read(offset, length)
+    if reader.lost:  # pragma: no cover: nox -s nvdimm
+        raise CommandError(f"{describe_lost(reader.lost)}; {destination} is unchanged: copy to a new file")
+    print_error(f"{destination}: written in place, not atomically: {reason}")
+    fd = os.open(destination, os.O_RDWR | OPEN_FLAGS)
+    with ExitStack() as undo, ExitStack() as restore_size:
+        undo.callback(os.close, fd)
+        restore_size.callback(os.ftruncate, fd, os.fstat(fd).st_size)
+        if reader.size:
+            allocate_ranges(fd, max(reader.size, os.fstat(fd).st_size), [(0, reader.size)], destination)
+        restore_size.pop_all()
+        os.ftruncate(fd, reader.size)
+        with open_writer(fd, destination) as write:
+            for offset, length in split_into_chunks(holes_between(reader.data_ranges(), reader.size)):
+                write(offset, bytes(length))
+            transfer(reader, write, attrs.evolve(options, sparse="never"))
+        sync_new_file(fd, destination)
+        if options.verify:
+            verify(reader, fd, destination)
+
+
+@contextmanager
+def open_writer(fd: int, destination: str) -> Iterator[Writer]:
+    """Yield a function that writes at an offset: through a map on hugetlbfs and on devices, which have no write(2)."""
+    with source_of(fd, repr(destination)) as target:
+        if target.alignment == os.sysconf("SC_PAGESIZE") or not target.size:
+            yield lambda offset, data: write_at(fd, offset, data, destination)
+        else:
+            with target.map() as map:
+                yield lambda offset, data: map.memcpy(offset, data, MemFlag.NONTEMPORAL)
+
+
+def write_at(fd: int, offset: int, data: Data, destination: str) -> None:
+    """Write all bytes at an offset of a file."""
+    with memoryview(data) as view:
+        done = 0
+        try:
+            while done < len(data):
+                done += os.pwrite(fd, view[done:], offset + done)
+        except OSError as error:
+            raise with_filename(error, "cannot be written", destination) from None
+
+
+def transfer(reader: Reader, write: Writer, options: Options) -> None:
+    """Copy the data of the source, piece by piece; with --sparse=always, leave out blocks of zeros."""
+    ranges = reader.data_ranges()
     with progress("copying", sum(length for _, length in ranges)) as advance:
         for offset, length in split_into_chunks(ranges):
-            map.memcpy(offset, reader.read(offset, length), MemFlag.NONTEMPORAL)
+            data = reader.read(offset, length)
+            pieces = nonzero_ranges(data) if options.sparse == "always" else [(0, length)]
+            with memoryview(data) as view:
+                for start, count in pieces:
+                    with view[start : start + count] as piece:
+                        write(offset + start, piece)
             advance(length)
 
 
+def verify(reader: Reader, fd: int, destination: str) -> None:
+    """Compare the copy on the medium, not in the page cache, with its source."""
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    with source_of(fd, repr(destination)) as target:
+        compare(reader, Reader(target), destination)
+
+
 def compare(one: Reader, other: Reader, destination: str) -> None:
-    """Compare the copy with its source.
+    """Compare the copy with its source, except for common holes.
 
     Raises:
         CommandError: They differ.
     """
-    with progress("verifying", one.size) as advance:
-        for offset, length in split_into_chunks([(0, one.size)]):
+    ranges = merge_ranges([*one.data_ranges(), *data_ranges(other.source.fd, one.size)])
+    with progress("verifying", sum(length for _, length in ranges)) as advance:
+        for offset, length in split_into_chunks(ranges):
             expected, found = one.read(offset, length), other.read(offset, length)
             if expected != found:
                 index = next(index for index in range(length) if expected[index] != found[index])
@@ -231,19 +420,17 @@ def compare(one: Reader, other: Reader, destination: str) -> None:
             advance(length)
 
 
-def copy_to_device(reader: Reader, destination: str, verify: bool) -> None:  # pragma: no cover: nox -s nvdimm
+def copy_to_device(reader: Reader, destination: str, options: Options) -> None:  # pragma: no cover: nox -s nvdimm
     """Copy to a DAX device; holes of the source become zeros."""
     with Source.from_path(destination) as target:
         if reader.size > target.size:
             raise CommandError(f"{destination} has {target.size} bytes, SRC has {reader.size}")
         if reader.size:
             with target.map() as map:
-                end = 0
-                for offset, length in [*reader.data_ranges(), (reader.size, 0)]:
-                    map.memset(end, 0, offset - end, MemFlag.NONTEMPORAL)
-                    end = offset + length
-                transfer(reader, map, reader.data_ranges())
-        if verify:
+                for offset, length in holes_between(reader.data_ranges(), reader.size):
+                    map.memset(offset, 0, length, MemFlag.NONTEMPORAL)
+                transfer(reader, lambda offset, data: map.memcpy(offset, data, MemFlag.NONTEMPORAL), options)
+        if options.verify:
             compare(reader, Reader(target), destination)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -13,11 +14,14 @@ import attrs
 
 from pmem2._config import Config
 from pmem2._enums import Granularity, Protection
+from pmem2._ffi import lib
 from pmem2._granularity import FORCE_GRANULARITY_ENV, forced_granularity
 from pmem2._source import Source
 from pmem2._version import __version__
 from pmem2.cli import _platform
 from pmem2.cli._command import add_command
+from pmem2.cli._extents import has_shared_extents
+from pmem2.cli._output import source_of
 from pmem2.cli._terminal import format_size, print_error, show_table
 from pmem2.errors import CannotReadBoundsError, DaxRegionNotFoundError, NosuppError, SourceEmptyError
 
@@ -43,6 +47,7 @@ examples:
   pmem2 info --json /mnt/pmem | jq '.paths[0].granularity'"""
 
 TMPFS = ("tmpfs", "ramfs")
+COPY_ON_WRITE = ("btrfs", "bcachefs", "zfs")
 DAX_FILESYSTEMS = ("ext2", "ext4", "xfs")
 O_TMPFILE = getattr(os, "O_TMPFILE", 0o20000000 | os.O_DIRECTORY)  # missing in PyPy's os
 TYPES = {
@@ -155,9 +160,8 @@ def examine(path: str, platform: Platform) -> Info:
     info.type = TYPES[stat.S_IFMT(status.st_mode)]
     info.kind = "not mappable"
     mount = _platform.find_mount(path)
-    if mount is not None:
-        info.filesystem, info.mount_point, info.mount_source = mount.filesystem, mount.point, mount.source
-        info.mount_options = list(mount.options)
+    info.filesystem, info.mount_point, info.mount_source = mount.filesystem, mount.point, mount.source
+    info.mount_options = None if mount.point is None else list(mount.options)
     if _platform.is_dax_device(status):  # pragma: no cover: nox -s nvdimm
         examine_device(info, status)
     elif stat.S_ISREG(status.st_mode):
@@ -174,18 +178,25 @@ def examine(path: str, platform: Platform) -> Info:
         with open_for_probe(path, status) as source:
             examine_source(info, source, mount, platform)
     except OSError as error:
-        info.granularity_reason = f"cannot create a file in it: {error.strerror}" if folder else error.strerror
+        info.granularity_reason = explain_folder_error(error) if folder else error.strerror
         if needs_root(error):
             fields = [*SOURCE_FIELDS, *FILE_FIELDS * (not folder), *NVDIMM_FIELDS * (info.region is not None)]
             info.needs_root += [name for name in fields if getattr(info, name) is None]
     return info
 
 
-def classify_file(mount: Optional[Mount], granularity: Optional[Granularity]) -> str:
+def explain_folder_error(error: OSError) -> str:
+    """Return why no file in a directory could be examined."""
+    if error.errno == errno.EOPNOTSUPP:
+        return "its file system cannot create unnamed files (O_TMPFILE): give the path of a file in it"
+    return f"cannot create a file in it: {error.strerror}"
+
+
+def classify_file(mount: Mount, granularity: Optional[Granularity]) -> str:
     """Return the kind of a regular file; while its granularity is unknown, the mount decides."""
-    if mount is not None and mount.filesystem in TMPFS:
+    if mount.filesystem in TMPFS:
         return "tmpfs"
-    dax = (mount is not None and mount.dax) if granularity is None else granularity < Granularity.PAGE
+    dax = mount.dax if granularity is None else granularity < Granularity.PAGE
     return "fsdax" if dax else "regular file"
 
 
@@ -208,13 +219,13 @@ def open_for_probe(path: str, status: os.stat_result) -> Iterator[Source]:
     fd = os.open(path, O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         os.ftruncate(fd, os.sysconf("SC_PAGESIZE"))
-        with Source.from_fd(fd) as source:
+        with source_of(fd, f"a new file in {path!r}") as source:
             yield source
     finally:
         os.close(fd)
 
 
-def examine_source(info: Info, source: Source, mount: Optional[Mount], platform: Platform) -> None:
+def examine_source(info: Info, source: Source, mount: Mount, platform: Platform) -> None:
     """Add the facts that libpmem2 reports."""
     info.alignment = source.alignment
     try:
@@ -230,6 +241,7 @@ def examine_source(info: Info, source: Source, mount: Optional[Mount], platform:
         return
     if info.type == "directory":
         info.notes.append("the granularity is that of a new file in this directory")
+    info.notes += copy_on_write_notes(source.fd, mount)
     info.granularity, info.unforced_granularity = granularity.name, unforced.name
     info.granularity_reason = explain_granularity(granularity, unforced, info.kind, mount, platform)
     info.flush = {
@@ -245,6 +257,16 @@ def examine_source(info: Info, source: Source, mount: Optional[Mount], platform:
         info.bad_blocks = query(info, "bad_blocks", lambda: list_bad_blocks(source))
     if info.numa_node is None:  # pragma: no branch: nox -s nvdimm
         info.numa_node = query(info, "numa_node", lambda: source.numa_node)
+
+
+def copy_on_write_notes(fd: int, mount: Mount) -> list[str]:
+    """Return a note if a store can need new space, although all space of the file is allocated."""
+    risk = "on a full disk, a store can end the process (SIGBUS) although all space is allocated"
+    if mount.filesystem in COPY_ON_WRITE and not lib.guarded_inode_flags(fd) & lib.FS_NOCOW_FL:
+        return [f"{mount.filesystem} is copy-on-write: {risk}; chattr +C on the directory of new files prevents it"]
+    if has_shared_extents(fd):
+        return [f"the file shares blocks with a snapshot or a reflink (copy-on-write): {risk}"]
+    return []
 
 
 def probe_granularity(source: Source) -> Granularity:
@@ -295,7 +317,7 @@ def needs_root(error: OSError) -> bool:
 
 
 def explain_granularity(
-    granularity: Granularity, unforced: Granularity, kind: Optional[str], mount: Optional[Mount], platform: Platform
+    granularity: Granularity, unforced: Granularity, kind: Optional[str], mount: Mount, platform: Platform
 ) -> str:
     """Return why a map has its granularity; *unforced* is the one without PMEM2_FORCE_GRANULARITY."""
     reason = explain_unforced(unforced, kind, mount, platform)
@@ -304,7 +326,7 @@ def explain_granularity(
     return f"{FORCE_GRANULARITY_ENV} forces {granularity.name}; the medium itself gives {unforced.name}: {reason}"
 
 
-def explain_unforced(granularity: Granularity, kind: Optional[str], mount: Optional[Mount], platform: Platform) -> str:
+def explain_unforced(granularity: Granularity, kind: Optional[str], mount: Mount, platform: Platform) -> str:
     """Return why the medium gives its granularity."""
     if granularity is not Granularity.PAGE:
         medium = "a DAX device" if kind == "devdax" else "a file on DAX: the kernel accepts MAP_SYNC"
@@ -313,15 +335,14 @@ def explain_unforced(granularity: Granularity, kind: Optional[str], mount: Optio
         if granularity is Granularity.BYTE:
             return f"{medium}, and the platform flushes its caches when power fails (eADR; {source})"
         return f"{medium}, but the platform does not flush its caches when power fails (no eADR; {source})"
-    if mount is None:
-        return "the kernel refuses MAP_SYNC: stores go through the page cache"
+    where = mount.filesystem if mount.point is None else f"{mount.filesystem} at {mount.point}"
     if mount.filesystem in TMPFS:
         return f"{mount.filesystem} keeps files in memory and loses them when power fails"
     if mount.dax:
-        return f"{mount.filesystem} at {mount.point} is mounted with DAX, but the kernel refuses MAP_SYNC for it"
+        return f"{where} is mounted with DAX, but the kernel refuses MAP_SYNC for it"
     if mount.filesystem in DAX_FILESYSTEMS:
-        return f"{mount.filesystem} at {mount.point} is not mounted with -o dax: stores go through the page cache"
-    return f"{mount.filesystem} at {mount.point} has no DAX: stores go through the page cache"
+        return f"{where} is not mounted with -o dax: stores go through the page cache"
+    return f"{where} has no DAX: stores go through the page cache"
 
 
 # ---- output for people
@@ -379,6 +400,8 @@ def show_path(info: Info) -> None:
 
 def format_filesystem(info: Info) -> str:
     """Describe the file system and its mount."""
+    if info.mount_point is None:
+        return f"{info.filesystem}, at a mount point that /proc does not list"
     return f"{info.filesystem} at {info.mount_point} ({', '.join(info.mount_options or ())})"
 
 

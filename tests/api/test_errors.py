@@ -8,6 +8,8 @@ import errno
 import os
 import pickle
 import re
+import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -19,7 +21,7 @@ from support.values import PAGE
 import pmem2
 import pmem2.errors
 from pmem2 import ErrorCode, Granularity
-from pmem2._error_map import error_from_rc, make_pmem2_error
+from pmem2._error_map import MEANINGS, error_from_rc, make_pmem2_error, new_error_buffer
 from pmem2._granularity import explain_granularity, granularity_error
 
 every_code = pytest.mark.parametrize("code", list(ErrorCode), ids=lambda code: code.name)
@@ -50,6 +52,28 @@ def test_subclass_for_every_code(code: ErrorCode) -> None:
     assert isinstance(kind, type)
     assert kind.__bases__ == (pmem2.Pmem2Error,)
     assert type(error_for_code(code)) is kind
+
+
+@every_code
+def test_meaning_needs_no_docstring(code: ErrorCode) -> None:
+    """Every code has a meaning in errors, which is also what the docstring of its class says."""
+    assert MEANINGS[code] in str(error_for_code(code))
+    docstring = getattr(pmem2.errors, class_name(code)).__doc__
+    if sys.flags.optimize < 2:
+        assert MEANINGS[code].lower() == docstring.rstrip(".").lower()
+
+
+def test_error_buffer_is_reused() -> None:
+    """Each thread has one buffer for libpmem2's text, empty before every call: PyPy would collect new ones late."""
+    buffer = new_error_buffer()
+    ffi.memmove(buffer, b"text\0", 5)
+    assert new_error_buffer() is buffer
+    assert ffi.string(buffer) == b""
+    others: list[object] = []
+    thread = threading.Thread(target=lambda: others.append(new_error_buffer()))
+    thread.start()
+    thread.join()
+    assert others != [buffer]
 
 
 def test_no_additional_subclass() -> None:

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.children import RunChild
 from support.values import CONTENT, PAGE, SIZE, Index, invalid_sizes, non_integers, open_fd
 
 import pmem2
@@ -143,6 +144,29 @@ def test_appending_descriptor(path: Path) -> None:
             assert path.read_bytes() == CONTENT
         else:
             assert path.read_bytes() == CONTENT[:8] + b"here" + CONTENT[12:]
+
+
+def test_appending_without_proc(path: Path, run_child: RunChild) -> None:
+    """An O_APPEND descriptor makes a Source without /proc, too; only writing through it is refused."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can change the root directory")
+    code = """
+        import os, sys, pmem2
+
+        fd = os.open(sys.argv[1], os.O_RDWR | os.O_APPEND)
+        os.chroot(os.path.dirname(sys.argv[1]))
+        with pmem2.Source.from_fd(fd) as source, source.map() as map:
+            map[0:4] = b"here"
+            print(source.pread_mcsafe(4))
+            try:
+                source.pwrite_mcsafe(b"more")
+            except OSError as error:
+                print(error.strerror)
+    """
+    done = run_child(code, str(path))
+    assert done.stdout.startswith("b'here'\ncannot write 4 bytes at 0"), done.stderr
+    assert "open with O_APPEND" in done.stdout
+    assert path.read_bytes() == b"here" + CONTENT[4:]
 
 
 # ---- arguments and buffers

@@ -81,7 +81,7 @@ def test_regular_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["filesystem"] in found["granularity_reason"]
     assert found["flush"] == "msync"
     assert found["bad_blocks"] in ([], None)
-    assert found["mount_options"]
+    assert bool(found["mount_options"]) == (found["mount_point"] is not None)
     for key in ("error", "numa_node", "device_id", "unsafe_shutdown_count", "region", "persistence_domain"):
         assert found[key] is None
 
@@ -112,7 +112,7 @@ def test_directory_without_new_files(capsys: pytest.CaptureFixture[str]) -> None
     """A directory that accepts no new file shows the reason, and all other facts."""
     found = examine_one(capsys, "/sys")
     assert (found["filesystem"], found["error"], found["granularity"]) == ("sysfs", None, None)
-    assert found["granularity_reason"].startswith("cannot create a file in it: ")
+    assert found["granularity_reason"].startswith("its file system cannot create unnamed files (O_TMPFILE)")
     assert found["notes"] == []
 
 
@@ -293,6 +293,7 @@ EXT4 = Mount("ext4", "/mnt", "/dev/vda", ("rw",))
 DAX = Mount("ext4", "/mnt", "/dev/pmem0", ("rw", "dax=always"))
 TMPFS = Mount("tmpfs", "/tmp", "none", ())
 BTRFS = Mount("btrfs", "/", "/dev/sda", ())
+UNLISTED = Mount("xfs")
 REGIONS = [Region("region0", "memory_controller"), Region("region1", None)]
 
 
@@ -308,14 +309,14 @@ def make_platform(regions: list[Region], forced: str | None = None) -> info.Plat
         (Granularity.PAGE, "regular file", DAX, [], "is mounted with DAX, but the kernel refuses MAP_SYNC"),
         (Granularity.PAGE, "tmpfs", TMPFS, [], "loses them when power fails"),
         (Granularity.PAGE, "regular file", BTRFS, [], "btrfs at / has no DAX"),
-        (Granularity.PAGE, "regular file", None, [], "the kernel refuses MAP_SYNC"),
+        (Granularity.PAGE, "regular file", UNLISTED, [], "xfs is not mounted with -o dax"),
         (Granularity.CACHE_LINE, "fsdax", DAX, REGIONS, "no eADR; persistence domains: region0 memory_controller"),
-        (Granularity.CACHE_LINE, "devdax", None, [], "a DAX device, but the platform does not flush its caches"),
-        (Granularity.CACHE_LINE, "devdax", None, [], "no NVDIMM region reports a persistence domain"),
+        (Granularity.CACHE_LINE, "devdax", UNLISTED, [], "a DAX device, but the platform does not flush its caches"),
+        (Granularity.CACHE_LINE, "devdax", UNLISTED, [], "no NVDIMM region reports a persistence domain"),
         (Granularity.BYTE, "fsdax", DAX, [Region("region0", "cpu_cache")], "eADR; persistence domains: region0 cpu"),
     ],
 )
-def test_reason(granularity: Granularity, kind: str, mount: Mount | None, regions: list[Region], expected: str) -> None:
+def test_reason(granularity: Granularity, kind: str, mount: Mount, regions: list[Region], expected: str) -> None:
     """Each medium has its own reason."""
     found = info.explain_granularity(granularity, granularity, kind, mount, make_platform(regions))
     assert expected in found
@@ -329,12 +330,12 @@ def test_reason(granularity: Granularity, kind: str, mount: Mount | None, region
         (EXT4, None, "regular file"),
         (DAX, None, "fsdax"),
         (TMPFS, None, "tmpfs"),
-        (None, None, "regular file"),
+        (UNLISTED, None, "regular file"),
         (EXT4, Granularity.BYTE, "fsdax"),
         (DAX, Granularity.PAGE, "regular file"),
     ],
 )
-def test_kind(mount: Mount | None, granularity: Granularity | None, kind: str) -> None:
+def test_kind(mount: Mount, granularity: Granularity | None, kind: str) -> None:
     """The granularity decides the kind of a file; while it is unknown, the mount does."""
     assert info.classify_file(mount, granularity) == kind
 
@@ -350,24 +351,16 @@ MOUNTINFO = r"""
 """
 
 
-@pytest.mark.parametrize(
-    ("path", "source", "dax"),
-    [
-        ("/etc", "/dev/vda", False),
-        ("/mnt/with blank/file", "/dev/pmem0", True),
-        ("/mnt/with blank", "/dev/pmem0", True),
-        ("/mnt/with blank and more", "/dev/vda", False),
-        ("/mnt/twice/file", "/dev/two", False),
-    ],
-)
-def test_mounts(path: str, source: str, dax: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path belongs to the nearest mount point, and there to the last mount."""
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self/mountinfo").write_text(MOUNTINFO.lstrip(), encoding="utf-8")
-    monkeypatch.setattr(_platform, "PROC", tmp_path)
-    found = _platform.find_mount(path)
-    assert found is not None
-    assert (found.source, found.dax) == (source, dax)
+def test_mounts() -> None:
+    """Mounts are found by the kernel's number of them."""
+    mounts = _platform.parse_mounts(MOUNTINFO.lstrip())
+    assert {number: (mount.point, mount.source, mount.dax) for number, mount in mounts.items()} == {
+        "21": ("/", "/dev/vda", False),
+        "30": ("/mnt/with blank", "/dev/pmem0", True),
+        "31": ("/mnt/twice", "/dev/one", False),
+        "32": ("/mnt/twice", "/dev/two", False),
+    }
+    assert mounts["21"].options == ("rw", "relatime", "discard")
 
 
 def test_without_proc(
@@ -377,7 +370,8 @@ def test_without_proc(
     monkeypatch.setattr(_platform, "PROC", tmp_path)
     found = examine(capsys, path)
     assert found["platform"]["flush_instruction"] is found["platform"]["libpmem2_version"] is None
-    assert found["paths"][0]["filesystem"] is found["paths"][0]["mount_options"] is None
+    assert found["paths"][0]["mount_point"] is found["paths"][0]["mount_options"] is None
+    assert found["paths"][0]["filesystem"] == _platform.find_mount(str(path)).filesystem
     assert found["paths"][0]["granularity"] is not None
     assert main(["info", str(path)]) == 0
     assert "flush instruction  unknown\n" in capsys.readouterr().out
@@ -391,7 +385,6 @@ def test_mount_agrees_with_findmnt(tmp_path: Path) -> None:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("findmnt is missing or does not know the path")
     found = _platform.find_mount(str(tmp_path))
-    assert found is not None
     assert [found.filesystem, found.point] == output
 
 

@@ -178,6 +178,9 @@ COMMANDS = {
     "pip install pmem2": "nox -s wheels runs it in empty Debians, and then the next two",
     "python": "the Python blocks of the tutorial follow",
     "python -m pmem2 demo": "tests/cli/test_demo.py",
+    "mkdir data": "tests/cli/test_info_places.py, and then the next two",
+    "chattr +C data": "the same",
+    "pmem2 info data": "the same",
 }
 
 

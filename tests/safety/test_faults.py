@@ -273,7 +273,7 @@ print(high[0:1])
 
 
 def test_signals_during_allocation(run_child: RunChild, tmp_path: Path) -> None:
-    """Signals wait for the end of an allocation, and an exception of their handler removes the new file."""
+    """Signals wait for the end of a piece of an allocation, and an exception of their handler removes the new file."""
     code = """
 seen = []
 signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))

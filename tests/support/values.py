@@ -19,6 +19,7 @@ import pmem2
 
 SIZE = 16 * 1024 * 1024
 PAGE = mmap.ALLOCATIONGRANULARITY  # the alignment of maps: a page, on Windows 16 pages
+MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (2 * PAGE // 256)
 # `nox -s nvdimm` sets this when the temporary files are on persistent memory
 MEDIUM_GRANULARITY = os.environ.get("PMEM2_TEST_GRANULARITY")

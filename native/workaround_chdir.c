@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Map without a change of the working directory: pmem2_map_new walks /sys/bus/nd/devices, with fchdir there and back. */
+#ifndef PMEM2_WORKAROUND_CHDIR_C
+#define PMEM2_WORKAROUND_CHDIR_C
+
+#include "os.c"
+
+#ifdef _WIN32
+
+static int map_in_own_directory(struct pmem2_map **map, const struct pmem2_config *config,
+                                const struct pmem2_source *source)
+{
+    return pmem2_map_new(map, config, source);
+}
+
+#else
+
+#include <sched.h>
+#include <sys/single_threaded.h>
+#include <sys/wait.h>
+
+#define REGIONS "/sys/bus/nd/devices"
+#define NAMESPACES "/proc/thread-self/ns/"
+
+struct mapping_call {
+    struct pmem2_map **map;
+    const struct pmem2_config *config;
+    const struct pmem2_source *source;
+    int rc;
+    int returned;
+};
+
+static int call_map_new(void *argument)
+{
+    struct mapping_call *call = argument;
+    call->rc = pmem2_map_new(call->map, call->config, call->source);
+    call->returned = 1;
+    return 0;
+}
+
+/* Valgrind and the sanitizers do not understand such a process. */
+static int can_share_memory = 1;
+
+__attribute__((constructor)) static void detect_tools(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    can_share_memory = 0;
+#endif
+    const char *preloaded = getenv("LD_PRELOAD");
+    if (preloaded && strstr(preloaded, "vgpreload"))
+        can_share_memory = 0;
+}
+
+/*
+ * Return whether the next child would be the init process of a new PID namespace (unshare(2)), which ends with it. The
+ * kernel shows a namespace only once it has an init process.
+ */
+static int next_child_is_init(void)
+{
+    return !access(NAMESPACES "pid", F_OK) && access(NAMESPACES "pid_for_children", F_OK);
+}
+
+/* Block all signals but those that an instruction causes: their handlers belong to the thread that waits. */
+static void block_signals(sigset_t *before)
+{
+    static const int synchronous[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    sigset_t others;
+    sigfillset(&others);
+    for (size_t i = 0; i < sizeof synchronous / sizeof *synchronous; i++)
+        sigdelset(&others, synchronous[i]);
+    pthread_sigmask(SIG_SETMASK, &others, before);
+}
+
+/*
+ * Call pmem2_map_new in a process that shares the memory and the descriptors of this one, but has a working directory
+ * of its own. As with vfork, this thread waits until it has ended, so that it may use the thread-local memory too, for
+ * errno and libpmem2's error text. Under library_lock, which guards the stack.
+ *
+ * Where no other thread could see the change, there is nothing to walk, or no such process is possible (a limit, a filter
+ * of system calls, valgrind), pmem2_map_new runs in this thread.
+ */
+static int map_in_own_directory(struct pmem2_map **map, const struct pmem2_config *config,
+                                const struct pmem2_source *source)
+{
+    static char stack[256 * 1024] __attribute__((aligned(64)));
+    struct mapping_call call = {map, config, source, 0, 0};
+    if (!__libc_single_threaded && can_share_memory && !access(REGIONS, F_OK) && !next_child_is_init()) {
+        sigset_t before;
+        block_signals(&before);
+        const int child = clone(call_map_new, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_FILES, &call);
+        if (child != -1)
+            waitpid(child, NULL, __WALL);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    if (!call.returned)
+        call_map_new(&call);
+    return call.rc;
+}
+
+#endif
+
+#endif
