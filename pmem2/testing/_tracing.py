@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING, Callable, TypeVar
+from typing import TYPE_CHECKING, Callable, Protocol, TypeVar
 
 from pmem2.testing._locations import SourceLocation, external_location, is_internal_frame
 
@@ -21,8 +21,18 @@ THREADS_ERROR = "an explored workload must not start threads"
 TRACING_ERROR = "an explored workload must not stop tracing (sys.settrace)"
 
 
-def run_traced(function: Callable[[], T], enter_statement: Callable[[SourceLocation], None]) -> T:
-    """Call *function*; call *enter_statement* before each statement in it and in the functions that it calls.
+class Recorder(Protocol):
+    """Records the stores of a function."""
+
+    def enter_statement(self, location: SourceLocation) -> None:
+        """A statement begins."""
+
+    def refuse(self, error: Exception) -> Exception:
+        """Return *error*: the function did what cannot be recorded."""
+
+
+def run_traced(function: Callable[[], T], recorder: Recorder) -> T:
+    """Call *function*; report each statement in it and in the functions that it calls.
 
     Raises:
         RuntimeError: *function* started a thread, or stopped the tracing.
@@ -42,12 +52,12 @@ def run_traced(function: Callable[[], T], enter_statement: Callable[[SourceLocat
         lines, frame.f_trace_lines = frame.f_trace_lines, True  # they may have turned line events off; we need them
         if frame.f_code is threading.Thread.start.__code__:
             thread_started = True
-            raise RuntimeError(THREADS_ERROR)
-        enter_statement(external_location(frame))
+            raise recorder.refuse(RuntimeError(THREADS_ERROR))
+        recorder.enter_statement(external_location(frame))
 
         def trace_frame(frame: FrameType, event: TraceEvent, argument: object) -> TraceFunction | None:
             nonlocal theirs, lines
-            enter_statement(external_location((frame.f_back if event == "return" else None) or frame))
+            recorder.enter_statement(external_location((frame.f_back if event == "return" else None) or frame))
             if theirs is not None and (lines or event != "line"):
                 frame.f_trace_lines = lines
                 theirs = theirs(frame, event, argument) or theirs
@@ -60,7 +70,8 @@ def run_traced(function: Callable[[], T], enter_statement: Callable[[SourceLocat
     try:
         result = function()
         if thread_started or sys.gettrace() is not trace_call:
-            raise RuntimeError(THREADS_ERROR if thread_started else TRACING_ERROR)  # pragma: no cover: not traced
+            error = RuntimeError(THREADS_ERROR if thread_started else TRACING_ERROR)  # pragma: no cover: not traced
+            raise recorder.refuse(error)  # pragma: no cover: not traced
         return result
     finally:
         sys.settrace(before)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The functions that a test passes to the explorer: where they are defined, and whether they take their arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Sequence
+from types import CodeType
+from typing import Any
+
+from pmem2.testing._locations import SourceLocation
+
+
+def check_callable(function: Any, name: str, parameters: Sequence[str]) -> None:
+    """Check that a function can be called with so many arguments.
+
+    Raises:
+        TypeError: It cannot.
+    """
+    wanted = f"{name} must be callable with ({', '.join(parameters)})"
+    if not callable(function):
+        raise TypeError(f"{wanted}, not {type(function).__name__}")
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)
+    except ValueError:  # a built-in function without a signature
+        return
+    try:
+        signature.bind(*parameters)
+    except TypeError as error:
+        raise TypeError(f"{wanted}: {error}") from None
+
+
+def definition_of(function: Any) -> SourceLocation:
+    """Return where a function is defined, also for partials, methods, classes and objects with `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    method = getattr(function, "__init__", None) if isinstance(function, type) else type(function).__call__
+    for candidate in (function, method):
+        code = getattr(inspect.unwrap(candidate), "__code__", None)
+        if isinstance(code, CodeType):
+            return SourceLocation(code.co_filename, code.co_firstlineno, code.co_name)
+    module = getattr(function, "__module__", None) or "built-in"
+    return SourceLocation(f"<{module}>", 0, str(getattr(function, "__qualname__", type(function).__qualname__)))
