@@ -7,12 +7,12 @@ import functools
 import inspect
 from collections.abc import Sequence
 from types import CodeType
-from typing import Any
+from typing import Any, Callable
 
 from pmem2.testing._locations import SourceLocation
 
 
-def check_callable(function: Any, name: str, parameters: Sequence[str]) -> None:
+def check_callable(function: Callable[..., object], name: str, parameters: Sequence[str]) -> None:
     """Check that a function can be called with so many arguments.
 
     Raises:
@@ -31,12 +31,13 @@ def check_callable(function: Any, name: str, parameters: Sequence[str]) -> None:
         raise TypeError(f"{wanted}: {error}") from None
 
 
-def definition_of(function: Any) -> SourceLocation:
+def definition_of(function: Callable[..., object]) -> SourceLocation:
     """Return where a function is defined, also for partials, methods, classes and objects with `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
-    method = getattr(function, "__init__", None) if isinstance(function, type) else type(function).__call__
-    for candidate in (function, method):
+    kind, method = (function, "__init__") if isinstance(function, type) else (type(function), "__call__")
+    candidates: list[Any] = [function, getattr(kind, method, None)]
+    for candidate in candidates:
         code = getattr(inspect.unwrap(candidate), "__code__", None)
         if isinstance(code, CodeType):
             return SourceLocation(code.co_filename, code.co_firstlineno, code.co_name)

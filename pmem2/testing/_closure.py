@@ -22,7 +22,7 @@ import attrs
 from pmem2.testing._image import WEIGHTS, Image
 from pmem2.testing._memory_model import cell_size
 from pmem2.testing._runner import CheckFailed
-from pmem2.testing._search import BOTH_EXTREMES, FEW_IMAGES, THE_REST, Run, Search
+from pmem2.testing._search import BOTH_EXTREMES, FEW_IMAGES, THE_REST, Recover, Run, Search
 
 if TYPE_CHECKING:
     from pmem2._enums import Granularity
@@ -86,7 +86,7 @@ class Closure:
     def search_workload(self) -> None:
         """Search the workload only: there is no recovery to follow."""
         try:
-            for _ in self._search(self.workload, self._checker.budget):
+            for _ in self._search(self.workload, self._checker.budget, None):
                 pass
         except CheckFailed as failed:
             self.failure = Failure(self.workload, failed)
@@ -99,7 +99,7 @@ class Closure:
         self.exhaustive = self.exhaustive and not self._checker.exceeded
 
     def _add(self, run: Run) -> None:
-        self._queue(run.depth, BOTH_EXTREMES).plans.append((run, self._search(run, FEW_IMAGES)))
+        self._queue(run.depth, BOTH_EXTREMES).plans.append((run, self._search(run, FEW_IMAGES, self._recover)))
 
     def _queue(self, depth: int, phase: int) -> Queue:
         return self._queues.setdefault((depth, phase), Queue())
@@ -128,15 +128,14 @@ class Closure:
         elif next_phase is not None and not (self.failure is not None and next_phase == THE_REST):
             self._queue(depth, next_phase).plans.append((run, plan))
 
-    def _search(self, run: Run, at_once: int) -> Iterator[int]:
+    def _search(self, run: Run, at_once: int, recover: Recover | None) -> Iterator[int]:
         """Search a run; before each part of the work, yield its phase."""
-        search = self.new_search(run)
+        search = self._new_search(run, recover)
         yield from search.plan(at_once)
         self.exhaustive = self.exhaustive and search.exhausted
 
-    def new_search(self, run: Run) -> Search:
-        """Return the search of a run."""
-        return Search(run, self._initial, self._granularity, self._checker, self._rng, self._recover)
+    def _new_search(self, run: Run, recover: Recover | None = None) -> Search:
+        return Search(run, self._initial, self._granularity, self._checker, self._rng, recover)
 
     def _recover(self, run: Run, point: CrashPoint, image: Image, path: Path, free: list[FreeCell]) -> None:
         """Add the run of the recovery on an image that a power failure in *run* can leave, unless it is known."""
@@ -182,7 +181,7 @@ class Closure:
         for run, chain in self._chains().items():
             for leaf in run.leaves:
                 cuts.setdefault(leaf, len(chain) + 1)
-        return max(cuts.values())
+        return max(cuts.values(), default=1)
 
     def failing_search(self, failure: Failure) -> tuple[Chain, Search]:
         """Return the power failures before the last one, and a search of the run in which the power failed last.
@@ -192,4 +191,4 @@ class Closure:
         run, image = failure.run, Image(failure.failed.image, cell_size(self._granularity))
         changed = {**run.changed, **{cell.index: image.cell(cell.index) for cell in run.free}}
         last = Run(run.depth, changed, run.events, run.cache, run.acknowledged)
-        return self._chains()[run], self.new_search(last)
+        return self._chains()[run], self._new_search(last)

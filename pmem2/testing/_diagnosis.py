@@ -66,7 +66,7 @@ def diagnose(
             break
     events = search.run.events
     cuts = [(run.events, event) for run, event in chain] + [(events, cause.event)]
-    functions = [workload, *(recover for _ in chain)]
+    functions = [workload] if recover is None else [workload, *(recover for _ in chain)]
     crashes = [
         definition_of(function) if event < 0 else run_events[event].location
         for function, (run_events, event) in zip(functions, cuts)

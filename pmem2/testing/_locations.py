@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import sys
 from types import FrameType
-
-import attrs
+from typing import NamedTuple
 
 PACKAGE = "pmem2"
 
 
-@attrs.frozen()
-class SourceLocation:
+class SourceLocation(NamedTuple):
     """A line of source, and the function that contains it."""
 
     filename: str
@@ -22,8 +20,8 @@ class SourceLocation:
 
 def is_internal_frame(frame: FrameType) -> bool:
     """Whether *frame* executes code of this package."""
-    name = str(frame.f_globals.get("__name__"))
-    return name == PACKAGE or name.startswith(PACKAGE + ".")
+    name = frame.f_globals.get("__name__")
+    return name == PACKAGE or (isinstance(name, str) and name.startswith(PACKAGE + "."))
 
 
 def external_location(frame: FrameType) -> SourceLocation:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pmem2.testing._memory_model import UnitsByCell
 
 
-@attrs.define(eq=False)
 class Leaf:
     """The end of a path: the images that agree in all cells of the path.
 
@@ -32,8 +31,12 @@ class Leaf:
         cache: Saves work when the events are replayed again.
     """
 
-    events: Sequence[Event] = ()
-    cache: UnitsByCell = attrs.Factory(dict)
+    __slots__ = ("cache", "events")
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        """Hold the events."""
+        self.events = events
+        self.cache: UnitsByCell = {}
 
 
 Children = dict[int, Union["ReadNode", Leaf]]
@@ -66,6 +69,7 @@ class CheckedImages:
         self._cell_size = cell_size
         self._roots: Children = {}
         self._deterministic = True
+        self._spans: dict[tuple[int, int], Cells] = {}  # what _cells_in has returned
 
     def find(self, image: Image, acknowledged: int) -> Path | None:
         """Return the path of *image*; `None` if a check of it would see something new."""
@@ -88,7 +92,7 @@ class CheckedImages:
             node: ReadNode | Leaf | None = children.get(key)
             if node is None:
                 node = children[key] = ReadNode(step)
-            elif isinstance(node, Leaf) or node.cells != step:
+            elif isinstance(node, Leaf) or (node.cells is not step and node.cells != step):
                 return self._add_nondeterministic(image, acknowledged, reads, events)
             children, key = node.children, image.key(step)
         if key in children:
@@ -106,32 +110,39 @@ class CheckedImages:
 
     def _steps(self, reads: Iterable[tuple[int, int]]) -> Iterator[Cells]:
         """Yield the cells that each range touches; skip cells that never differ and cells that were read before."""
-        cells = self._cells
+        size = self._cell_size
         read: set[int] = set()
         for offset, length in reads:
-            span = range(offset // self._cell_size, -(-(offset + length) // self._cell_size))
-            step = self._unread(span, read)
+            step = self._cells_in(offset // size, -(-(offset + length) // size))
+            if not read.isdisjoint(step):
+                step = frozenset(step).difference(read)
             if step:
                 yield step
                 read.update(step)
-                if len(read) == len(cells):
+                if len(read) == len(self._cells):
                     return
 
-    def _unread(self, span: range, read: set[int]) -> Cells:
-        """Return the cells of *span* that may differ and were not read."""
-        cells = self._cells
-        if isinstance(cells, range):
-            span = range(max(span.start, cells.start), min(span.stop, cells.stop))
-            return span if read.isdisjoint(span) else frozenset(span).difference(read)
-        if len(span) <= len(cells):
-            return frozenset([index for index in span if index in cells and index not in read])
-        return frozenset([index for index in cells if index in span and index not in read])
+    def _cells_in(self, low: int, high: int) -> Cells:
+        """Return the cells from *low* to *high* that may differ."""
+        found = self._spans.get((low, high))
+        if found is None:
+            cells = self._cells
+            if isinstance(cells, range):
+                found = range(max(low, cells.start), min(high, cells.stop))
+            elif high - low < len(cells):
+                found = frozenset([index for index in range(low, high) if index in cells])
+            else:
+                found = frozenset([index for index in cells if low <= index < high])
+            self._spans[low, high] = found
+        return found
 
 
-def numbers_read(steps: Iterable[Cells], numbers: dict[int, int]) -> Iterator[int]:
-    """Yield the numbers of the cells that were read, in order; *numbers* has the number of each cell by its index."""
+def numbers_read(steps: Iterable[Cells], numbers: dict[int, int]) -> list[int]:
+    """Return the numbers of the cells that were read, in order; *numbers* has the number of each cell by its index."""
+    read: list[int] = []
     for cells in steps:
         if len(cells) > len(numbers):
-            yield from [number for index, number in numbers.items() if index in cells]
+            read += [number for index, number in numbers.items() if index in cells]
         else:
-            yield from [numbers[index] for index in cells if index in numbers]
+            read += [numbers[index] for index in cells if index in numbers]
+    return read

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, SupportsIndex, cast
 
 import attrs
@@ -30,6 +30,9 @@ from pmem2.testing._shadow import Shadow
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from pmem2._ffi import CharPointer
     from pmem2._map import Data
     from pmem2._slices import Slice
 
@@ -97,7 +100,7 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
     last_location: SourceLocation
     used_in_other_thread: bool
     _in_method: bool
-    _pin: ExitStack
+    _pin: AbstractContextManager[CharPointer]
     _recording: bool
     _shadow: Shadow
     _thread: int
@@ -111,8 +114,8 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         self.used_in_other_thread = False
         self._in_method = False
         self._recording = True
-        self._pin = ExitStack()  # the workload may know the address: the pin makes even Map.close(map) fail
-        self._pin.enter_context(self._pinned(Protection.READ, 0, 0))
+        self._pin = self._pinned(Protection.READ, 0, 0)
+        self._pin.__enter__()  # the workload may know the address: the pin makes even Map.close(map) fail
         self._shadow = shadow
         self._thread = threading.get_ident()
         self._watched = []
@@ -150,9 +153,10 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
 
     def stop(self) -> None:
         """Stop recording: what follows is no part of the workload or of the recovery."""
-        self._recording = False
-        self._watched = []
-        self._pin.close()
+        if self._recording:
+            self._recording = False
+            self._watched = []
+            self._pin.__exit__(None, None, None)
 
     def dispose(self) -> None:
         """Unmap the memory, unless a view of it is alive."""

@@ -68,6 +68,10 @@ class Run:
     leaves: dict[Leaf, None] = attrs.Factory(dict)
 
 
+Recover = Callable[[Run, CrashPoint, Image, "Path", list[FreeCell]], None]
+"""Receives an image that a power failure in a run can leave, its path, and the cells that are free."""
+
+
 @attrs.define(eq=False)
 class Branch:
     """Images that agree with a checked one in the cells `order[:depth]`, and differ in the cell `order[depth]`."""
@@ -88,7 +92,7 @@ class Search:
         granularity: Granularity,
         checker: Checker,
         rng: random.Random,
-        recover: Callable[[Run, CrashPoint, Image, Path, list[FreeCell]], None],
+        recover: Recover | None,
     ) -> None:
         """Count the images; check none yet.
 
@@ -98,7 +102,7 @@ class Search:
             granularity: The granularity.
             checker: Checks an image.
             rng: Makes the random choices.
-            recover: Receives each image whose recovery stores something.
+            recover: Receives each image whose recovery stores something; `None` if there is no recovery.
         """
         self.run = run
         self.exhausted = False
@@ -232,6 +236,8 @@ class Search:
 
         The image stands for all images that agree with it in the cells that were read: the others stay free.
         """
+        if self._recover is None:
+            return
         steps, leaf = path
         self.run.leaves[leaf] = None
         if leaf.events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Callable, Protocol, TypeVar
 
 from pmem2.testing._locations import SourceLocation, external_location, is_internal_frame
@@ -19,6 +19,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 THREADS_ERROR = "an explored workload must not start threads"
 TRACING_ERROR = "an explored workload must not stop tracing (sys.settrace)"
+
+
+INTERNAL_CODE: set[CodeType] = set()
+"""Code of this package; saves most calls of `is_part_of_method`."""
+
+
+def is_part_of_method(frame: FrameType) -> bool:
+    """Whether *frame* executes code of this package, or the standard library's part of its context managers."""
+    code = frame.f_code
+    while frame.f_globals.get("__name__") == "contextlib" and frame.f_back is not None:
+        frame = frame.f_back
+    if not is_internal_frame(frame):
+        return False
+    if frame.f_code is code:
+        INTERNAL_CODE.add(code)
+    return True
 
 
 class Recorder(Protocol):
@@ -47,7 +63,7 @@ def run_traced(function: Callable[[], T], recorder: Recorder) -> T:
         theirs = None if before is None else before(frame, event, argument)
         if before is not None:
             sys.settrace(trace_call)  # coverage re-installs itself on each call event; restore ours
-        if is_internal_frame(frame):
+        if frame.f_code in INTERNAL_CODE or is_part_of_method(frame):
             return theirs
         lines, frame.f_trace_lines = frame.f_trace_lines, True  # they may have turned line events off; we need them
         if frame.f_code is threading.Thread.start.__code__:

@@ -55,7 +55,7 @@ def refuse_lazy(map: RecordingMap, result: object, rule: str) -> None:
     Raises:
         TypeError: It returned a generator, another iterator or a coroutine.
     """
-    if isinstance(result, (Coroutine, Iterator, AsyncIterator)):
+    if result is not None and isinstance(result, (Coroutine, Iterator, AsyncIterator)):
         if isinstance(result, Coroutine):
             result.close()
         raise map.refuse(TypeError(f"{rule}, but returned a {type(result).__name__}"))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import pickle
 from collections.abc import Generator
 from pathlib import Path
@@ -188,6 +190,13 @@ def test_failure_after_setup() -> None:
     assert error.lost == ()
 
 
+class Structure:
+    """A workload that is a class."""
+
+    def __init__(self, map: Map) -> None:
+        """Do nothing."""
+
+
 @attrs.define
 class NoOp:
     """A workload that is not a function."""
@@ -196,11 +205,25 @@ class NoOp:
         """Do nothing."""
 
 
-def test_failure_without_workload_code() -> None:
-    """The crash point is the call of explore if the workload is not a function."""
-    with pytest.raises(CrashConsistencyError) as raised:
-        explore(NoOp(), discard(lambda map: pytest.fail("never")), size=SIZE)
-    assert raised.value.crash_point[0] == __file__
+def test_workload_names_own_place() -> None:
+    """A failure before the first store is where the workload is defined: function, partial, object, class or method."""
+
+    def function(map: Map, _number: int = 0) -> None:
+        """Do nothing."""
+
+    workloads: list[tuple[Callable[[Map], object], tuple[str, int]]] = [
+        (function, (__file__, line_of(function, "def "))),
+        (functools.partial(function, _number=1), (__file__, line_of(function, "def "))),
+        (functools.lru_cache(function), (__file__, line_of(function, "def "))),
+        (NoOp(), (__file__, line_of(NoOp.__call__, "def "))),
+        (NoOp().__call__, (__file__, line_of(NoOp.__call__, "def "))),
+        (Structure, (__file__, line_of(Structure.__init__, "def "))),
+        (operator.methodcaller("drain"), ("<operator>", 0)),
+    ]
+    for workload, place in workloads:
+        with pytest.raises(CrashConsistencyError) as raised:
+            explore(workload, discard(lambda map: pytest.fail("never")), size=SIZE)
+        assert raised.value.crash_point == place
 
 
 def test_fewest_stores_are_named() -> None:
