@@ -6,10 +6,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Sequence
+from copy import deepcopy
 from types import CodeType
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from pmem2.testing._locations import SourceLocation
+
+if TYPE_CHECKING:
+    from pmem2._map import Map
 
 
 def check_callable(function: Callable[..., object], name: str, parameters: Sequence[str]) -> None:
@@ -31,14 +35,29 @@ def check_callable(function: Callable[..., object], name: str, parameters: Seque
         raise TypeError(f"{wanted}: {error}") from None
 
 
+def adapt_check(check: Callable[..., object], acknowledged: list[object] | None) -> Callable[[Map, int], object]:
+    """Return a function that calls *check* with a map, and for a generator with the values yielded so far."""
+
+    @functools.wraps(check)
+    def plain(map: Map, _count: int) -> object:
+        return check(map)
+
+    @functools.wraps(check)
+    def with_acknowledged(map: Map, count: int) -> object:
+        assert acknowledged is not None
+        return check(map, deepcopy(acknowledged[:count]))
+
+    return plain if acknowledged is None else with_acknowledged
+
+
 def definition_of(function: Callable[..., object]) -> SourceLocation:
     """Return where a function is defined, also for partials, methods, classes and objects with `__call__`."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    while isinstance(function, functools.partial) or hasattr(function, "__wrapped__"):
+        function = function.func if isinstance(function, functools.partial) else inspect.unwrap(function)
     kind, method = (function, "__init__") if isinstance(function, type) else (type(function), "__call__")
     candidates: list[Any] = [function, getattr(kind, method, None)]
     for candidate in candidates:
-        code = getattr(inspect.unwrap(candidate), "__code__", None)
+        code = getattr(candidate, "__code__", None)
         if isinstance(code, CodeType):
             return SourceLocation(code.co_filename, code.co_firstlineno, code.co_name)
     module = getattr(function, "__module__", None) or "built-in"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from copy import deepcopy
 from typing import TYPE_CHECKING, Callable, Protocol, SupportsIndex, TypeVar, overload
 
 import attrs
@@ -14,11 +13,11 @@ import attrs
 from pmem2._checks import FILE_SIZE_MAX, as_positive
 from pmem2._config import Config
 from pmem2._enums import Granularity
-from pmem2.testing._callables import check_callable
+from pmem2.testing._callables import adapt_check, check_callable
 from pmem2.testing._checker import Checker
 from pmem2.testing._closure import Closure
 from pmem2.testing._diagnosis import diagnose
-from pmem2.testing._lint import Finding, lint_events
+from pmem2.testing._lint import Finding, lint_check, lint_events
 from pmem2.testing._memory_model import cell_size, stored_cells
 from pmem2.testing._pruning import CheckedImages
 from pmem2.testing._recorder import new_recording_map
@@ -167,7 +166,7 @@ def explore(
         initial = map.begin()
         acknowledged = record_workload(map, workload)
         check_callable(check, "check", ["map"] if acknowledged is None else ["map", "acknowledged"])
-        runner = CheckRunner(map_size, checked_granularity, adapt_check(check, acknowledged), recover)
+        runner = CheckRunner(map_size, checked_granularity, adapt_check(check, acknowledged), recover, lint)
         stack.callback(runner.dispose)
         bytes_in_cell = cell_size(checked_granularity)
         cells = stored_cells(map.events, bytes_in_cell) if recover is None else range(-(-map_size // bytes_in_cell))
@@ -180,19 +179,6 @@ def explore(
         if closure.failure is not None:
             diagnosis = diagnose(closure, closure.failure, workload, recover)
             raise diagnosis from diagnosis.reason
-    findings = lint_events(map.events, checked_granularity) if lint else ()
+    findings = (*lint_events(map.events, checked_granularity), *lint_check(runner.check_stores)) if lint else ()
     seconds = time.perf_counter() - began
     return Report(checker.images, closure.count_cuts(), closure.exhaustive, seconds, findings)
-
-
-def adapt_check(check: Callable[..., object], acknowledged: list[object] | None) -> Callable[[Map, int], object]:
-    """Return a function that calls *check* with a map, and for a generator with the values yielded so far."""
-
-    def plain(map: Map, _count: int) -> object:
-        return check(map)
-
-    def with_acknowledged(map: Map, count: int) -> object:
-        assert acknowledged is not None
-        return check(map, deepcopy(acknowledged[:count]))
-
-    return plain if acknowledged is None else with_acknowledged

@@ -152,7 +152,7 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         return error
 
     def stop(self) -> None:
-        """Stop recording: what follows is no part of the workload or of the recovery."""
+        """Stop watching views and refusing: what follows is no part of the workload or of the recovery."""
         if self._recording:
             self._recording = False
             self._watched = []
@@ -186,7 +186,7 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
             self.events.append(Store(location, low, min(high, self._size) - low, tuple(units), from_diff=True))
 
     def _watch(self, low: int, high: int, view: Callable[[], object]) -> None:
-        if not any(watched.view is always_alive for watched in self._watched):
+        if self._recording and not any(watched.view is always_alive for watched in self._watched):
             low, high = low // WORD * WORD, min(-(-high // WORD) * WORD, self._size)
             self._watched.append(WatchedRange(low, high, view))
 
@@ -344,7 +344,8 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
     def address(self) -> int:
         """The address; watch the whole map from now on."""
         address = super().address
-        self._watched = [WatchedRange(0, self._size, always_alive)]
+        if self._recording:
+            self._watched = [WatchedRange(0, self._size, always_alive)]
         return address
 
     # ---- end of life

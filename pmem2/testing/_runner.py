@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable
 from unittest import SkipTest
 
+from pmem2.testing._callables import definition_of
 from pmem2.testing._events import Event, Store
 from pmem2.testing._read_tracking import ReadTrackingMap
 from pmem2.testing._recorder import RecordingMap
@@ -51,6 +52,7 @@ class CheckRunner:
         granularity: Granularity,
         check: Callable[[Map, int], object],
         recover: Callable[[Map], object] | None = None,
+        lint: bool = False,
     ) -> None:
         """Map memory for images of *size* bytes.
 
@@ -59,11 +61,14 @@ class CheckRunner:
             granularity: The granularity of the maps.
             check: Receives a map and the count of acknowledgements.
             recover: Receives the map before the check; `None` leaves the recovery to the check.
+            lint: Whether to collect the stores of the check, if there is no *recover*.
         """
         self._size = size
         self._granularity = granularity
         self._check = check
         self._recover = recover
+        self._lint = lint and recover is None
+        self.check_stores: list[Store] = []
         self._closed = VolatileMap(size, granularity)
         self._closed.close()
         self._map_memory()
@@ -89,6 +94,8 @@ class CheckRunner:
             events = self._run_recovery(map)
             recovered = True
             result = self._check(map, acknowledged)
+            if self._lint and isinstance(map, RecordingMap):
+                self._collect_stores(map, image)
         except BaseException as reason:
             if reason is map.refusal or isinstance(reason, KeyboardInterrupt) or is_skip(reason):
                 raise
@@ -100,17 +107,24 @@ class CheckRunner:
         return map.reads, events
 
     def _new_map(self) -> ReadTrackingMap:
-        if self._recover is None:
+        if self._recover is None and not self._lint:
             return ReadTrackingMap(self._memory)
         self._shadow.load()
         return RecordingMap(self._memory, self._shadow)
 
     def _run_recovery(self, map: ReadTrackingMap) -> Sequence[Event]:
-        if self._recover is None or not isinstance(map, RecordingMap):
+        if not isinstance(map, RecordingMap):
             return ()
-        record_recovery(map, self._recover)
+        if self._recover is not None:
+            record_recovery(map, self._recover)
         map.stop()
         return tuple(map.events) if any(isinstance(event, Store) for event in map.events) else ()
+
+    def _collect_stores(self, map: RecordingMap, image: bytearray) -> None:
+        stores = [event for event in map.events if isinstance(event, Store)]
+        if not stores and not map.closed and bytes_at(map._address, self._size)[:] != image:
+            stores = [Store(definition_of(self._check), 0, self._size, ())]  # through a view: the place is unknown
+        self.check_stores += stores
 
     def _take_memory(self, map: ReadTrackingMap) -> None:
         """Close *map*. If a view of it is kept, leave it this memory, and map other memory for the next image."""

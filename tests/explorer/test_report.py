@@ -18,10 +18,10 @@ from explorer.helpers import NODRAIN, SIZE, check_published, discard, failure_of
 from pmem2 import Granularity, Map, MemFlag
 from pmem2._buffers import merge_ranges
 from pmem2.testing import CrashConsistencyError, LostStore, explore
+from pmem2.testing._callables import adapt_check
 from pmem2.testing._checker import Checker
 from pmem2.testing._closure import Closure, Failure
 from pmem2.testing._diagnosis import explain, shrink
-from pmem2.testing._explore import adapt_check
 from pmem2.testing._memory_model import stored_cells
 from pmem2.testing._pruning import CheckedImages
 from pmem2.testing._recorder import new_recording_map
