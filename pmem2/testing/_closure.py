@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pmem2.testing._image import WEIGHTS, Image
-from pmem2.testing._memory_model import cell_size
+from pmem2.testing._memory_model import FreeCell, cell_size, free_key
 from pmem2.testing._runner import CheckFailed
 from pmem2.testing._search import BOTH_EXTREMES, FEW_IMAGES, THE_REST, Recover, Run, Search
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from pmem2._enums import Granularity
     from pmem2.testing._checker import Checker
     from pmem2.testing._events import Event
-    from pmem2.testing._memory_model import CrashPoint, FreeCell
+    from pmem2.testing._memory_model import CrashPoint
     from pmem2.testing._pruning import Leaf, Path
+    from pmem2.testing._search import AnyCell
 
 Chain = list[tuple[Run, int]]
 """For each power failure, the run in which the power fails and the number of the event."""
@@ -137,17 +138,20 @@ class Closure:
     def _new_search(self, run: Run, recover: Recover | None = None) -> Search:
         return Search(run, self._initial, self._granularity, self._checker, self._rng, recover)
 
-    def _recover(self, run: Run, point: CrashPoint, image: Image, path: Path, free: list[FreeCell]) -> None:
+    def _recover(
+        self, run: Run, point: CrashPoint, image: Image, path: Path, free: list[tuple[int, AnyCell, int]]
+    ) -> None:
         """Add the run of the recovery on an image that a power failure in *run* can leave, unless it is known."""
         steps, leaf = path
         key = image.key_of_all() - sum([image.key(cells) for cells in steps])
-        for cell in free:
-            key += WEIGHTS[cell.index] * cell.key - image.hashes.get(cell.index, 0)
+        for index, cell, low in free:
+            key += WEIGHTS[index] * free_key(cell, low) - image.hashes.get(index, 0)
         recovery = self._runs.get((leaf, key))
         if recovery is None:
             if self.failure is not None and run.depth + 1 >= self.failure.run.depth:
                 return
-            recovery = Run(run.depth + 1, image.differences(), leaf.events, leaf.cache, point.acknowledged, free)
+            cells = [FreeCell(index, cell, low) for index, cell, low in free]
+            recovery = Run(run.depth + 1, image.differences(), leaf.events, leaf.cache, point.acknowledged, cells)
             self._runs[leaf, key] = recovery
             self._add(recovery)
         run.successors.setdefault(recovery, point.event)

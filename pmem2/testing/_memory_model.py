@@ -256,12 +256,17 @@ class FreeCell:
         self.offset = cell.offset
         self.options = cell.options - low
         self.highest = max(cell.highest - low, 0)  # the option in which everything survives
-        self.key = hash((cell.key, low)) if low else cell.key
+        self.key = free_key(cell, low)
         self.rendered = None
 
     def option(self, number: int) -> bytes:
         """Return the content of an option."""
         return self._cell.option(self._low + number)
+
+
+def free_key(cell: Cell | FreeCell, low: int) -> int:
+    """Return a number that is the same for cells with equal options from the number *low* on."""
+    return hash((cell.key, low)) if low else cell.key
 
 
 def apply(content: bytearray, offset: int, units: Iterable[Unit]) -> None:

@@ -93,11 +93,13 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         "_watched",
         "events",
         "last_location",
+        "trace_statements",
         "used_in_other_thread",
     )
 
     events: list[Event]
     last_location: SourceLocation
+    trace_statements: Callable[[], None]
     used_in_other_thread: bool
     _in_method: bool
     _pin: AbstractContextManager[CharPointer]
@@ -111,6 +113,7 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         super().__init__(memory)
         self.events = []
         self.last_location = caller_location()
+        self.trace_statements = nothing_to_trace
         self.used_in_other_thread = False
         self._in_method = False
         self._recording = True
@@ -186,7 +189,11 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
             self.events.append(Store(location, low, min(high, self._size) - low, tuple(units), from_diff=True))
 
     def _watch(self, low: int, high: int, view: Callable[[], object]) -> None:
-        if self._recording and not any(watched.view is always_alive for watched in self._watched):
+        if not self._recording:
+            return
+        self.last_location = caller_location()
+        self.trace_statements()
+        if not any(watched.view is always_alive for watched in self._watched):
             low, high = low // WORD * WORD, min(-(-high // WORD) * WORD, self._size)
             self._watched.append(WatchedRange(low, high, view))
 
@@ -345,7 +352,8 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         """The address; watch the whole map from now on."""
         address = super().address
         if self._recording:
-            self._watched = [WatchedRange(0, self._size, always_alive)]
+            self._watched = []
+            self._watch(0, self._size, always_alive)
         return address
 
     # ---- end of life
@@ -365,6 +373,10 @@ def new_recording_map(size: int, granularity: Granularity) -> RecordingMap:
     """Return a map of *size* zero bytes that records."""
     memory = VolatileMap(size, granularity)
     return RecordingMap(memory, Shadow(memory._address, size))
+
+
+def nothing_to_trace() -> None:
+    """Do nothing: no workload is running."""
 
 
 def always_alive() -> object:

@@ -68,8 +68,11 @@ class Run:
     leaves: dict[Leaf, None] = attrs.Factory(dict)
 
 
-Recover = Callable[[Run, CrashPoint, Image, "Path", list[FreeCell]], None]
-"""Receives an image that a power failure in a run can leave, its path, and the cells that are free."""
+Recover = Callable[[Run, CrashPoint, Image, "Path", list[tuple[int, AnyCell, int]]], None]
+"""Receives an image that a power failure in a run can leave, its path, and the cells that are free.
+
+Each of these cells comes with its number before and its lowest option behind it.
+"""
 
 
 @attrs.define(eq=False)
@@ -242,7 +245,7 @@ class Search:
         self.run.leaves[leaf] = None
         if leaf.events:
             free = [
-                FreeCell(index, cell, low)
+                (index, cell, low)
                 for cell, low in zip(cells, lows)
                 if cell.options - low > 1 and not was_read(steps, index := cell.offset // self._cell_size)
             ]

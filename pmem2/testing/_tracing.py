@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 THREADS_ERROR = "an explored workload must not start threads"
+THREAD_START = threading.Thread.start.__code__
 TRACING_ERROR = "an explored workload must not stop tracing (sys.settrace)"
 
 
@@ -38,7 +39,13 @@ def is_part_of_method(frame: FrameType) -> bool:
 
 
 class Recorder(Protocol):
-    """Records the stores of a function."""
+    """Records the stores of a function.
+
+    Attributes:
+        trace_statements: Starts the tracing of statements; set while a function runs.
+    """
+
+    trace_statements: Callable[[], None]
 
     def enter_statement(self, location: SourceLocation) -> None:
         """A statement begins."""
@@ -47,8 +54,14 @@ class Recorder(Protocol):
         """Return *error*: the function did what cannot be recorded."""
 
 
-def run_traced(function: Callable[[], T], recorder: Recorder) -> T:
+def run_traced(function: Callable[[], T], recorder: Recorder, statements: bool = True) -> T:
     """Call *function*; report each statement in it and in the functions that it calls.
+
+    Args:
+        function: The function.
+        recorder: Receives the statements.
+        statements: Whether to trace statements at once; otherwise `recorder.trace_statements` starts it, and until
+            then the function runs faster.
 
     Raises:
         RuntimeError: *function* started a thread, or stopped the tracing.
@@ -63,15 +76,21 @@ def run_traced(function: Callable[[], T], recorder: Recorder) -> T:
         theirs = None if before is None else before(frame, event, argument)
         if before is not None:
             sys.settrace(trace_call)  # coverage re-installs itself on each call event; restore ours
-        if frame.f_code in INTERNAL_CODE or is_part_of_method(frame):
-            return theirs
-        lines, frame.f_trace_lines = frame.f_trace_lines, True  # they may have turned line events off; we need them
-        if frame.f_code is threading.Thread.start.__code__:
+        if frame.f_code is THREAD_START:
             thread_started = True
             raise recorder.refuse(RuntimeError(THREADS_ERROR))
+        if not statements or frame.f_code in INTERNAL_CODE or is_part_of_method(frame):
+            return theirs
         recorder.enter_statement(external_location(frame))
+        return trace_lines(frame, theirs)
 
-        def trace_frame(frame: FrameType, event: TraceEvent, argument: object) -> TraceFunction | None:
+    def trace_lines(frame: FrameType, theirs: TraceFunction | None) -> TraceFunction:
+        """Make *frame* report its lines; return its trace function, which calls *theirs* too."""
+        lines, frame.f_trace_lines = frame.f_trace_lines, True  # they may have turned line events off; we need them
+
+        def trace_frame(  # pragma: no cover: as trace_call
+            frame: FrameType, event: TraceEvent, argument: object
+        ) -> TraceFunction | None:
             nonlocal theirs, lines
             recorder.enter_statement(external_location((frame.f_back if event == "return" else None) or frame))
             if theirs is not None and (lines or event != "line"):
@@ -82,6 +101,18 @@ def run_traced(function: Callable[[], T], recorder: Recorder) -> T:
 
         return trace_frame
 
+    def trace_statements() -> None:
+        """Trace the statements of the functions that are running, and of those that they call."""
+        nonlocal statements
+        frame = None if statements else sys._getframe(1)
+        statements = True
+        while frame is not None and frame is not base:
+            if not is_part_of_method(frame):
+                frame.f_trace = trace_lines(frame, frame.f_trace)  # type: ignore[assignment]
+            frame = frame.f_back
+
+    base = sys._getframe()
+    recorder.trace_statements = trace_statements
     sys.settrace(trace_call)  # not in a helper: `before` would see the helper's return without its call
     try:
         result = function()

@@ -45,7 +45,8 @@ def record_generator(map: RecordingMap, generator: GeneratorType[object, None, o
 
 def record_recovery(map: RecordingMap, recover: Callable[[Map], object]) -> None:
     """Run a recovery."""
-    refuse_lazy(map, run_step(map, functools.partial(recover, map)), "recover must be a function")
+    result = run_step(map, functools.partial(recover, map), statements=False)
+    refuse_lazy(map, result, "recover must be a function")
     map.end()
 
 
@@ -61,9 +62,9 @@ def refuse_lazy(map: RecordingMap, result: object, rule: str) -> None:
         raise map.refuse(TypeError(f"{rule}, but returned a {type(result).__name__}"))
 
 
-def run_step(map: RecordingMap, step: Callable[[], object]) -> object:
-    """Run a part of a workload with tracing."""
-    result = run_traced(step, map)
+def run_step(map: RecordingMap, step: Callable[[], object], statements: bool = True) -> object:
+    """Run a part of a workload with tracing, of statements at once or from the first view on."""
+    result = run_traced(step, map, statements)
     map.check_thread()
     return result
 
