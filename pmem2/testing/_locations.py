@@ -8,6 +8,8 @@ from types import FrameType
 from typing import NamedTuple
 
 PACKAGE = "pmem2"
+COMMANDS = "pmem2.cli."
+"""The command line uses the package as any program does."""
 
 
 class SourceLocation(NamedTuple):
@@ -21,7 +23,9 @@ class SourceLocation(NamedTuple):
 def is_internal_frame(frame: FrameType) -> bool:
     """Whether *frame* executes code of this package."""
     name = frame.f_globals.get("__name__")
-    return name == PACKAGE or (isinstance(name, str) and name.startswith(PACKAGE + "."))
+    if not isinstance(name, str) or not name.startswith(PACKAGE):
+        return False
+    return name == PACKAGE or (name.startswith(PACKAGE + ".") and not name.startswith(COMMANDS))
 
 
 def external_location(frame: FrameType) -> SourceLocation:

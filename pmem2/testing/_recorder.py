@@ -82,7 +82,7 @@ class Recording:
 
 
 class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
-    """A Map that records events, until it is stopped. What is stored counts as read."""
+    """A Map that records events, until it is stopped. Its stores count as reads."""
 
     __slots__ = (
         "_in_method",

@@ -188,7 +188,7 @@ def test_acknowledgements_are_kept() -> None:
 
 
 def test_unread_line_decides_later() -> None:
-    """A line that the first recovery does not read is told apart if it decides after the second power failure."""
+    """A line that the first recovery does not read is distinguished if it decides after the second power failure."""
 
     def workload(map: Map) -> None:
         map.store_u64(0, 1, persist=True)
