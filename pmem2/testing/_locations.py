@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import sys
 from types import FrameType
-from typing import NamedTuple
+
+import attrs
 
 PACKAGE = "pmem2"
 COMMANDS = "pmem2.cli."
 """The command line uses the package as any program does."""
 
 
-class SourceLocation(NamedTuple):
+@attrs.define()  # not a named tuple: the code of its constructor would count as the caller's
+class SourceLocation:
     """A line of source, and the function that contains it."""
 
     filename: str

@@ -30,10 +30,10 @@ def is_part_of_method(frame: FrameType) -> bool:
     """Whether *frame* executes code of this package, or the standard library's part of its context managers."""
     code = frame.f_code
     while frame.f_globals.get("__name__") == "contextlib" and frame.f_back is not None:
-        frame = frame.f_back
+        frame = frame.f_back  # pragma: no cover: runs in a trace function
     if not is_internal_frame(frame):
         return False
-    if frame.f_code is code:
+    if frame.f_code is code:  # pragma: no branch: runs in a trace function
         INTERNAL_CODE.add(code)
     return True
 

@@ -260,6 +260,24 @@ def test_changing_reads_prune_nothing() -> None:
     failure_of(workload, check)
 
 
+def test_shorter_reads_prune_nothing() -> None:
+    """The search checks all other images after a check has read less than an earlier one that found the same."""
+    count = 0
+
+    def workload(map: Map) -> None:
+        for line in (0, 64, 128):
+            map.store_u64(line, 1)
+
+    def check(map: Map) -> None:
+        nonlocal count
+        count += 1
+        map.load_u64(0)
+        if count == 1:
+            map.load_u64(64)
+
+    assert explore(workload, check, size=SIZE).images == 7  # of 8: as above
+
+
 def test_reads_end_at_their_line() -> None:
     """A long read of lines that never differ does not count as a read of the line behind them."""
 
