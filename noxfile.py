@@ -9,13 +9,11 @@ import nox
 
 sys.path.insert(0, "tools")
 import nox_helpers as helpers
-from nox_helpers import dependencies, install, install_if_possible, provide, run_pytest, use_debug_library
+from nox_helpers import dependencies, install, install_if_possible, provide, run_pytest
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # runs nox, so it is always there
 CPYTHONS = dict.fromkeys(["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", OWN_PYTHON])
 PYTHONS = [*CPYTHONS, "pypy3.9", "pypy3.11", "pypy3.11.11"]
-
-NO_LIBRARY = ("examples", "explorer", "project")  # folders of tests whose subject is not libpmem2
 
 nox.needs_version = ">=2024.10.9"
 # Every change must pass these: .ci/run and the CI workflow read the list. The weekly workflow reads the tag "weekly".
@@ -32,10 +30,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(name="tests-debug")
 def tests_debug(session: nox.Session) -> None:
     """Run the tests with the debug build of libpmem2, whose asserts abort; some of them under python -OO."""
-    use_debug_library(session)
-    install(session, "tests")
-    helpers.run_optimized(session, *(optimized := ("tests/api", "tests/cli")))
-    run_pytest(session, *(f"--ignore={folder}" for folder in (*optimized, *(f"tests/{name}" for name in NO_LIBRARY))))
+    helpers.run_debug_tests(session)
 
 
 @nox.session(name="tests-lowest", default=False, python="3.9", tags=["weekly"])

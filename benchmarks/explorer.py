@@ -19,8 +19,8 @@ from typing import Any, Callable
 import pmem2
 from pmem2 import Granularity, Map
 from pmem2.testing import explore
-from pmem2.testing._explore import record
-from pmem2.testing._recorder import RecordingMap
+from pmem2.testing._recorder import new_recording_map
+from pmem2.testing._workload import record_workload
 
 Row = dict[str, Any]
 ROUNDS = 5
@@ -114,9 +114,9 @@ def measure_recording(name: str, size: int, workload: Callable[[Map], object]) -
     """Return the cost of a workload with and without recording."""
     pairs = []
     for _ in range(ROUNDS):
-        recorder = RecordingMap(size, Granularity.CACHE_LINE)
+        recorder = new_recording_map(size, Granularity.CACHE_LINE)
         recorder.begin()
-        recorded = cpu_seconds(lambda recorder=recorder: record(recorder, workload))  # type: ignore[misc]
+        recorded = cpu_seconds(lambda recorder=recorder: record_workload(recorder, workload))  # type: ignore[misc]
         config = pmem2.Config(required_granularity=Granularity.PAGE)
         with pmem2.Source.from_anon(size) as source, Map(source, config) as plain:
             pairs.append((recorded, cpu_seconds(lambda plain=plain: [workload(plain) for _ in range(20)]) / 20))  # type: ignore[misc]

@@ -24,10 +24,10 @@ import attrs
 from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import CrashConsistencyError, explore
 from pmem2.testing._events import Drain, Event, Flush, Store
-from pmem2.testing._explore import record
 from pmem2.testing._memory_model import LINE
-from pmem2.testing._recorder import RecordingMap
-from pmem2.testing._runner import CheckRunner
+from pmem2.testing._recorder import new_recording_map
+from pmem2.testing._runner import CheckFailed, CheckRunner
+from pmem2.testing._workload import record_workload
 
 Row = dict[str, Any]
 SIZE = 4096
@@ -132,9 +132,9 @@ CASES = [
 
 def record_events(workload: Callable[[Map], object]) -> list[Event]:
     """Return the events of a workload."""
-    recorder = RecordingMap(SIZE, Granularity.CACHE_LINE)
+    recorder = new_recording_map(SIZE, Granularity.CACHE_LINE)
     recorder.begin()
-    record(recorder, workload)
+    record_workload(recorder, workload)
     return recorder.events
 
 
@@ -173,8 +173,8 @@ class Checker:
         image = bytearray(Path(filename).read_bytes())
         self.images.append(bytes(image))
         try:
-            self._runner.check(image, 0)
-        except AssertionError:
+            self._runner.run(image, 0)
+        except CheckFailed:
             self.found = True
             return 1
         return 0

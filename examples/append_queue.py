@@ -11,21 +11,29 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from struct import Struct
 
 import pmem2
 
-HEAD, TAIL, DATA = 0, 64, 128  # offsets: total bytes taken, total bytes put, each in its own cache line; the ring
+HEADER, MAGIC, VERSION = Struct("=8s2Q"), b"PMQUEUE\n", 1  # at offset 0, then the size of the map
+HEAD, TAIL, DATA = 24, 64, 128  # offsets: total bytes taken, total bytes put, each in its own cache line; the ring
 WORD = 8
 SIZE = 1 << 20
 
 
 class AppendQueue:
-    """A queue in a map; a map of zeros is an empty queue. One process may put while another one takes."""
+    """A queue in a map; a map of zeros becomes an empty queue. One process may put while another one takes."""
 
     def __init__(self, map: pmem2.Map) -> None:
-        """Use the whole *map*."""
+        """Use the whole *map*; raise ValueError if it contains something else."""
         if map.size < DATA + 2 * WORD:
             raise ValueError(f"a queue needs at least {DATA + 2 * WORD} bytes, got {map.size}")
+        header = HEADER.pack(MAGIC, VERSION, map.size)
+        if not (map[:WORD] + map[HEADER.size : SIZE]).strip(b"\0"):  # new; the magic comes last
+            map.memcpy(WORD, header[WORD:])
+            map.memcpy(0, header[:WORD])
+        if (found := map[: HEADER.size]) != header:
+            raise ValueError(f"not a queue: magic, version and size are {HEADER.unpack(found)}")
         self.map = map
         self.capacity = (map.size - DATA) // WORD * WORD
 

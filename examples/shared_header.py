@@ -12,10 +12,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from struct import Struct
 
 import pmem2
 
-NUMBER, SLOTS = 0, 64  # offsets of the number of the last message and of the slots
+HEADER, MAGIC, VERSION = Struct("=8s2Q"), b"PMSHARE\n", 1  # at offset 0, then the size in bytes
+NUMBER, SLOTS = 24, 64  # offsets of the number of the last message and of the slots
 SLOT_SIZE = 256
 SIZE = SLOTS + 2 * SLOT_SIZE
 MAX_LENGTH = SLOT_SIZE - 8
@@ -27,11 +29,22 @@ def slot_offset(number: int) -> int:
     return SLOTS + number % 2 * SLOT_SIZE
 
 
+def check_header(map: pmem2.Map) -> None:
+    """Give a map of zeros a header; raise ValueError if the map contains something else."""
+    header = HEADER.pack(MAGIC, VERSION, SIZE)
+    if not (map[:8] + map[HEADER.size : SIZE]).strip(b"\0"):  # new; the magic comes last
+        map.memcpy(8, header[8:])
+        map.memcpy(0, header[:8])
+    if (found := map[: HEADER.size]) != header:
+        raise ValueError(f"not a shared header: magic, version and size are {HEADER.unpack(found)}")
+
+
 class Writer:
     """Publishes messages; only one writer may exist at a time."""
 
     def __init__(self, map: pmem2.Map) -> None:
-        """Continue after the last message."""
+        """Continue after the last message; raise ValueError if the map contains something else."""
+        check_header(map)
         self.map = map
         self.number = map.load_u64(NUMBER)
         map.persist(NUMBER, 8)  # a killed writer may have stored the number without persisting it
@@ -57,6 +70,7 @@ def latest(map: pmem2.Map) -> tuple[int, bytes]:
 
 def follow(map: pmem2.Map, interval: float = 0.001) -> Iterator[tuple[int, bytes]]:
     """Yield the last message and newer ones; skip those that are replaced between two polls."""
+    check_header(map)
     seen = -1
     while True:
         number, message = latest(map)

@@ -16,22 +16,28 @@ from struct import Struct
 
 import pmem2
 
-USED, BUCKETS = 0, 64  # offsets of the size of all records, and of the buckets: 8 bytes each, the offset of a record
+HEADER, MAGIC, VERSION = Struct("=8s2Q"), b"PMTABLE\n", 1  # at offset 0, then the size of the map
+USED, BUCKETS = 24, 64  # offsets of the size of all records, and of the buckets: 8 bytes each, the offset of a record
 LENGTHS = Struct("<2I")  # of key and value, which follow
-EMPTY, REMOVED = 0, 1  # buckets without a record
-SIZE = 1 << 20
+EMPTY, REMOVED, SIZE = 0, 1, 1 << 20  # content of buckets without a record; size of a new file
 
 
 class Table(MutableMapping[bytes, bytes]):
-    """A hash table in a map; a map of zeros is an empty table. One process may write, others read."""
+    """A hash table in a map; a map of zeros becomes an empty table. One process may write, others read."""
 
     def __init__(self, map: pmem2.Map) -> None:
-        """Use the whole *map*, with one bucket for each 128 bytes."""
+        """Use the whole *map*, with one bucket for each 128 bytes; raise ValueError if it contains something else."""
         self.map = map
         self.buckets = map.size // 128
         self.records = BUCKETS + 8 * self.buckets
         if not self.buckets or self.records >= map.size:
             raise ValueError(f"a map of {map.size} bytes is too small for a table")
+        header = HEADER.pack(MAGIC, VERSION, map.size)
+        if not (map[:8] + map[HEADER.size : SIZE]).strip(b"\0"):  # new; the magic comes last
+            map.memcpy(8, header[8:])
+            map.memcpy(0, header[:8])
+        if (found := map[: HEADER.size]) != header:
+            raise ValueError(f"not a table: magic, version and size are {HEADER.unpack(found)}")
 
     def read_record(self, offset: int) -> tuple[bytes, bytes]:
         """Return the key and the value of a record."""
@@ -41,9 +47,8 @@ class Table(MutableMapping[bytes, bytes]):
 
     def probe(self, key: bytes) -> Iterator[tuple[int, int]]:
         """Yield the offset and the content of each bucket that a key may use, up to the first empty one."""
-        first = zlib.crc32(key)
         for step in range(self.buckets):
-            bucket = BUCKETS + 8 * ((first + step) % self.buckets)
+            bucket = BUCKETS + 8 * ((zlib.crc32(key) + step) % self.buckets)
             content = self.map.load_u64(bucket)
             yield bucket, content
             if content == EMPTY:
@@ -64,10 +69,8 @@ class Table(MutableMapping[bytes, bytes]):
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
         """Set the value of a key durably; raise ValueError if the table is full, which leaves it unchanged."""
-        try:
-            bucket = self.find(key)[0]
-        except KeyError:
-            bucket = next((bucket for bucket, content in self.probe(key) if content <= REMOVED), 0)
+        unused = (bucket for bucket, content in self.probe(key) if content <= REMOVED)
+        bucket = self.find(key)[0] if key in self else next(unused, 0)
         record = LENGTHS.pack(len(key), len(value)) + key + value
         room = len(record) + -len(record) % 8
         if not bucket or self.records + self.map.load_u64(USED) + room > self.map.size:

@@ -16,6 +16,8 @@ nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+OPTIMIZED = ("tests/api", "tests/cli")  # folders of tests that run under python -OO too
+NO_LIBRARY = ("tests/examples", "tests/explorer", "tests/project")  # folders of tests whose subject is not libpmem2
 
 # nox searches PATH for interpreters: add pyenv's, and those of the session `interpreters`
 pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
@@ -50,12 +52,15 @@ def provide(session: nox.Session, *programs: str) -> None:
         session.skip("its Debian packages cannot be installed")
 
 
-def use_debug_library(session: nox.Session) -> None:
-    """Let programs load libpmem2's debug build, or skip the session."""
+def run_debug_tests(session: nox.Session) -> None:
+    """Run the tests with the debug build of libpmem2, some of them under python -OO, or skip the session."""
     libraries = sorted(Path("/usr/lib").glob("*/pmdk_dbg/libpmem2.so.1"))
     if not libraries:
         session.skip("libpmem2's debug build is not installed (Debian: libpmem2-debug)")
     session.env["LD_LIBRARY_PATH"] = str(libraries[0].parent)
+    install(session, "tests")
+    run_optimized(session, *OPTIMIZED)
+    run_pytest(session, *(f"--ignore={folder}" for folder in (*OPTIMIZED, *NO_LIBRARY)))
 
 
 def run_soak(session: nox.Session, seconds: str = "600", interrupts: str = "1000000") -> None:

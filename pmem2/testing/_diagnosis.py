@@ -5,18 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import attrs
 
 from pmem2._buffers import merge_ranges
+from pmem2.testing._callables import definition_of
 from pmem2.testing._errors import CrashConsistencyError, LostStore, Reason, relative_path
 from pmem2.testing._events import Event, Flush, Store, Unit
 
 if TYPE_CHECKING:
+    from pmem2._map import Map
+    from pmem2.testing._closure import Closure, Failure
     from pmem2.testing._locations import SourceLocation
     from pmem2.testing._memory_model import CrashPoint, LostUnits
-    from pmem2.testing._search import CheckFailed, Search
+    from pmem2.testing._runner import CheckFailed
+    from pmem2.testing._search import Search
 
 MAX_CELLS_VISITED = 100_000
 """Cells: the search for fewer lost stores visits no more, to bound its time."""
@@ -40,23 +44,33 @@ class Cause:
 
 
 def diagnose(
-    search: Search, events: Sequence[Event], start: SourceLocation, failed: CheckFailed
+    closure: Closure,
+    failure: Failure,
+    workload: Callable[[Map], object],
+    recover: Callable[[Map], object] | None,
 ) -> CrashConsistencyError:
     """Return the error that explains a failing image.
 
     Args:
-        search: Checks further images.
-        events: The events of the workload.
-        start: The location at which the workload begins.
-        failed: The failing image.
+        closure: All runs.
+        failure: The failing image.
+        workload: The workload.
+        recover: The recovery.
     """
-    cause = shrink(search, explain(search, failed))
+    chain, search = closure.failing_search(failure)
+    cause = shrink(search, explain(search, failure.failed))
     for fewer in range(len(cause.lost)):
         better = next(find_failures(search, fewer), None)
         if better is not None:
             cause = explain(search, better)
             break
-    crash = start if cause.event < 0 else events[cause.event].location
+    events = search.run.events
+    cuts = [(run.events, event) for run, event in chain] + [(events, cause.event)]
+    functions = [workload] if recover is None else [workload, *(recover for _ in chain)]
+    crashes = [
+        definition_of(function) if event < 0 else run_events[event].location
+        for function, (run_events, event) in zip(functions, cuts)
+    ]
     lost = []
     for number, store in enumerate(events):
         if isinstance(store, Store) and store in cause.lost:
@@ -67,7 +81,7 @@ def diagnose(
             for offset, length in unit_ranges(units) if store.from_diff else [(store.offset, store.length)]:
                 lost.append(LostStore(offset, length, location.filename, location.lineno, location.function, reason))
     torn = cause.event >= 0 and list(cause.lost) == [events[cause.event]]
-    return CrashConsistencyError(crash, cause.failed.image, lost, fix_hint(lost, crash, torn), cause.failed.reason)
+    return CrashConsistencyError(crashes, cause.failed, lost, fix_hint(lost, crashes[-1], torn))
 
 
 def explain(search: Search, failed: CheckFailed) -> Cause:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Callable, Literal
+from typing import TYPE_CHECKING, Callable, Literal
 
 import attrs
 
 from pmem2.testing._locations import SourceLocation, is_internal_frame
+
+if TYPE_CHECKING:
+    from pmem2.testing._runner import CheckFailed
 
 Reason = Literal["never flushed", "flushed, not drained", "overtaken"]
 
@@ -41,50 +44,69 @@ class CrashConsistencyError(AssertionError):
     """A power failure can leave a state that the check rejects.
 
     Attributes:
-        crash_point: The file and the line at which the power fails.
-        image: The content of the memory after the power failure. To debug the check, write it to a file and map that.
-        lost: The fewest stores that must be lost for this image; empty if the workload itself passes through the state.
-        reason: The exception that the check raised.
+        crash_points: The file and the line at which the power fails: one pair for each power failure, the one in the
+            workload first. This is the shortest chain that was found.
+        crash_point: The last of them.
+        image: The content of the memory after the last power failure. To debug the recovery or the check, write it to a
+            file and map that.
+        lost: The fewest stores that the last power failure must lose for this image; empty if the workload or the
+            recovery itself passes through the state.
+        reason: The exception that the recovery or the check raised.
     """
 
-    crash_point: tuple[str, int]
+    crash_points: tuple[tuple[str, int], ...]
     image: bytes
     lost: tuple[LostStore, ...]
     reason: BaseException
 
     def __init__(
-        self, crash: SourceLocation, image: bytes, lost: Sequence[LostStore], fix: str, reason: BaseException
+        self, crashes: Sequence[SourceLocation], failed: CheckFailed, lost: Sequence[LostStore], fix: str
     ) -> None:
         """Format the report.
 
         Args:
-            crash: The location at which the power fails.
-            image: The content of the memory after the power failure.
-            lost: The stores that did not survive.
+            crashes: The locations at which the power fails.
+            failed: The image, and the exception that was raised.
+            lost: The stores that did not survive the last power failure.
             fix: The last line of the report.
-            reason: The exception that the check raised.
         """
-        self.crash_point = crash.filename, crash.lineno
-        self.image = image
+        self.crash_points = tuple((crash.filename, crash.lineno) for crash in crashes)
+        self.image = failed.image
         self.lost = tuple(lost)
-        self.reason = reason
+        self.reason = reason = failed.reason
         what = f"{type(reason).__name__}: {reason}".rstrip(": \n").split("\n")[0]
-        where = f"{relative_path(crash.filename)}:{crash.lineno} ({crash.function})"
-        head = f"a power failure at {where} can leave a state that the check rejects: {what}{raise_site(reason)}"
-        super().__init__("\n".join([head, *format_table(self.lost), fix]))
+        verdict = "a state that the check rejects" if failed.recovered else "a state in which the recovery fails"
+        head = f"a power failure at {format_chain(crashes)} can leave {verdict}: {what}{raise_site(reason)}"
+        passing = "recovery" if len(crashes) > 1 else "workload"
+        super().__init__("\n".join([head, *format_table(self.lost, passing), fix]))
+
+    @property
+    def crash_point(self) -> tuple[str, int]:
+        """The file and the line at which the power fails last."""
+        return self.crash_points[-1]
 
     def __reduce__(self) -> tuple[Callable[..., CrashConsistencyError], tuple[object, ...]]:
         """Pickle the finished report: the arguments of `__init__` are not kept."""
-        return _unpickle, (str(self), self.crash_point, self.image, self.lost, self.reason)
+        return _unpickle, (str(self), self.crash_points, self.image, self.lost, self.reason)
 
 
 def _unpickle(
-    text: str, crash_point: tuple[str, int], image: bytes, lost: tuple[LostStore, ...], reason: BaseException
+    text: str,
+    crash_points: tuple[tuple[str, int], ...],
+    image: bytes,
+    lost: tuple[LostStore, ...],
+    reason: BaseException,
 ) -> CrashConsistencyError:
     """Return the error that was pickled."""
     error = CrashConsistencyError.__new__(CrashConsistencyError, text)
-    error.crash_point, error.image, error.lost, error.reason = crash_point, image, lost, reason
+    error.crash_points, error.image, error.lost, error.reason = crash_points, image, lost, reason
     return error
+
+
+def format_chain(crashes: Sequence[SourceLocation]) -> str:
+    """Return the locations of the power failures as text."""
+    first, *more = [f"{relative_path(crash.filename)}:{crash.lineno} ({crash.function})" for crash in crashes]
+    return "".join([first, *(f", and another at {crash}" for crash in more), "," if more else ""])
 
 
 def raise_site(reason: BaseException) -> str:
@@ -106,10 +128,10 @@ def relative_path(filename: str) -> str:
     return filename if relative.startswith("..") else relative
 
 
-def format_table(lost: Sequence[LostStore]) -> list[str]:
-    """Return the lines that list the lost stores."""
+def format_table(lost: Sequence[LostStore], passing: str) -> list[str]:
+    """Return the lines that list the lost stores; *passing* has passed through the state if there are none."""
     if not lost:
-        return ["no store is lost: the workload itself passes through this state"]
+        return [f"no store is lost: the {passing} itself passes through this state"]
     rows = [("lost at", "bytes", "stored at", "in", "why")]
     rows += [
         (str(s.offset), str(s.length), f"{relative_path(s.filename)}:{s.lineno}", s.function, s.reason) for s in lost

@@ -63,12 +63,25 @@ def explore_model(
             step(structure)
             yield
 
+    recovered: list[S] = []
+
+    def rebuild(map: Map) -> None:
+        recovered[:] = [recover(map)]
+
     def check(map: Map, acknowledged: list[None]) -> None:
         done = len(acknowledged)
-        found = view(recover(map))
+        found = view(recovered[0])
         if found not in expected[done : done + 2]:
             raise AssertionError(f"recovered {found!r}, but after {done} steps the model was {expected[done]!r}")
 
     return explore(
-        workload, check, size=size, setup=setup, granularity=granularity, budget=budget, seed=seed, lint=lint
+        workload,
+        check,
+        size=size,
+        setup=setup,
+        recover=rebuild,
+        granularity=granularity,
+        budget=budget,
+        seed=seed,
+        lint=lint,
     )

@@ -15,7 +15,11 @@ from pmem2.testing._memory_model import flush_size
 if TYPE_CHECKING:
     from pmem2.testing._locations import SourceLocation
 
-Kind = Literal["never made durable", "flush of clean lines", "drain of nothing"]
+Kind = Literal[
+    "never made durable", "flush of clean lines", "drain of nothing", "repeated persist", "check without recover stores"
+]
+REPEATS = 3
+"""Persists of one line in a row: two may be meant for another medium, more are a mistake."""
 
 
 @attrs.frozen()
@@ -23,7 +27,9 @@ class Finding:
     """A store, a flush or a drain that is probably a mistake.
 
     Attributes:
-        kind: "never made durable" by the end of the workload, "flush of clean lines", or "drain of nothing".
+        kind: "never made durable" by the end of the workload, "flush of clean lines", "drain of nothing",
+            "repeated persist" of one line (or page) that was persisted just before, with neither a store elsewhere nor
+            a `yield` in between, or "check without recover stores": the power did not fail in that recovery.
         offset: The offset of the range in the map.
         length: The length in bytes; 0 for a drain.
         filename: The source file of the store, flush or drain.
@@ -44,11 +50,7 @@ def lint_events(events: Sequence[Event], granularity: Granularity) -> tuple[Find
 
     On BYTE, stores need no flush. On PAGE, a drain has no effect, but portable code calls it: it is no finding.
     """
-    unique: list[Finding] = []
-    for finding in find_mistakes(events, granularity):
-        if finding not in unique:
-            unique.append(finding)
-    return tuple(unique)
+    return without_repetition([*find_mistakes(events, granularity), *find_repeats(events, granularity)])
 
 
 def find_mistakes(events: Sequence[Event], granularity: Granularity) -> Iterator[Finding]:
@@ -81,6 +83,45 @@ def find_mistakes(events: Sequence[Event], granularity: Granularity) -> Iterator
     for stores in (*dirty.values(), *undrained.values()):
         for store in stores:
             yield make_finding("never made durable", store.offset, store.length, store.location)
+
+
+def find_repeats(events: Sequence[Event], granularity: Granularity) -> Iterator[Finding]:
+    """Yield each third persist in a row of one line.
+
+    The stores to one line survive in program order, so the last persist alone would do.
+    """
+    if granularity is Granularity.BYTE:
+        return
+    size = flush_size(granularity)
+    line: int | None = None  # the line of the stores since the last event that needs what was persisted before
+    repeats = 0
+    dirty = False
+    for event in events:
+        if isinstance(event, Store):
+            lines = {offset // size for offset, _ in event.units}
+            if event.unordered or lines != {line}:
+                line, repeats = lines.pop() if len(lines) == 1 and not event.unordered else None, 0
+            dirty = True
+        elif isinstance(event, Flush):
+            touched = [blocks(offset, length, size) for offset, length in event.ranges]
+            if dirty and line is not None and any(line in lines for lines in touched):
+                dirty, repeats = False, repeats + 1
+                if repeats == REPEATS:
+                    yield make_finding("repeated persist", line * size, size, event.location)
+        elif not isinstance(event, Drain):
+            line, repeats = None, 0
+
+
+def lint_check(stores: Sequence[Store]) -> tuple[Finding, ...]:
+    """Return each place at which a check stored."""
+    kind: Kind = "check without recover stores"
+    return without_repetition([make_finding(kind, store.offset, store.length, store.location) for store in stores])
+
+
+def without_repetition(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return each finding once."""
+    unique: dict[Finding, None] = dict.fromkeys(findings)
+    return tuple(unique)
 
 
 def blocks(offset: int, length: int, size: int) -> range:

@@ -9,9 +9,11 @@ from types import FrameType
 import attrs
 
 PACKAGE = "pmem2"
+COMMANDS = "pmem2.cli."
+"""The command line uses the package as any program does."""
 
 
-@attrs.frozen()
+@attrs.define()  # not a named tuple: the code of its constructor would count as the caller's
 class SourceLocation:
     """A line of source, and the function that contains it."""
 
@@ -22,8 +24,10 @@ class SourceLocation:
 
 def is_internal_frame(frame: FrameType) -> bool:
     """Whether *frame* executes code of this package."""
-    name = str(frame.f_globals.get("__name__"))
-    return name == PACKAGE or name.startswith(PACKAGE + ".")
+    name = frame.f_globals.get("__name__")
+    if not isinstance(name, str) or not name.startswith(PACKAGE):
+        return False
+    return name == PACKAGE or (name.startswith(PACKAGE + ".") and not name.startswith(COMMANDS))
 
 
 def external_location(frame: FrameType) -> SourceLocation:

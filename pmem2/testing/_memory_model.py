@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from copy import copy
 from mmap import PAGESIZE
 
 import attrs
@@ -233,6 +234,41 @@ class Cell:
         return state if self.content(state) == content else None
 
 
+class FreeCell:
+    """A cell that the power failed in and no recovery has read since: each of its options is still possible."""
+
+    __slots__ = ("_cell", "_low", "highest", "index", "key", "offset", "options", "rendered")
+
+    _cell: Cell | FreeCell
+    _low: int
+    highest: int
+    index: int
+    key: int
+    offset: int
+    options: int
+    rendered: bytes | None
+
+    def __init__(self, index: int, cell: Cell | FreeCell, low: int) -> None:
+        """Keep the options of *cell* from the number *low* on; the cell itself may change later."""
+        self._cell = copy(cell)
+        self._low = low
+        self.index = index
+        self.offset = cell.offset
+        self.options = cell.options - low
+        self.highest = max(cell.highest - low, 0)  # the option in which everything survives
+        self.key = free_key(cell, low)
+        self.rendered = None
+
+    def option(self, number: int) -> bytes:
+        """Return the content of an option."""
+        return self._cell.option(self._low + number)
+
+
+def free_key(cell: Cell | FreeCell, low: int) -> int:
+    """Return a number that is the same for cells with equal options from the number *low* on."""
+    return hash((cell.key, low)) if low else cell.key
+
+
 def apply(content: bytearray, offset: int, units: Iterable[Unit]) -> None:
     """Store units into *content*, whose first byte is at *offset* of the map."""
     for start, stored in units:
@@ -271,8 +307,19 @@ class CrashPoint:
         return count
 
 
+def stored_cells(events: Iterable[Event], bytes_in_cell: int) -> frozenset[int]:
+    """Return the numbers of the cells that the events store to."""
+    stores = (event for event in events if isinstance(event, Store))
+    return frozenset([offset // bytes_in_cell for store in stores for offset, _ in store.units])
+
+
 UnitsByCell = dict[int, dict[int, tuple[Unit, ...]]]
 """For the number of each store event, its units by cell number."""
+
+
+def cell_size(granularity: Granularity) -> int:
+    """Return the size of the cells."""
+    return SECTOR if granularity is Granularity.PAGE else LINE
 
 
 def flush_size(granularity: Granularity) -> int:
@@ -283,12 +330,12 @@ def flush_size(granularity: Granularity) -> int:
 class Memory:
     """The memory in which the events of a workload are replayed."""
 
-    def __init__(self, content: bytes, granularity: Granularity, cache: UnitsByCell) -> None:
+    def __init__(self, content: bytes | bytearray, granularity: Granularity, cache: UnitsByCell) -> None:
         """Start with durable content; *cache* saves work when the same events are replayed again."""
         self._units_by_cell = cache
         self.content = bytearray(content)
         self.granularity = granularity
-        self.cell_size = SECTOR if granularity is Granularity.PAGE else LINE
+        self.cell_size = cell_size(granularity)
         self.flush_size = flush_size(granularity)
         self.cells: dict[int, Cell] = {}  # every cell that was ever stored to
         self.pending: dict[int, Cell] = {}  # the cells that are not durable

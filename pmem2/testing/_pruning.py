@@ -4,106 +4,145 @@
 A check that starts by reading cell 3 (a line or sector of the memory model) does so for every image. The content that
 it finds there decides what it reads next, and so on. These reads form a decision tree, and each image follows one path
 in it. If the path of an image ends at a leaf, a check of that image sees nothing new.
+
+A recovery runs before the check, and its reads come first in the path. What it stores to counts as read: so the path
+decides too what the recovery stores, and the leaf keeps these events.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Optional
+from typing import TYPE_CHECKING, Union
 
 import attrs
 
-MAX_INLINE_KEY = 256
-"""Bytes: longer content is replaced by its digest."""
+from pmem2.testing._image import Cells, Image
+
+if TYPE_CHECKING:
+    from pmem2.testing._events import Event
+    from pmem2.testing._memory_model import UnitsByCell
 
 
-Children = dict[bytes, Optional["ReadNode"]]
-"""The next read for each content found by the previous one; `None` is a leaf, where the check has ended."""
+class Leaf:
+    """The end of a path: the images that agree in all cells of the path.
+
+    Attributes:
+        events: What the recovery stored, flushed and drained on each of them; empty if it stored nothing.
+        cache: Saves work when the events are replayed again.
+    """
+
+    __slots__ = ("cache", "events")
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        """Hold the events."""
+        self.events = events
+        self.cache: UnitsByCell = {}
+
+
+Children = dict[int, Union["ReadNode", Leaf]]
+"""What comes next, by the key of the content that was read."""
 
 
 @attrs.define(eq=False)
 class ReadNode:
     """A read of one or more cells."""
 
-    cells: tuple[int, ...]
-    spans: list[tuple[int, int]]
+    cells: Cells
     children: Children = attrs.Factory(dict)
 
-    def key(self, image: bytearray) -> bytes:
-        """Return the content of these cells in *image*, or its digest."""
-        content = b"".join([image[low:high] for low, high in self.spans])
-        return content if len(content) <= MAX_INLINE_KEY else hashlib.blake2b(content, digest_size=16).digest()
+
+Path = tuple[Sequence[Cells], Leaf]
+"""The reads of a check, in order, and the leaf at which they end."""
 
 
 class CheckedImages:
     """The decision tree of all images that were checked."""
 
-    def __init__(self, cells: Sequence[int], cell_size: int) -> None:
+    def __init__(self, cells: Cells, cell_size: int) -> None:
         """Start with an empty tree.
 
         Args:
-            cells: The numbers of the cells that differ between images; the reads of all others are ignored.
+            cells: The numbers of the cells that may differ between images; the reads of all others are ignored.
             cell_size: The size of a cell in bytes.
         """
-        self._cells: dict[int, None] = dict.fromkeys(cells)  # an ordered set
+        self._cells = cells
         self._cell_size = cell_size
         self._roots: Children = {}
         self._deterministic = True
+        self._spans: dict[tuple[int, int], Cells] = {}  # what _cells_in has returned
 
-    def cells_if_checked(self, image: bytearray, acknowledged: int) -> list[int] | None:
-        """Return the cells that a check of *image* would read; `None` if that check would see something new."""
-        cells: list[int] = []
-        children, key = self._roots, str(acknowledged).encode()
-        while key in children:
-            node = children[key]
-            if node is None:
-                return cells
-            cells += node.cells
-            children, key = node.children, node.key(image)
+    def find(self, image: Image, acknowledged: int) -> Path | None:
+        """Return the path of *image*; `None` if a check of it would see something new."""
+        steps: list[Cells] = []
+        node: ReadNode | Leaf | None = self._roots.get(acknowledged)
+        while node is not None:
+            if isinstance(node, Leaf):
+                return steps, node
+            steps.append(node.cells)
+            node = node.children.get(image.key(node.cells))
         return None
 
-    def add(self, image: bytearray, acknowledged: int, reads: Iterable[tuple[int, int]]) -> list[int]:
-        """Add the *reads* (ranges, in order) that a check of *image* made; return the cells that they touch."""
-        steps = list(self._steps(reads)) if self._deterministic else [tuple(self._cells)]
-        children, key = self._roots, str(acknowledged).encode()
+    def add(
+        self, image: Image, acknowledged: int, reads: Sequence[tuple[int, int]], events: Sequence[Event] = ()
+    ) -> Path:
+        """Add the *reads* (ranges, in order) and the *events* of a run on *image*; return its path."""
+        steps = list(self._steps(reads)) if self._deterministic else [self._cells]
+        children, key = self._roots, acknowledged
         for step in steps:
-            node = children.get(key)
+            node: ReadNode | Leaf | None = children.get(key)
             if node is None:
-                node = children[key] = ReadNode(step, cell_spans(step, self._cell_size))
-            elif node.cells != step:
-                # The check found the same content and read on elsewhere. From now on each check counts as a read of
-                # all cells.
-                self._deterministic = False
-                self._roots = {}
-                return self.add(image, acknowledged, reads)
-            children, key = node.children, node.key(image)
-        children[key] = None
-        return [cell for step in steps for cell in step]
+                node = children[key] = ReadNode(step)
+            elif isinstance(node, Leaf) or (node.cells is not step and node.cells != step):
+                return self._add_nondeterministic(image, acknowledged, reads, events)
+            children, key = node.children, image.key(step)
+        if key in children:
+            return self._add_nondeterministic(image, acknowledged, reads, events)
+        leaf = children[key] = Leaf(events)
+        return steps, leaf
 
-    def _steps(self, reads: Iterable[tuple[int, int]]) -> Iterator[tuple[int, ...]]:
+    def _add_nondeterministic(
+        self, image: Image, acknowledged: int, reads: Sequence[tuple[int, int]], events: Sequence[Event]
+    ) -> Path:
+        """Forget the tree: a run found the same content and read on elsewhere. From now on each run reads all cells."""
+        self._deterministic = False
+        self._roots = {}
+        return self.add(image, acknowledged, reads, events)
+
+    def _steps(self, reads: Iterable[tuple[int, int]]) -> Iterator[Cells]:
         """Yield the cells that each range touches; skip cells that never differ and cells that were read before."""
-        unread = self._cells.copy()
+        size = self._cell_size
+        read: set[int] = set()
         for offset, length in reads:
-            low, high = offset // self._cell_size, -(-(offset + length) // self._cell_size)
-            if high - low <= len(unread):
-                step = [n for n in range(low, high) if n in unread]
-            else:
-                step = [n for n in unread if low <= n < high]
+            step = self._cells_in(offset // size, -(-(offset + length) // size))
+            if not read.isdisjoint(step):
+                step = frozenset(step).difference(read)
             if step:
-                yield tuple(step)
-                for cell in step:
-                    del unread[cell]
-                if not unread:
+                yield step
+                read.update(step)
+                if len(read) == len(self._cells):
                     return
 
+    def _cells_in(self, low: int, high: int) -> Cells:
+        """Return the cells from *low* to *high* that may differ."""
+        found = self._spans.get((low, high))
+        if found is None:
+            cells = self._cells
+            if isinstance(cells, range):
+                found = range(max(low, cells.start), min(high, cells.stop))
+            elif high - low < len(cells):
+                found = frozenset([index for index in range(low, high) if index in cells])
+            else:
+                found = frozenset([index for index in cells if low <= index < high])
+            self._spans[low, high] = found
+        return found
 
-def cell_spans(cells: Iterable[int], cell_size: int) -> list[tuple[int, int]]:
-    """Return the byte ranges (start, end) of cells; neighbours are merged."""
-    result: list[tuple[int, int]] = []
-    for index in sorted(cells):
-        if result and result[-1][1] == index * cell_size:
-            result[-1] = result[-1][0], (index + 1) * cell_size
+
+def numbers_read(steps: Iterable[Cells], numbers: dict[int, int]) -> list[int]:
+    """Return the numbers of the cells that were read, in order; *numbers* has the number of each cell by its index."""
+    read: list[int] = []
+    for cells in steps:
+        if len(cells) > len(numbers):
+            read += [number for index, number in numbers.items() if index in cells]
         else:
-            result.append((index * cell_size, (index + 1) * cell_size))
-    return result
+            read += [numbers[index] for index in cells if index in numbers]
+    return read

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, SupportsIndex, cast
 
 from pmem2._slices import clip
@@ -24,9 +25,10 @@ EVERYTHING = (0, 2**64)
 class ReadTrackingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
     """A Map of one crash image."""
 
-    __slots__ = ("reads", "views")
+    __slots__ = ("reads", "refusal", "views")
 
-    reads: list[tuple[int, int]]
+    reads: list[tuple[int, int]] | deque[tuple[int, int]]
+    refusal: Exception | None
     views: list[weakref.ref[object]]
 
     def __init__(self, memory: VolatileMap) -> None:
@@ -37,6 +39,7 @@ class ReadTrackingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         self._config = memory._config
         self._buffer = self._memory = None
         self.reads = []
+        self.refusal = None
         self.views = []
 
     def __getitem__(self, key: SupportsIndex | Slice, /) -> int | bytes:  # type: ignore[override] # Map has overloads

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""RecordingMap: the Map that a workload receives. It records every store, flush and drain as an event.
+"""RecordingMap: the Map that a workload or a recovery receives. It records every store, flush and drain as an event.
 
 Methods of the map record their own stores. A view, an array or the address gives direct access to the memory. While one
 of them is alive, the recorder compares the memory within its reach with a copy, after each statement of the workload
@@ -11,9 +11,10 @@ from __future__ import annotations
 import operator
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Callable, NoReturn, SupportsIndex, cast
+from typing import TYPE_CHECKING, Callable, SupportsIndex, cast
 
 import attrs
 
@@ -23,14 +24,20 @@ from pmem2._enums import Granularity, MemFlag
 from pmem2._map import Map
 from pmem2.testing._events import WORD, Drain, Event, Flush, Store, Unit, split_assignment, split_copy
 from pmem2.testing._locations import SourceLocation, caller_location
+from pmem2.testing._read_tracking import ReadTrackingMap
 from pmem2.testing._shadow import Shadow
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
+
     from pmem2._map import Data
     from pmem2._slices import Slice
 
 OTHER_THREAD_ERROR = "an explored workload must not use its map in other threads"
+UNRECORDED_STORES_ERROR = (
+    "the map of an explored workload contains stores that cannot be recorded: another process made them, "
+    "or a method of the class Map was called instead of a method of the map"
+)
 
 
 @attrs.define(eq=False)
@@ -58,9 +65,9 @@ class Recording:
 
     def __enter__(self) -> SourceLocation:
         """Record earlier stores through views; return the location of the method call."""
-        if threading.get_ident() != self._map._thread:
+        if self._map._recording and threading.get_ident() != self._map._thread:
             self._map.used_in_other_thread = True  # the exception may get lost in this thread
-            raise RuntimeError(OTHER_THREAD_ERROR)
+            raise self._map.refuse(RuntimeError(OTHER_THREAD_ERROR))
         location = caller_location()
         self._map.scan_views(location)
         self._map._in_method = True
@@ -71,45 +78,52 @@ class Recording:
         self._map._in_method = False
 
 
-class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
-    """A Map that records events."""
+class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
+    """A Map that records events, until it is stopped. Its stores count as reads."""
 
     __slots__ = (
         "_in_method",
         "_pin",
+        "_recording",
         "_shadow",
         "_thread",
         "_watched",
         "events",
         "last_location",
+        "trace_statements",
         "used_in_other_thread",
     )
 
     events: list[Event]
     last_location: SourceLocation
+    trace_statements: Callable[[], None]
     used_in_other_thread: bool
     _in_method: bool
     _pin: memoryview
+    _recording: bool
     _shadow: Shadow
     _thread: int
     _watched: list[WatchedRange]
 
-    def __init__(self, size: int, granularity: Granularity) -> None:
-        """Map *size* zero bytes."""
-        super().__init__(size, granularity)
+    def __init__(self, memory: VolatileMap, shadow: Shadow) -> None:
+        """Share the memory of another map; *shadow* is a copy of it."""
+        super().__init__(memory)
         self.events = []
         self.last_location = caller_location()
+        self.trace_statements = nothing_to_trace
         self.used_in_other_thread = False
         self._in_method = False
-        self._pin = super().view(0, 0)  # the workload may know the address: the view makes even Map.close(map) fail
-        self._shadow = Shadow(self._address, size)
+        self._recording = True
+        self._pin = self._pinned_view(0, 0, None)  # the workload may know the address: this makes Map.close(map) fail
+        self._shadow = shadow
         self._thread = threading.get_ident()
         self._watched = []
 
     def begin(self) -> bytes:
-        """Discard the events so far, and return the content of the memory: it counts as durable."""
+        """Begin a workload: discard the events so far; return the content of the memory, which counts as durable."""
         self.scan_views(caller_location())
         self.events.clear()
+        self.reads = deque(maxlen=0)  # the reads of a workload decide nothing
         return self._shadow.content()
 
     def end(self) -> None:
@@ -120,10 +134,7 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
         """
         self.scan_views(self.last_location)
         if any(self._shadow.changed(0, self._size)):
-            raise RuntimeError(
-                "the map of an explored workload contains stores that cannot be recorded: another process made them, "
-                "or a method of the class Map was called instead of a method of the map"
-            )
+            raise self.refuse(RuntimeError(UNRECORDED_STORES_ERROR))
 
     def check_thread(self) -> None:
         """Check that all calls came from the thread that made the map.
@@ -132,13 +143,25 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
             RuntimeError: Another thread has used the map.
         """
         if self.used_in_other_thread:
-            raise RuntimeError(OTHER_THREAD_ERROR)
+            raise self.refuse(RuntimeError(OTHER_THREAD_ERROR))
+
+    def refuse(self, error: Exception) -> Exception:
+        """Return *error*, and remember that it is no failure of the workload, but a refusal."""
+        self.refusal = error
+        return error
+
+    def stop(self) -> None:
+        """Stop watching views and refusing: what follows is no part of the workload or of the recovery."""
+        if self._recording:
+            self._recording = False
+            self._watched = []
+            self._pin.release()
 
     def dispose(self) -> None:
         """Unmap the memory, unless a view of it is alive."""
-        self._pin.release()
+        self.stop()
         with suppress(BufferError):
-            super().close()
+            self.close()
 
     # ---- stores through views, arrays and the address
 
@@ -158,9 +181,14 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
     def _record_diff(self, location: SourceLocation, units: list[Unit]) -> None:
         if units:
             low, high = min(units)[0], max(units)[0] + WORD
+            self.reads.extend((offset, len(stored)) for offset, stored in units)
             self.events.append(Store(location, low, min(high, self._size) - low, tuple(units), from_diff=True))
 
     def _watch(self, low: int, high: int, view: Callable[[], object]) -> None:
+        if not self._recording:
+            return
+        self.last_location = caller_location()
+        self.trace_statements()
         if not any(watched.view is always_alive for watched in self._watched):
             low, high = low // WORD * WORD, min(-(-high // WORD) * WORD, self._size)
             self._watched.append(WatchedRange(low, high, view))
@@ -172,7 +200,9 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
     ) -> None:
         if units:
             last, stored = units[-1]
-            self.events.append(Store(location, offset, last + len(stored) - offset, units, unordered))
+            length = last + len(stored) - offset
+            self.reads.append((offset, length))
+            self.events.append(Store(location, offset, length, units, unordered))
 
     def _record_flush(
         self, location: SourceLocation, *ranges: tuple[int, int], drain: bool = True, explicit: bool = False
@@ -313,18 +343,32 @@ class RecordingMap(VolatileMap):  # type: ignore[misc] # see VolatileMap
     def address(self) -> int:
         """The address; watch the whole map from now on."""
         address = super().address
-        self._watched = [WatchedRange(0, self._size, always_alive)]
+        if self._recording:
+            self._watched = []
+            self._watch(0, self._size, always_alive)
         return address
 
     # ---- end of life
 
-    def close(self, *, defer: bool = False) -> NoReturn:
-        """Refuse: the explorer closes the map.
+    def close(self, *, defer: bool = False) -> bool | None:  # type: ignore[override] # it has overloads
+        """Refuse while recording: the explorer closes the map.
 
         Raises:
-            BufferError: Always.
+            BufferError: The workload or the recovery is running.
         """
-        raise BufferError("an explored workload must not close its map")
+        if self._recording:
+            raise self.refuse(BufferError("an explored workload must not close its map"))
+        return super().close(defer=True) if defer else super().close()
+
+
+def new_recording_map(size: int, granularity: Granularity) -> RecordingMap:
+    """Return a map of *size* zero bytes that records."""
+    memory = VolatileMap(size, granularity)
+    return RecordingMap(memory, Shadow(memory._address, size))
+
+
+def nothing_to_trace() -> None:
+    """Do nothing: no workload is running."""
 
 
 def always_alive() -> object:

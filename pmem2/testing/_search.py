@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The search: which images are checked, and in which order.
+"""The search: which images of one run are checked, and in which order.
 
 If the budget allows, all images are checked. Otherwise boundary images come first, then random ones. At each crash
 point the search checks one image. For each cell that the check has read, it then branches: the images that agree in the
@@ -8,27 +8,71 @@ cells read earlier and differ in this one. So it skips cells that no check reads
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Callable
-from unittest import SkipTest
+from typing import TYPE_CHECKING, Callable, Union
 
 import attrs
 
-from pmem2.testing._pruning import CheckedImages
+from pmem2.testing._image import Image
+from pmem2.testing._memory_model import Cell, CrashPoint, FreeCell, Memory, cell_size, flush_size
+from pmem2.testing._pruning import Leaf, numbers_read
+from pmem2.testing._runner import CheckFailed
 
 if TYPE_CHECKING:
+    import random
+
+    from pmem2._enums import Granularity
+    from pmem2.testing._checker import Checker
     from pmem2.testing._events import Event
-    from pmem2.testing._memory_model import Cell, CrashPoint, Memory
-    from pmem2.testing._runner import CheckRunner
+    from pmem2.testing._image import Cells
+    from pmem2.testing._memory_model import UnitsByCell
+    from pmem2.testing._pruning import Path
 
 Options = list[int]
 """For each cell of a crash point, the number of one of its options."""
+AnyCell = Union[Cell, FreeCell]
 UNLIMITED = 2**63
 LOOKUPS_PER_CHECK = 10
 """Images that may turn out to be checked already, for each image that is checked."""
 MAX_PASSES = 4
 """Passes over the unfinished crash points at the end of the search."""
+FEW_IMAGES = 16
+"""A run with so few images is searched at once, without boundary images first."""
+
+# The phases of a search: the lower, the more likely is a failure.
+BOTH_EXTREMES, ONE_CELL, THE_REST = range(3)
+
+
+@attrs.define(eq=False)
+class Run:
+    """A recorded run of the workload, or of the recovery on the image that a power failure has left.
+
+    Attributes:
+        depth: How often the power has failed before.
+        changed: The memory at the start: the content of each cell that differs from the content after setup.
+        events: What the run stored, flushed and drained.
+        cache: Saves work when the events are replayed again.
+        acknowledged: How often the workload had yielded at the start.
+        free: The cells that had several states when the power failed, and that this run has neither read nor stored to.
+        successors: The runs that begin with a power failure in this one, each with the number of the event.
+        leaves: The paths of the images that a power failure in this run can leave.
+    """
+
+    depth: int
+    changed: dict[int, bytes]
+    events: Sequence[Event]
+    cache: UnitsByCell
+    acknowledged: int = 0
+    free: Sequence[FreeCell] = ()
+    successors: dict[Run, int] = attrs.Factory(dict)
+    leaves: dict[Leaf, None] = attrs.Factory(dict)
+
+
+Recover = Callable[[Run, CrashPoint, Image, "Path", list[tuple[int, AnyCell, int]]], None]
+"""Receives an image that a power failure in a run can leave, its path, and the cells that are free.
+
+Each of these cells comes with its number before and its lowest option behind it.
+"""
 
 
 @attrs.define(eq=False)
@@ -41,118 +85,171 @@ class Branch:
     step: int = 1
 
 
-class CheckFailed(Exception):  # internal: never leaves this package
-    """A check has rejected an image."""
-
-    def __init__(self, image: bytes, acknowledged: int, reason: BaseException) -> None:
-        """Hold the image, the count of acknowledgements, and the exception of the check."""
-        super().__init__(reason)
-        self.image = image
-        self.acknowledged = acknowledged
-        self.reason = reason
-
-
 class Search:
     """Checks the images of a workload."""
 
     def __init__(
-        self, new_memory: Callable[[], Memory], events: Sequence[Event], runner: CheckRunner, budget: int, seed: int
+        self,
+        run: Run,
+        initial: bytes,
+        granularity: Granularity,
+        checker: Checker,
+        rng: random.Random,
+        recover: Recover | None,
     ) -> None:
         """Count the images; check none yet.
 
         Args:
-            new_memory: Returns the memory as it was before the workload.
-            events: The events of the workload.
-            runner: Runs the check on an image.
-            budget: The most images to check.
-            seed: The seed of the random choices.
+            run: The run in which the power fails.
+            initial: The content of the memory after setup.
+            granularity: The granularity.
+            checker: Checks an image.
+            rng: Makes the random choices.
+            recover: Receives each image whose recovery stores something; `None` if there is no recovery.
         """
-        self._new_memory = new_memory
-        self._events = events
-        self._runner = runner
-        self._budget_left = budget
-        self._budget = budget
-        self._rng = random.Random(seed)
-        self._image = bytearray()
-        memory = new_memory()
-        self._new_images = count_new_images(memory.replay(events))
-        self._checked = CheckedImages(sorted(memory.cells), memory.cell_size)
-        self._cell_size = memory.cell_size
-        self.flush_size = memory.flush_size
-
-    @property
-    def images(self) -> int:
-        """How many images were checked."""
-        return self._budget - self._budget_left
+        self.run = run
+        self.exhausted = False
+        self._initial = initial
+        self._granularity = granularity
+        self._checker = checker
+        self._rng = rng
+        self._recover = recover
+        self._cell_size = cell_size(granularity)
+        self.flush_size = flush_size(granularity)
+        self._new_images = count_new_images(self.crash_points(), run.free)
+        if run.depth:
+            self._new_images[0] = 0  # the image that the run began with
 
     def crash_points(self) -> Iterator[CrashPoint]:
-        """Replay the workload; keep `_image` correct in every cell that has only one state."""
-        memory = self._new_memory()
-        self._image = bytearray(memory.content)
-        for point in memory.replay(self._events):
+        """Replay the run; keep `_image` correct in every cell that has only one state."""
+        image = self._image = Image(self._initial, self._cell_size)
+        for index, content in self.run.changed.items():
+            image.replace(index, content)
+        memory = Memory(image.content, self._granularity, self.run.cache)
+        memory.acknowledged = self.run.acknowledged
+        for free in self.run.free:
+            free.rendered = None
+        for point in memory.replay(self.run.events):
             for cell in memory.newly_durable:
                 self._render_cell(cell, cell.durable)
             memory.newly_durable.clear()
             yield point
+        self._image = Image(b"", self._cell_size)  # a search may wait for long: free the memory
 
-    def run(self) -> bool:
-        """Check images; return whether the check can see nothing new in any image that is left.
+    def plan(self, at_once: int) -> Iterator[int]:
+        """Check images; before each part of the work, yield its phase.
+
+        Args:
+            at_once: A run of so many images is searched without boundary images first.
 
         Raises:
-            CheckFailed: The check rejects an image.
+            CheckFailed: The check or the recovery rejects an image.
         """
-        if sum(self._new_images) <= self._budget:
-            for number, point in enumerate(self.crash_points()):
-                if self._new_images[number]:
-                    self._search(point, UNLIMITED)
-            return True
-        self._check_boundary_images()
+        total = sum(self._new_images)
+        if total <= at_once:
+            yield from self._search_in_order(BOTH_EXTREMES)
+            return
+        yield from self._check_extremes()
+        yield ONE_CELL
+        yield from self._check_one_cell()
+        yield THE_REST
+        if total <= self._checker.budget:
+            yield from self._search_in_order(THE_REST)
+        else:
+            yield from self._sample()
+
+    def _search_in_order(self, phase: int) -> Iterator[int]:
+        """Search all crash points in order."""
+        self.exhausted = True
+        for number, point in enumerate(self.crash_points()):
+            if self._new_images[number]:
+                yield phase
+                if not self._search(point, UNLIMITED):
+                    self.exhausted = False
+
+    def _sample(self) -> Iterator[int]:
+        """Search the crash points that have few images, and random images of the others."""
         finished = [count == 0 for count in self._new_images]
-        while self._budget_left and not all(finished):
-            before = self._budget_left
+        while self._checker.budget_left and not all(finished):
+            checks = 0
             wanted = [count for count, done in zip(self._new_images, finished) if not done]
-            share = fair_share(self._budget_left, wanted)
+            budget_left = self._checker.budget_left
+            share = fair_share(budget_left, wanted)
             for number, point in enumerate(self.crash_points()):
                 if not finished[number]:
+                    yield THE_REST
+                    before = self._checker.budget_left
                     rng = None if self._new_images[number] <= share else self._rng
                     finished[number] = self._search(point, share, LOOKUPS_PER_CHECK * share + 100, rng)
-            if before - self._budget_left <= before // 8:  # sampling mostly repeats images that were checked
+                    checks += before - self._checker.budget_left
+            if checks <= budget_left // 8:  # sampling mostly repeats images that were checked
                 break
-        self._exhaust_remaining(finished)
-        return all(finished)
+        yield from self._exhaust_remaining(finished)
+        self.exhausted = all(finished)
 
-    def _exhaust_remaining(self, finished: list[bool]) -> None:
+    def _exhaust_remaining(self, finished: list[bool]) -> Iterator[int]:
         """Search the unfinished crash points in order; the fewer are left, the more lookups each of them gets."""
         before, passes = (0, 0), MAX_PASSES
-        while passes and not all(finished) and before != (now := (finished.count(False), self._budget_left)):
+        while passes and not all(finished) and before != (now := (finished.count(False), self._checker.budget_left)):
             before, passes = now, passes - 1
-            lookups = LOOKUPS_PER_CHECK * self._budget // finished.count(False)
+            lookups = LOOKUPS_PER_CHECK * self._checker.budget // finished.count(False)
             for number, point in enumerate(self.crash_points()):
                 if not finished[number]:
-                    finished[number] = self._search(point, self._budget_left, lookups)
+                    yield THE_REST
+                    finished[number] = self._search(point, self._checker.budget_left, lookups)
 
-    def _check_boundary_images(self) -> None:
-        """Check the images most likely to fail: all or nothing survives, one cell is lost, one cell survives."""
+    def _check_extremes(self) -> Iterator[int]:
+        """Check the images most likely to fail: all or nothing survives."""
         for point in self.crash_points():
-            self._check_if_new(point, highest_options(point))
-            self._check_if_new(point, lowest_options(point))
-        share = max(2, self._budget_left // 2 // len(self._new_images))
+            yield BOTH_EXTREMES
+            cells = self._cells(point)
+            self._check_if_new(point, cells, highest_options(cells))
+            self._check_if_new(point, cells, lowest_options(point, cells))
+
+    def _check_one_cell(self) -> Iterator[int]:
+        """Check the images in which one cell is lost, or one cell survives."""
+        share = max(2, self._checker.budget_left // 2 // len(self._new_images))
         for point in self.crash_points():
-            highest, lowest = highest_options(point), lowest_options(point)
-            numbers = range(len(point.cells))
+            yield ONE_CELL
+            cells = self._cells(point)
+            highest, lowest = highest_options(cells), lowest_options(point, cells)
+            numbers = range(len(cells))
             if 2 * len(numbers) > share:
                 numbers = sorted(self._rng.sample(numbers, share // 2))  # type: ignore[assignment]
             for base, other in ((highest, lowest), (lowest, highest)):
                 for number in numbers:
                     options = base.copy()
                     options[number] = other[number]
-                    self._check_if_new(point, options)
+                    self._check_if_new(point, cells, options)
 
-    def _check_if_new(self, point: CrashPoint, options: Options) -> None:
-        if self._budget_left:
-            self._render(point, options)
-            if self._checked.cells_if_checked(self._image, point.acknowledged) is None:
-                self._check(point)
+    def _check_if_new(self, point: CrashPoint, cells: Sequence[AnyCell], options: Options) -> None:
+        self._render(cells, options)
+        path = self._checker.find(self._image, point.acknowledged)
+        if path is None and self._checker.has_budget():
+            path = self._checker.check(self._image, point.acknowledged)
+        if path is not None:
+            self._visit(point, cells, lowest_options(point, cells), path)
+
+    def _cells(self, point: CrashPoint) -> Sequence[AnyCell]:
+        """Return the cells with more than one state at a crash point."""
+        return [*point.cells, *self.run.free] if self.run.free else point.cells
+
+    def _visit(self, point: CrashPoint, cells: Sequence[AnyCell], lows: Options, path: Path) -> None:
+        """Follow the recovery of an image, unless it stores nothing.
+
+        The image stands for all images that agree with it in the cells that were read: the others stay free.
+        """
+        if self._recover is None:
+            return
+        steps, leaf = path
+        self.run.leaves[leaf] = None
+        if leaf.events:
+            free = [
+                (index, cell, low)
+                for cell, low in zip(cells, lows)
+                if cell.options - low > 1 and not was_read(steps, index := cell.offset // self._cell_size)
+            ]
+            self._recover(self.run, point, self._image, path, free)
 
     def _search(
         self, point: CrashPoint, max_checks: int, max_lookups: int = UNLIMITED, rng: random.Random | None = None
@@ -165,32 +262,32 @@ class Search:
             max_lookups: The most images to look up that were checked already; each check allows some more.
             rng: Chooses the order; `None` visits the images in sequence.
         """
-        lows = lowest_options(point)
-        sizes = [cell.options - low for cell, low in zip(point.cells, lows)]
-        number_of = {cell.offset // self._cell_size: number for number, cell in enumerate(point.cells)}
+        cells = self._cells(point)
+        lows = lowest_options(point, cells)
+        sizes = [cell.options - low for cell, low in zip(cells, lows)]
+        numbers = {
+            cell.offset // self._cell_size: number for number, (cell, size) in enumerate(zip(cells, sizes)) if size > 1
+        }
         branches: list[Branch] = []
-        options = [max(option, low) for option, low in zip(highest_options(point), lows)]
+        options = [max(option, low) for option, low in zip(highest_options(cells), lows)]
         if rng is not None:
             options = self._randomize(lows, sizes, options, rng)
         fixed: list[int] = []
         while True:
-            self._render(point, options)
-            cells = self._checked.cells_if_checked(self._image, point.acknowledged)
-            if cells is None:
-                if not max_checks or not self._budget_left:
+            self._render(cells, options)
+            path = self._checker.find(self._image, point.acknowledged)
+            if path is None:
+                if not max_checks or not self._checker.has_budget():
                     return False
                 max_checks -= 1
                 max_lookups += LOOKUPS_PER_CHECK
-                cells = self._check(point)
+                path = self._checker.check(self._image, point.acknowledged)
             elif not max_lookups:
                 return False
             else:
                 max_lookups -= 1
-            order = fixed + [
-                number
-                for index in cells
-                if (number := number_of.get(index, -1)) >= 0 and sizes[number] > 1 and number not in fixed
-            ]
+            self._visit(point, cells, lows, path)
+            order = fixed + [number for number in numbers_read(path[0], numbers) if number not in fixed]
             branches += [Branch(options, order, depth) for depth in range(len(fixed), len(order))]
             if not branches:
                 return True
@@ -219,33 +316,16 @@ class Search:
             options[number] = lows[number] + rng.choice((0, sizes[number] - 1, rng.randrange(sizes[number])))
         return options
 
-    def _render(self, point: CrashPoint, options: Options) -> None:
+    def _render(self, cells: Sequence[AnyCell], options: Options) -> None:
         """Put the content of *options* into the image."""
-        for cell, option in zip(point.cells, options):
+        for cell, option in zip(cells, options):
             content = cell.option(option)
             if cell.rendered is not content:
                 self._render_cell(cell, content)
 
-    def _render_cell(self, cell: Cell, content: bytes) -> None:
+    def _render_cell(self, cell: AnyCell, content: bytes) -> None:
         cell.rendered = content
-        self._image[cell.offset : cell.offset + len(content)] = content
-
-    def _check(self, point: CrashPoint) -> list[int]:
-        """Check the image; return the cells that the check read, in order."""
-        self._budget_left -= 1
-        return self._check_uncounted(point)
-
-    def _check_uncounted(self, point: CrashPoint) -> list[int]:
-        """Check the image at no charge to the budget."""
-        try:
-            reads = self._runner.check(self._image, point.acknowledged)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as reason:
-            if is_skip(reason):
-                raise
-            raise CheckFailed(bytes(self._image), point.acknowledged, reason) from reason
-        return self._checked.add(self._image, point.acknowledged, reads)
+        self._image.replace(cell.offset // self._cell_size, content)
 
     # ---- for the diagnosis of a failure
 
@@ -255,9 +335,9 @@ class Search:
             return None
         for cell, state in zip(point.cells, states):
             self._render_cell(cell, cell.content(state))
-        if self._checked.cells_if_checked(self._image, point.acknowledged) is None:
+        if self._checker.find(self._image, point.acknowledged) is None:
             try:
-                self._check_uncounted(point)
+                self._checker.check_uncounted(self._image, point.acknowledged)
             except CheckFailed as failed:
                 return failed
         return None
@@ -272,34 +352,35 @@ class Search:
                 return None
             states.append(state)
             self._render_cell(cell, content)
-        return states if self._image == image else None
+        return states if self._image.content == image else None
 
 
-def is_skip(error: BaseException) -> bool:
-    """Whether an exception skips the test, in pytest or unittest."""
-    kind = type(error)
-    # pytest hides its class: the name avoids an import of pytest
-    return isinstance(error, SkipTest) or (kind.__module__, kind.__name__) == ("builtins", "Skipped")
-
-
-def count_new_images(points: Iterable[CrashPoint]) -> list[int]:
+def count_new_images(points: Iterable[CrashPoint], free: Sequence[FreeCell]) -> list[int]:
     """Return the number of new images of each crash point: none if an earlier one has the same images."""
     first: dict[int, int] = {}
+    factor = 1
+    for cell in free:
+        factor *= cell.options
     return [
-        point.image_count(UNLIMITED) if first.setdefault(point.key, n) == n else 0 for n, point in enumerate(points)
+        factor * point.image_count(UNLIMITED) if first.setdefault(point.key, n) == n else 0
+        for n, point in enumerate(points)
     ]
 
 
-def highest_options(point: CrashPoint) -> Options:
+def was_read(steps: Sequence[Cells], index: int) -> bool:
+    """Whether a cell was read."""
+    return any(index in cells for cells in steps)
+
+
+def highest_options(cells: Sequence[AnyCell]) -> Options:
     """Return the options in which everything survives."""
-    return [cell.highest for cell in point.cells]
+    return [cell.highest for cell in cells]
 
 
-def lowest_options(point: CrashPoint) -> Options:
+def lowest_options(point: CrashPoint, cells: Sequence[AnyCell]) -> Options:
     """Return the first new option of the cell that was stored to, and the first option of every other cell."""
     return [
-        min(point.first_new, cell.options - 1) if number == point.changed else 0
-        for number, cell in enumerate(point.cells)
+        min(point.first_new, cell.options - 1) if number == point.changed else 0 for number, cell in enumerate(cells)
     ]
 
 

@@ -27,6 +27,10 @@ class Shadow:
         self._copy = ffi.new("char[]", size)
         self._copy_address = int(ffi.cast("uintptr_t", self._copy))
 
+    def load(self) -> None:
+        """Copy the whole memory."""
+        ffi.memmove(self._copy, bytes_at(self._address, self._size), self._size)
+
     def content(self) -> bytes:
         """Return the whole copy."""
         return ffi.buffer(self._copy, self._size)[:]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import pmem2
 from pmem2.cli import demo, main
+from pmem2.cli._platform import Mount
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +29,38 @@ def test_demo_in_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert out.endswith("0 of them damaged\nall durable data is there\n")
     assert error == ""
     assert os.listdir(tmp_path) == []
+
+
+def test_missing_persist_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo explores its append with and without the persist, and prints the failing case with its fix."""
+    assert main(["demo", str(tmp_path)]) == 0
+    out, _ = capsys.readouterr()
+    lines, first = inspect.getsourcelines(demo.append_without_persist)
+    line = first + next(number for number, text in enumerate(lines) if "fetch_add_u64" in text)
+    assert "states that a power failure can leave; none loses or damages a record\n" in out
+    assert re.search(rf"a power failure at .*demo\.py:{line} \(append_without_persist\) can leave", out)
+    assert re.search(rf"fix: call persist\(8192, 64\) before line {line} of .*demo\.py\n", out)
+    assert "proves nothing about power" in out
+
+
+def test_append_keeps_persist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo fails if the explorer does not find the missing persist."""
+    monkeypatch.setattr(demo, "append_without_persist", demo.append)
+    assert main(["demo", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.endswith("FAILED: the explorer does not find a missing persist\n")
+
+
+@pytest.mark.parametrize("filesystem", ["tmpfs", "ext4"])
+def test_volatile_file_system(
+    filesystem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On tmpfs the demo says that nothing there survives a reboot."""
+    monkeypatch.setattr(demo, "find_mount", lambda _path: Mount(filesystem, "/", "none", ()))
+    assert main(["demo", str(tmp_path)]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.endswith(", on tmpfs: nothing there survives a reboot") == (filesystem == "tmpfs")
 
 
 def test_child_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 import pmem2
 from examples.importing import EXAMPLES, import_example
+from pmem2.testing import explore
 
 SIZE = 1 << 16
 
@@ -220,3 +222,47 @@ def test_usage(name: str) -> None:
     status, output, error = run(name, "file", "nonsense")
     assert (status, output) == (1, "")
     assert error.startswith("usage: ")
+
+
+FOREIGN = [
+    b"another program's data\n" * 1000,
+    bytes(1024) + b"a disk image begins with zeros" + bytes(SIZE),
+    b"PMQUEUE\n" + (2).to_bytes(8, sys.byteorder) + bytes(4096),
+]
+
+
+@pytest.mark.parametrize("content", FOREIGN, ids=["text", "zeros-first", "other-version"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("append_queue", ["take"]),
+        ("append_queue", ["put", "text"]),
+        ("table", ["set", "key", "value"]),
+        ("table", ["list"]),
+        ("shared_header", ["write", "text"]),
+        ("shared_header", ["read"]),
+    ],
+)
+def test_foreign_file_is_refused(name: str, arguments: list[str], content: bytes, tmp_path: Path) -> None:
+    """A file of another program stops the example with one line, and is unchanged."""
+    path = tmp_path / "foreign"
+    if name == "shared_header" and content.startswith(bytes(1024)):
+        content = content[600:]  # it uses the first 576 bytes only, as those of a device
+    path.write_bytes(content)
+    status, output, error = run(name, str(path), *arguments)
+    assert (status, output) == (1, "")
+    assert re.fullmatch(r"not a (queue|table|shared header): magic, version and size are \(b'.*', \d+, \d+\)\n", error)
+    assert path.read_bytes() == content
+
+
+def test_new_header_survives() -> None:
+    """Each example makes the header of a map of zeros, also if the power fails while it does."""
+    for name, kind in (("append_queue", "AppendQueue"), ("table", "Table"), ("shared_header", "Writer")):
+        make = getattr(import_example(name), kind)
+        for granularity in pmem2.Granularity:
+            report = explore(make, discard, size=1024, recover=make, granularity=granularity)
+            assert report.exhaustive
+
+
+def discard(map: pmem2.Map) -> None:
+    """Accept every map."""

@@ -190,8 +190,8 @@ def write_texts(map: pmem2.Map, *texts: bytes) -> Iterator[bytes]:
             yield text
 
 
-def read_text(map: pmem2.Map) -> bytes:
-    """Return the text after recovery."""
+def open_text(map: pmem2.Map) -> bytes:
+    """Recover as unsafe_shutdown.py does, and return the text."""
     module = import_example("unsafe_shutdown")
     with pmem2.Source.from_anon(map.size) as source:
         pool = module.Pool(map, source, "pool")
@@ -204,13 +204,23 @@ def read_text(map: pmem2.Map) -> bytes:
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_unsafe_shutdown(granularity: Granularity) -> None:
-    """Writing a text to an empty pool is atomic."""
+    """Writing a text to an empty pool is atomic, also if the recovery is interrupted."""
+    found = b""
+
+    def recover(map: pmem2.Map) -> None:
+        nonlocal found
+        found = open_text(map)
 
     def check(map: pmem2.Map, acknowledged: list[bytes]) -> None:
-        assert read_text(map) in [b"a text of some length", *([] if acknowledged else [b"empty string"])]
+        assert found in [b"a text of some length", *([] if acknowledged else [b"empty string"])]
 
     explore(
-        lambda map: write_texts(map, b"a text of some length"), check, size=1024, granularity=granularity, budget=2000
+        lambda map: write_texts(map, b"a text of some length"),
+        check,
+        size=1024,
+        recover=recover,
+        granularity=granularity,
+        budget=2000,
     )
 
 
@@ -221,7 +231,7 @@ def test_unsafe_shutdown_second_text() -> None:
     """Replacing a text is not safe: the flag calls it valid while it is overwritten."""
 
     def check(map: pmem2.Map, acknowledged: list[bytes]) -> None:
-        assert read_text(map) in (b"empty string", b"a text of some length", b"other words, longer still")
+        assert open_text(map) in (b"empty string", b"a text of some length", b"other words, longer still")
 
     explore(lambda map: write_texts(map, b"a text of some length", b"other words, longer still"), check, size=1024)
 
@@ -241,7 +251,8 @@ def test_demo() -> None:
         assert count - len(acknowledged) in (0, 1)
         assert demo.count_damaged(map, count) == 0
 
-    assert explore(workload, check, size=demo.record_offset(4)).exhaustive
+    for granularity in GRANULARITIES:
+        assert explore(workload, check, size=demo.record_offset(4), granularity=granularity).exhaustive
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -249,22 +260,28 @@ def test_ledger(granularity: Granularity) -> None:
     """The ledger of the power-cut test loses no acknowledged record, also when it wraps around."""
     module = import_script(EXAMPLES.parent / "tools/nvdimm/ledger.py")
 
-    def recover(map: pmem2.Map) -> Any:  # noqa: ANN401 # the module is imported at run time
+    def open_ledger(map: pmem2.Map) -> Any:  # noqa: ANN401 # the module is imported at run time
         ledger = module.Ledger.__new__(module.Ledger)
         ledger.name = "ledger"
         ledger.recover(map)
         return ledger
 
     def workload(map: pmem2.Map) -> Iterator[int]:
-        ledger = recover(map)
-        for _ in range(6):
+        ledger = open_ledger(map)
+        for _ in range(3):
             ledger.append()
             yield ledger.last
 
-    def check(map: pmem2.Map, acknowledged: list[int]) -> None:
-        assert recover(map).last - len(acknowledged) in (0, 1)
+    last = 0
 
-    explore(workload, check, size=8192, granularity=granularity, budget=300)
+    def recover(map: pmem2.Map) -> None:
+        nonlocal last
+        last = open_ledger(map).last
+
+    def check(map: pmem2.Map, acknowledged: list[int]) -> None:
+        assert last - len(acknowledged) in (0, 1)
+
+    explore(workload, check, size=8192, recover=recover, granularity=granularity, budget=150)
 
 
 # ---- our own examples
@@ -291,9 +308,31 @@ def test_queue(granularity: Granularity) -> None:
         found = list(queue.AppendQueue(map).take_all())
         assert found in (RECORDS[taken:put], RECORDS[taken : put + 1], RECORDS[taken + 1 : put])
 
-    report = explore(workload, check, size=queue.DATA + 64, granularity=granularity)
+    report = explore(
+        workload, check, size=queue.DATA + 64, recover=queue.AppendQueue, granularity=granularity, budget=3000
+    )
     assert report.exhaustive or granularity is Granularity.PAGE
     assert report.images > len(RECORDS)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_queue_is_emptied(granularity: Granularity) -> None:
+    """A consumer that is interrupted again and again skips no record, and repeats at most the first."""
+    queue = import_example("append_queue")
+    taken: list[bytes] = []
+
+    def workload(map: pmem2.Map) -> None:
+        for record in RECORDS[:3]:
+            queue.AppendQueue(map).put(record)
+
+    def take_all(map: pmem2.Map) -> None:
+        taken[:] = queue.AppendQueue(map).take_all()
+
+    def check(map: pmem2.Map) -> None:
+        assert taken in [RECORDS[first:last] for last in range(4) for first in range(last + 1)]
+        assert queue.AppendQueue(map).first() is None
+
+    explore(workload, check, size=queue.DATA + 128, recover=take_all, granularity=granularity, budget=2000)
 
 
 def test_queue_of_two_processes() -> None:
@@ -312,7 +351,16 @@ def test_queue_of_two_processes() -> None:
     def check(map: pmem2.Map) -> None:
         assert list(queue.AppendQueue(map).take_all()) in ([first, second], [second], [second, third])
 
-    explore(workload, check, size=queue.DATA + 64, setup=setup)
+    for granularity in GRANULARITIES:
+        explore(
+            workload,
+            check,
+            size=queue.DATA + 64,
+            setup=setup,
+            recover=queue.AppendQueue,
+            granularity=granularity,
+            budget=2000,
+        )
 
 
 OPERATIONS = [(b"a", b"1"), (b"b", b"second"), (b"a", b"a longer value"), (b"b", None), (b"c", b""), (b"b", b"again")]
@@ -346,7 +394,7 @@ def test_table(granularity: Granularity) -> None:
             states.append(state)
         assert dict(table.Table(map)) in states
 
-    report = explore(workload, check, size=512, granularity=granularity)
+    report = explore(workload, check, size=1024, recover=table.Table, granularity=granularity, budget=3000)
     assert report.images > len(OPERATIONS)
 
 
@@ -354,7 +402,7 @@ def test_table(granularity: Granularity) -> None:
 def test_header(granularity: Granularity) -> None:
     """The last message is whole, and was published or was being published."""
     header = import_example("shared_header")
-    messages = [b"", b"one", b"another message, which is longer", b"3"]
+    messages = [b"", b"message1", b"a second message"]
 
     def workload(map: pmem2.Map) -> Iterator[int]:
         writer = header.Writer(map)
@@ -362,14 +410,19 @@ def test_header(granularity: Granularity) -> None:
             writer.publish(message)
             yield writer.number
 
+    def publish_last(map: pmem2.Map) -> None:
+        number, message = header.latest(map)
+        if message != b"the last":
+            assert message == messages[number]
+            header.Writer(map).publish(b"the last")
+
     def check(map: pmem2.Map, acknowledged: list[int]) -> None:
         number, message = header.latest(map)
-        assert number in (len(acknowledged), len(acknowledged) + 1)
-        assert message == messages[number]
-        header.Writer(map).publish(b"after the power cut")
-        assert header.latest(map) == (number + 1, b"after the power cut")
+        assert message == b"the last"
+        assert number - 1 in (len(acknowledged), len(acknowledged) + 1)
 
-    explore(workload, check, size=header.SIZE, granularity=granularity)
+    report = explore(workload, check, size=header.SIZE, recover=publish_last, granularity=granularity, budget=3000)
+    assert report.images > len(messages)
 
 
 def test_header_of_two_writers() -> None:
@@ -385,7 +438,16 @@ def test_header_of_two_writers() -> None:
     def check(map: pmem2.Map) -> None:
         assert header.latest(map) in ((1, b"one"), (2, b"two"), (3, b"three"))
 
-    explore(workload, check, size=header.SIZE, setup=lambda map: header.Writer(map).publish(b"one"))
+    for granularity in GRANULARITIES:
+        explore(
+            workload,
+            check,
+            size=header.SIZE,
+            setup=lambda map: header.Writer(map).publish(b"one"),
+            recover=header.Writer,
+            granularity=granularity,
+            budget=2000,
+        )
 
 
 def test_array() -> None:
@@ -413,7 +475,8 @@ def test_array() -> None:
             assert set(matrix.array[row].tolist()) <= {number, in_progress.get(row, number)}
         matrix.close()
 
-    explore(workload, check, size=4 * array.COLUMNS * 8)
+    for granularity in GRANULARITIES:
+        explore(workload, check, size=4 * array.COLUMNS * 8, granularity=granularity, budget=2000)
 
 
 class UnflushedMap:

@@ -16,6 +16,15 @@ SIZE = 4096
 NODRAIN = MemFlag.NODRAIN
 
 
+def discard(read: Callable[..., object]) -> Callable[..., None]:
+    """Return a check that calls *read* and returns nothing."""
+
+    def check(*arguments: object) -> None:
+        read(*arguments)
+
+    return check
+
+
 def images_of(workload: Callable[[Map], object], granularity: Granularity = Granularity.CACHE_LINE) -> set[bytes]:
     """Return every image of a workload; assert that the search was exhaustive and checked each image once."""
     seen: list[bytes] = []
@@ -42,7 +51,7 @@ def failure_of(
 ) -> CrashConsistencyError:
     """Return the error that explore raises."""
     with pytest.raises(CrashConsistencyError) as raised:
-        explore(workload, check, size=size, budget=budget, granularity=granularity)
+        explore(workload, discard(check), size=size, budget=budget, granularity=granularity)
     return raised.value
 
 

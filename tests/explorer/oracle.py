@@ -105,6 +105,22 @@ def run(map: pmem2.Map, steps: Iterable[Step]) -> Iterator[int]:
 
 
 @dataclass
+class Rule:
+    """A statement of a recovery: `if m[offset] == value:` followed by a step."""
+
+    offset: int
+    value: int
+    step: Step
+
+
+def recover(map: pmem2.Map, rules: Iterable[Rule]) -> None:
+    """Apply the rules to a map."""
+    for rule in rules:
+        if map[rule.offset] == rule.value:
+            assert not list(run(map, [rule.step]))
+
+
+@dataclass
 class Part:
     """Bytes that survive together or not at all."""
 
@@ -123,15 +139,16 @@ class TooMany(Exception):
 class Oracle:
     """The memory, and every image that a power failure can leave."""
 
-    def __init__(self, size: int, granularity: Granularity) -> None:
-        """Start with zeros."""
+    def __init__(self, initial: bytes, granularity: Granularity, yields: int = 0) -> None:
+        """Start with durable content."""
         self.granularity = granularity
-        self.size = size
+        self.size = len(initial)
+        self.initial = initial
         self.cell = 512 if granularity is Granularity.PAGE else 64
         self.grain = PAGE if granularity is Granularity.PAGE else 64
         self.parts: list[Part] = []
         self.stores = 0
-        self.yields = 0
+        self.yields = yields
         self.images: set[tuple[int, bytes]] = set()
         self.add_images()
 
@@ -144,7 +161,7 @@ class Oracle:
             surviving = {id(part) for part, survives in zip(pending, choice) if survives}
             surviving |= {id(part) for part in self.parts if part.durable}
             if all(self.predecessors_survive(part, surviving) for part in pending if id(part) in surviving):
-                image = bytearray(self.size)
+                image = bytearray(self.initial)
                 for part in self.parts:
                     if id(part) in surviving:
                         image[part.offset : part.offset + len(part.data)] = part.data
@@ -190,7 +207,7 @@ class Oracle:
 
     def current(self) -> bytearray:
         """Return the content that the program sees."""
-        now = bytearray(self.size)
+        now = bytearray(self.initial)
         for part in self.parts:
             now[part.offset : part.offset + len(part.data)] = part.data
         return now
@@ -239,6 +256,41 @@ class Oracle:
         else:
             self.yields += 1
             self.add_images()
+
+
+Image = tuple[int, bytes]
+"""How often the workload had yielded, and the content of the memory."""
+
+
+class Closure:
+    """Every image that power failures can leave in a workload, in the recoveries after it, and so on.
+
+    Attributes:
+        depths: For each image, after how many power failures it comes first.
+        recovered: For each image, the content of the memory after its recovery.
+    """
+
+    def __init__(self, steps: Iterable[Step], rules: list[Rule], size: int, granularity: Granularity) -> None:
+        """Follow every power failure; stop when no new image comes."""
+        workload = Oracle(bytes(size), granularity)
+        for step in steps:
+            workload.step(step)
+        self.depths: dict[Image, int] = {}
+        self.recovered: dict[Image, bytes] = {}
+        new, depth = workload.images, 1
+        while new:
+            self.depths.update(dict.fromkeys(new, depth))
+            if len(self.depths) > 2000:
+                raise TooMany
+            found: set[Image] = set()
+            for yields, image in new:
+                recovery = Oracle(image, granularity, yields)
+                for rule in rules:
+                    if recovery.current()[rule.offset] == rule.value:
+                        recovery.step(rule.step)
+                self.recovered[yields, image] = bytes(recovery.current())
+                found |= recovery.images
+            new, depth = found - self.depths.keys(), depth + 1
 
 
 def torn(offset: int, data: bytes) -> list[tuple[int, bytes]]:

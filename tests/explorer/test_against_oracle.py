@@ -40,7 +40,7 @@ def steps_in(sizes: st.SearchStrategy[int], scale: int) -> st.SearchStrategy[ora
 
 def images_of(steps: Iterable[oracle.Step], size: int, granularity: Granularity) -> set[tuple[int, bytes]]:
     """Return the pairs of acknowledgements and image that the oracle finds."""
-    memory = oracle.Oracle(size, granularity)
+    memory = oracle.Oracle(bytes(size), granularity)
     for step in steps:
         memory.step(step)
     return memory.images

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Callable
 
-from explorer.helpers import NODRAIN, SIZE, line_of
+from explorer.helpers import NODRAIN, SIZE, discard, line_of
 from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import explore
 
@@ -102,3 +102,75 @@ def test_copy_needs_drain_on_byte() -> None:
     flags = NODRAIN | MemFlag.NONTEMPORAL
     assert kinds_of(lambda map: map.memcpy(0, b"x", flags), Granularity.BYTE) == ["never made durable at 0"]
     assert kinds_of(lambda map: map.memcpy(0, b"x", NODRAIN), Granularity.BYTE) == []
+
+
+def test_repeated_persists_are_linted() -> None:
+    """Three persists of one line in a row are a finding, unless a yield or a store elsewhere needs them."""
+
+    def repeated(map: Map) -> None:
+        for offset in (0, 8, 16, 24):
+            map.store_u64(offset, 1, persist=True)
+
+    def twice(map: Map) -> None:
+        map.store_u64(0, 1, persist=True)
+        map.store_u64(8, 1, persist=True)
+
+    def elsewhere(map: Map) -> None:
+        for offset in (0, 8, 16):
+            map.store_u64(offset, 1, persist=True)
+            map.store_u64(SIZE + offset, 1, persist=True)
+
+    def acknowledged(map: Map) -> Generator[None, None, None]:
+        for offset in (0, 8, 16):
+            map.store_u64(offset, 1, persist=True)
+            yield
+
+    def drained(map: Map) -> None:
+        for number in (1, 2, 3):
+            map.memcpy(0, bytes([number]) * 16, NODRAIN)
+            map.drain()
+
+    def two_lines(map: Map) -> None:
+        for number in (1, 2, 3):
+            map.memset(32, number, 64)
+
+    def findings(workload: Callable[[Map], object], granularity: Granularity) -> list[str]:
+        def check(map: Map, acknowledged: object = None) -> None:
+            """Accept everything."""
+
+        report = explore(workload, check, size=2 * SIZE, granularity=granularity, lint=True)
+        return [f"{finding.kind} at {finding.offset}+{finding.length}" for finding in report.findings]
+
+    assert findings(repeated, Granularity.CACHE_LINE) == ["repeated persist at 0+64"]
+    assert findings(repeated, Granularity.PAGE) == ["repeated persist at 0+4096"]
+    assert findings(repeated, Granularity.BYTE) == []
+    assert findings(two_lines, Granularity.PAGE) == ["repeated persist at 0+4096"]
+    assert findings(two_lines, Granularity.CACHE_LINE) == []
+    for granularity in Granularity:
+        for workload in (twice, elsewhere, acknowledged):
+            assert findings(workload, granularity) == []
+    assert findings(drained, Granularity.CACHE_LINE) == []
+
+
+def test_storing_check_is_linted() -> None:
+    """A check that stores is a finding without `recover`, by a method or through a view; it may close its map."""
+
+    def storing(map: Map) -> None:
+        if map.load_u64(0):
+            map.store_u64(64, 1, persist=True)
+            map.close()
+
+    def viewing(map: Map) -> None:
+        with map.view() as view:
+            view[64] = 1
+
+    def findings(check: Callable[[Map], None], **options: bool) -> list[tuple[str, str]]:
+        recover = discard(lambda map: None) if options else None
+        report = explore(lambda map: map.store_u64(0, 1, persist=True), check, size=SIZE, recover=recover, lint=True)
+        return [(finding.kind, f"{finding.function}:{finding.lineno}") for finding in report.findings]
+
+    kind = "check without recover stores"
+    assert findings(storing) == [(kind, f"storing:{line_of(storing, 'store_u64')}")]
+    assert findings(viewing) == [(kind, f"viewing:{line_of(viewing, 'def ')}")]
+    assert findings(storing, recover=True) == []
+    assert findings(discard(lambda map: map[:])) == []

@@ -8,12 +8,12 @@ from collections.abc import Generator
 
 import pytest
 
-from explorer.helpers import NODRAIN, SIZE, images_of, values_of
+from explorer.helpers import NODRAIN, SIZE, discard, images_of, values_of
 from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import explore
 from pmem2.testing._events import Acknowledgement
 from pmem2.testing._memory_model import Memory
-from pmem2.testing._recorder import RecordingMap
+from pmem2.testing._recorder import new_recording_map
 
 
 def test_lines_are_independent() -> None:
@@ -146,7 +146,7 @@ def test_yield_acknowledges() -> None:
         yield 2
 
     seen: set[tuple[int, tuple[int, ...]]] = set()
-    report = explore(workload, lambda map, acks: seen.add((map.load_u64(0), tuple(acks))), size=SIZE)
+    report = explore(workload, discard(lambda map, acks: seen.add((map.load_u64(0), tuple(acks)))), size=SIZE)
     assert seen == {(0, ()), (1, ()), (0, (1,)), (1, (1,)), (1, (1, 2))}
     assert report.images == 5
 
@@ -187,7 +187,7 @@ def set_twice(map: Map, line: int) -> None:
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_keys_identify_states(granularity: Granularity) -> None:
     """Two crash points have equal keys if and only if the content and the pending stores of all cells are equal."""
-    map = RecordingMap(SIZE, granularity)
+    map = new_recording_map(SIZE, granularity)
     for turn in range(2):
         for line in (0, 1024):
             set_twice(map, line)
@@ -369,7 +369,7 @@ def test_many_states_keep_guarantee() -> None:
     explore(workload, lambda map: seen.append(map[:65]), size=SIZE, granularity=Granularity.BYTE, budget=60)
     assert b"\2" * 56 + (1).to_bytes(8, sys.byteorder) + b"\1" in seen
     assert {image[56] for image in seen if image[64]} == {1}
-    map = RecordingMap(SIZE, Granularity.BYTE)
+    map = new_recording_map(SIZE, Granularity.BYTE)
     workload(map)
     *_, last = Memory(bytes(SIZE), Granularity.BYTE, {}).replay(map.events)
     assert max(cell.options for cell in last.cells) == 2**14

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import pickle
 from collections.abc import Generator
 from pathlib import Path
@@ -12,16 +14,18 @@ import attrs
 import pytest
 
 import pmem2
-from explorer.helpers import NODRAIN, SIZE, check_published, failure_of, line_of
+from explorer.helpers import NODRAIN, SIZE, check_published, discard, failure_of, line_of
 from pmem2 import Granularity, Map, MemFlag
 from pmem2._buffers import merge_ranges
 from pmem2.testing import CrashConsistencyError, LostStore, explore
+from pmem2.testing._callables import adapt_check
+from pmem2.testing._checker import Checker
+from pmem2.testing._closure import Closure, Failure
 from pmem2.testing._diagnosis import explain, shrink
-from pmem2.testing._explore import adapt_check
-from pmem2.testing._memory_model import Memory
-from pmem2.testing._recorder import RecordingMap
-from pmem2.testing._runner import CheckRunner
-from pmem2.testing._search import CheckFailed, Search
+from pmem2.testing._memory_model import stored_cells
+from pmem2.testing._pruning import CheckedImages
+from pmem2.testing._recorder import new_recording_map
+from pmem2.testing._runner import CheckFailed, CheckRunner
 
 
 def test_never_flushed() -> None:
@@ -186,6 +190,13 @@ def test_failure_after_setup() -> None:
     assert error.lost == ()
 
 
+class Structure:
+    """A workload that is a class."""
+
+    def __init__(self, map: Map) -> None:
+        """Do nothing."""
+
+
 @attrs.define
 class NoOp:
     """A workload that is not a function."""
@@ -194,11 +205,25 @@ class NoOp:
         """Do nothing."""
 
 
-def test_failure_without_workload_code() -> None:
-    """The crash point is the call of explore if the workload is not a function."""
-    with pytest.raises(CrashConsistencyError) as raised:
-        explore(NoOp(), lambda map: pytest.fail("never"), size=SIZE)
-    assert raised.value.crash_point[0] == __file__
+def test_workload_names_own_place() -> None:
+    """A failure before the first store is where the workload is defined: function, partial, object, class or method."""
+
+    def function(map: Map, _number: int = 0) -> None:
+        """Do nothing."""
+
+    workloads: list[tuple[Callable[[Map], object], tuple[str, int]]] = [
+        (function, (__file__, line_of(function, "def "))),
+        (functools.partial(function, _number=1), (__file__, line_of(function, "def "))),
+        (functools.lru_cache(function), (__file__, line_of(function, "def "))),
+        (NoOp(), (__file__, line_of(NoOp.__call__, "def "))),
+        (NoOp().__call__, (__file__, line_of(NoOp.__call__, "def "))),
+        (Structure, (__file__, line_of(Structure.__init__, "def "))),
+        (operator.methodcaller("drain"), ("<operator>", 0)),
+    ]
+    for workload, place in workloads:
+        with pytest.raises(CrashConsistencyError) as raised:
+            explore(workload, discard(lambda map: pytest.fail("never")), size=SIZE)
+        assert raised.value.crash_point == place
 
 
 def test_fewest_stores_are_named() -> None:
@@ -599,13 +624,15 @@ def test_earliest_crash_point_is_named() -> None:
 
 def shrunk(workload: Callable[[Map], object], check: Callable[[Map], object], lines: dict[int, bytes]) -> list[int]:
     """Return the offsets of the lost stores after `shrink`, for the image with this content."""
-    map = RecordingMap(SIZE, Granularity.CACHE_LINE)
+    map = new_recording_map(SIZE, Granularity.CACHE_LINE)
     workload(map)
     image = bytearray(SIZE)
     for offset, content in lines.items():
         image[offset : offset + len(content)] = content
-    runner = CheckRunner(SIZE, Granularity.CACHE_LINE, adapt_check(check, None))
-    search = Search(lambda: Memory(bytes(SIZE), Granularity.CACHE_LINE, {}), map.events, runner, 10, 0)
+    runner = CheckRunner(SIZE, Granularity.CACHE_LINE, adapt_check(discard(check), None))
+    checker = Checker(runner, CheckedImages(stored_cells(map.events, 64), 64), 10)
+    closure = Closure(bytes(SIZE), Granularity.CACHE_LINE, map.events, checker, 0)
+    _, search = closure.failing_search(Failure(closure.workload, CheckFailed(bytes(image), 0, AssertionError())))
     cause = shrink(search, explain(search, CheckFailed(bytes(image), 0, AssertionError())))
     runner.dispose()
     map.dispose()
@@ -707,7 +734,9 @@ def test_raise_site_is_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def check(map: Map) -> None:
         map.load_u64(1)
 
-    error = failure_of(lambda map: None, check)
+    with pytest.raises(CrashConsistencyError) as raised:
+        explore(lambda map: None, check, size=SIZE)
+    error = raised.value
     assert f" ({__file__}:{line_of(check, 'load_u64')})" in str(error).splitlines()[0]
     assert error.reason.__traceback__ is not None
     assert error.reason.__traceback__.tb_frame.f_code is check.__code__

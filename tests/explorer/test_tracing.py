@@ -8,7 +8,7 @@ from collections.abc import Generator
 from types import FrameType
 from typing import TYPE_CHECKING, Callable
 
-from explorer.helpers import SIZE, line_of
+from explorer.helpers import SIZE, discard, line_of
 from pmem2.testing import explore
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def test_trace_function_keeps_working() -> None:
     before = sys.gettrace()
     sys.settrace(tracer)  # type: ignore[arg-type]
     try:
-        report = explore(workload, lambda map, acks: map[:16], size=SIZE)
+        report = explore(workload, discard(lambda map, acks: map[:16]), size=SIZE)
         assert sys.gettrace() is tracer
     finally:
         sys.settrace(before)
@@ -86,7 +86,7 @@ def test_trace_function_without_line_events() -> None:
     before = sys.gettrace()
     sys.settrace(tracer)  # type: ignore[arg-type]
     try:
-        report = explore(workload, lambda map: map[:65], size=SIZE)
+        report = explore(workload, discard(lambda map: map[:65]), size=SIZE)
     finally:
         sys.settrace(before)
     assert report.images == 6
@@ -110,7 +110,7 @@ def test_tracer_may_install_itself() -> None:
     before = sys.gettrace()
     sys.settrace(tracer)
     try:
-        assert explore(workload, lambda map: map[0:16], size=SIZE).images == 3
+        assert explore(workload, discard(lambda map: map[0:16]), size=SIZE).images == 3
     finally:
         sys.settrace(before)
 
@@ -135,7 +135,7 @@ def test_line_events_turned_off_late() -> None:
     before = sys.gettrace()
     sys.settrace(tracer)  # type: ignore[arg-type]
     try:
-        assert explore(workload, lambda map: map[0:24], size=SIZE).images == 4
+        assert explore(workload, discard(lambda map: map[0:24]), size=SIZE).images == 4
     finally:
         sys.settrace(before)
     assert seen == ["line", "return"]

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`explore` with `recover` checks exactly the images of the oracle's closure, and finds exactly its failures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+import pmem2
+from explorer import oracle
+from explorer.oracle import Rule
+from explorer.test_against_oracle import SIZE, steps_in
+from pmem2 import Granularity
+from pmem2.testing import CrashConsistencyError, explore
+
+HYPOTHESIS_PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+PROGRAMS = 12 if HYPOTHESIS_PROFILE == "default" else 400
+
+
+@st.composite
+def programs(draw: st.DrawFn, granularity: Granularity) -> tuple[list[oracle.Step], list[Rule]]:
+    """Draw the steps of a workload and the rules of its recovery."""
+    scale = 512 if granularity is Granularity.PAGE else 64
+    steps = steps_in(st.integers(1, 9), scale)
+    recovering = steps.filter(lambda step: not isinstance(step, oracle.Yield))
+    places = st.builds(lambda cell, byte: cell * scale + byte, st.integers(0, 2), st.integers(0, 17))
+    rules = st.builds(Rule, places, st.integers(0, 3), recovering)
+    return draw(st.lists(steps, max_size=5)), draw(st.lists(rules, max_size=4))
+
+
+def size_for(granularity: Granularity) -> int:
+    """Return the size of the map."""
+    return SIZE * (8 if granularity is Granularity.PAGE else 1)
+
+
+def closure_of(program: tuple[list[oracle.Step], list[Rule]], granularity: Granularity) -> oracle.Closure:
+    """Return the closure of a program; reject one that is too large for brute force."""
+    try:
+        return oracle.Closure(*program, size_for(granularity), granularity)
+    except oracle.TooMany:
+        reject()
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+@given(data=st.data())
+@settings(max_examples=PROGRAMS)
+def test_closure_matches_oracle(granularity: Granularity, data: st.DataObject) -> None:
+    """explore checks each image of the closure once, in any budget, and knows whether it has checked them all."""
+    program = steps, rules = data.draw(programs(granularity))
+    closure = closure_of(program, granularity)
+    missing = data.draw(st.sampled_from([-(10**6), 0, 1, 2, 5, len(closure.depths) // 2]))
+    budget = max(len(closure.depths) - missing, 1)
+    seen: list[tuple[int, bytes]] = []
+    before = b""
+
+    def workload(map: pmem2.Map) -> Generator[int, None, None]:
+        yield from oracle.run(map, steps)
+
+    def recover(map: pmem2.Map) -> None:
+        nonlocal before
+        before = map[:]
+        oracle.recover(map, rules)
+
+    def check(map: pmem2.Map, acknowledged: list[int]) -> None:
+        seen.append((len(acknowledged), before))
+        assert map[:] == closure.recovered[seen[-1]]
+
+    report = explore(
+        workload, check, size=size_for(granularity), recover=recover, granularity=granularity, budget=budget
+    )
+    assert len(set(seen)) == len(seen) == report.images == min(budget, len(closure.depths))
+    assert set(seen) <= closure.depths.keys()
+    assert report.exhaustive == (budget >= len(closure.depths))
+    if report.exhaustive:
+        assert report.cuts == max(closure.depths.values())
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+@given(data=st.data())
+@settings(max_examples=PROGRAMS)
+def test_failures_match_oracle(granularity: Granularity, data: st.DataObject) -> None:
+    """explore finds a failing image if and only if the closure has one, whatever recovery and check leave unread."""
+    program = steps, rules = data.draw(programs(granularity))
+    closure = closure_of(program, granularity)
+    size = size_for(granularity)
+    scale = size // 4
+    values = st.tuples(st.integers(0, 2), st.integers(0, 17), st.integers(0, 3))
+    forbidden = data.draw(st.lists(values, min_size=1, max_size=3))
+
+    def rejects(content: bytes | pmem2.Map) -> bool:
+        return all(content[cell * scale + byte] == value for cell, byte, value in forbidden)
+
+    def workload(map: pmem2.Map) -> Generator[int, None, None]:
+        yield from oracle.run(map, steps)
+
+    def recover(map: pmem2.Map) -> None:
+        oracle.recover(map, rules)
+
+    def check(map: pmem2.Map, acknowledged: list[int]) -> None:
+        assert not rejects(map)
+
+    failing = {image: depth for image, depth in closure.depths.items() if rejects(closure.recovered[image])}
+    report = error = None
+    try:
+        report = explore(workload, check, size=size, recover=recover, granularity=granularity)
+    except CrashConsistencyError as raised:
+        error = raised
+    assert (error is not None) == bool(failing)
+    if error is not None:
+        depths = [depth for (_, content), depth in failing.items() if content == error.image]
+        assert min(depths) <= len(error.crash_points)
+        assert error.crash_point == error.crash_points[-1]
+    if report is not None:
+        assert report.exhaustive
+        assert report.images <= len(closure.depths)
+        assert report.cuts <= max(closure.depths.values())
