@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import shutil
 import statistics
@@ -105,6 +106,11 @@ SMALL = {
     "memcpy(64, data)": "lib.guarded_memmove(h, 64, data, 64, 0)",
     "store_u64(64, 8)": "lib.guarded_store_u64(h, 64, 8, 0)",
 }
+ATOMICS = {
+    "load_u64(64)": "lib.guarded_load_u64(h, 64)",
+    "fetch_add_u64(64, 1)": "lib.guarded_fetch_add_u64(h, 64, 1, 0)",
+    "compare_exchange_u64(64, 1, 2)": "lib.guarded_compare_exchange_u64(h, 64, 1, 2, 0)",
+}
 
 
 def make_loop(text: str, m: Any) -> Work:
@@ -132,6 +138,54 @@ def small(m: pmem2.Map) -> list[Row]:
         floor = make_loop(f"m.{text}", Unchecked(m._handle))
         rows.append(compare(f"floor: {text} unchecked", floor, theirs, 2000, 0, "the bare call", 200))
     return rows
+
+
+def atomics(m: pmem2.Map) -> list[Row]:
+    """Compare the atomics that return a value with the bare call of the same C function."""
+    return [
+        compare(text, make_loop(f"m.{text}", m), make_loop(bare, m), 2000, 1.5, "the bare call", 200)
+        for text, bare in ATOMICS.items()
+    ]
+
+
+def indexing(m: pmem2.Map, path: Path) -> list[Row]:
+    """Compare indexes, slices and searches with those of an mmap of the same file."""
+    limit = 2.0 if sys.implementation.name == "pypy" else 8.0
+    rows = []
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as other:
+        for length in (1, 8, 64, 512, 4096):
+            data, span = bytes(length), f"64:{64 + length}"
+            for text, target in (
+                (f"m[{span}]", limit),
+                (f"m[{span}] = data", limit),
+                (f"m[64:{64 + 3 * length}:3]", 3.0 if length == 4096 else 0.0),
+            ):
+                ours, theirs = make_statement(text, m, data), make_statement(text, other, data)
+                rows.append(compare(text, ours, theirs, 2000, target, "mmap", 100))
+        for text in ("m[64]", "m[64] = 7"):
+            ours, theirs = make_statement(text, m, b""), make_statement(text, other, b"")
+            rows.append(compare(text, ours, theirs, 2000, limit, "mmap", 200))
+        m[0 : 1 << 20] = bytes(1 << 20)
+        m[(1 << 20) - 8 : 1 << 20] = wanted = b"needle!!"
+        rows.append(
+            compare(
+                "find in 1 MiB",
+                lambda times: [m.find(wanted, 0, 1 << 20) for _ in range(times)],
+                lambda times: [other.find(wanted, 0, 1 << 20) for _ in range(times)],
+                10,
+                1.2,
+                "mmap",
+            )
+        )
+    return rows
+
+
+def make_statement(text: str, m: Any, data: bytes) -> Work:
+    """Compile a loop over one statement about `m` and `data`."""
+    scope: dict[str, Any] = {}
+    exec(f"def work(times, m=m, data=data):\n for _ in range(times):\n  {text}", {"m": m, "data": data}, scope)
+    work: Work = scope["work"]
+    return work
 
 
 def ranges(m: pmem2.Map, c: Any, c_map: int) -> list[Row]:
@@ -242,11 +296,11 @@ def bulk(m: pmem2.Map, source: pmem2.Source, c: Any, c_map: int) -> list[Row]:
 def map_with_c_functions(source: pmem2.Source, times: int) -> None:
     """Map and unmap with the C functions alone."""
     message = ffi.new("char[]", lib.GUARD_MESSAGE_SIZE)
-    fields = (lib.PMEM2_GRANULARITY_PAGE, 0, 0, lib.PMEM2_SHARED, READ_WRITE, ffi.NULL, 0)
+    fields = (lib.PMEM2_GRANULARITY_PAGE, lib.GUARD_GRANULARITY_UNSET, 0, 0, lib.PMEM2_SHARED, READ_WRITE, ffi.NULL, 0)
     for _ in range(times):
         handle = lib.guarded_map_alloc()
         lib.guarded_map_new(handle, source._handle, ffi.new("struct map_request *", fields), message)
-        lib.guarded_map_close(handle, message)
+        lib.guarded_map_close(handle, 0, message)
         lib.guarded_map_drop(handle)
 
 
@@ -432,7 +486,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", type=Path, help="draw a plot to a file; needs matplotlib")
-    parser.add_argument("--only", help="small,ranges,bulk,mapping,alternatives,start,instructions")
+    parser.add_argument("--only", help="small,atomics,indexing,ranges,bulk,mapping,alternatives,start,instructions")
     options = parser.parse_args()
     c = reference.build()
     with tempfile.TemporaryDirectory(dir=SHM) as folder:
@@ -441,6 +495,8 @@ def main() -> None:
             c_map = c.lib.c_open(source.fd)
             parts: dict[str, Callable[[], list[Row]]] = {
                 "small": lambda: small(m),
+                "atomics": lambda: atomics(m),
+                "indexing": lambda: indexing(m, path),
                 "ranges": lambda: ranges(m, c, c_map),
                 "bulk": lambda: bulk(m, source, c, c_map),
                 "mapping": lambda: mapping(c),
