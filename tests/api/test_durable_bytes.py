@@ -114,6 +114,17 @@ def test_lines_flushed_once(recordings: dict[Granularity, list[Case]], granulari
 
 
 @pytest.mark.parametrize("name", ["persist_many", "flush_many"])
+@pytest.mark.parametrize("granularity", BY_LINE, ids=lambda g: g.name.lower())
+def test_flushes_are_whole_lines(
+    recordings: dict[Granularity, list[Case]], granularity: Granularity, name: str
+) -> None:
+    """Many ranges are flushed from the beginning of a line to the end of one."""
+    for _, pairs, events in recordings_of(recordings, granularity, name):
+        ends = [end for kind, offset, length, _ in events if kind == Kind.FLUSH for end in (offset, offset + length)]
+        assert all(end % LINE == 0 for end in ends), (pairs, events)
+
+
+@pytest.mark.parametrize("name", ["persist_many", "flush_many"])
 def test_near_pages_synced_together(recordings: dict[Granularity, list[Case]], name: str) -> None:
     """Ranges in any order need one msync for each group of near pages, and none for empty ranges."""
     for _, pairs, events in recordings_of(recordings, Granularity.PAGE, name):
