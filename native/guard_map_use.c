@@ -12,22 +12,24 @@
 /* Durability calls need no particular access, only READ or WRITE. */
 #define NEED_ANY 0u
 
+/* Check what never changes in the life of a map. */
+static int map_check(const struct guarded_map *m, unsigned need, size_t offset, size_t length)
+{
+    if (need & PMEM2_PROT_WRITE & ~m->protection)
+        return GUARD_UNWRITABLE;
+    if (need & PMEM2_PROT_READ & ~m->protection)
+        return GUARD_UNREADABLE;
+    if (!(m->protection & (PMEM2_PROT_READ | PMEM2_PROT_WRITE)))
+        return GUARD_INACCESSIBLE;
+    return offset > m->size || length > m->size - offset ? GUARD_RANGE : 0;
+}
+
 static int map_enter(struct guarded_map *m, uint64_t unit, unsigned need, size_t offset, size_t length)
 {
-    int rc = gate_enter(&m->gate, unit);
+    int rc = map_check(m, need, offset, length);
     if (rc)
-        return rc;
-    if (need & PMEM2_PROT_WRITE & ~m->protection)
-        rc = GUARD_UNWRITABLE;
-    else if (need & PMEM2_PROT_READ & ~m->protection)
-        rc = GUARD_UNREADABLE;
-    else if (!(m->protection & (PMEM2_PROT_READ | PMEM2_PROT_WRITE)))
-        rc = GUARD_INACCESSIBLE;
-    else if (offset > m->size || length > m->size - offset)
-        rc = GUARD_RANGE;
-    if (rc)
-        gate_leave(&m->gate, unit);
-    return rc;
+        return gate_closed(&m->gate) ? GUARD_CLOSED : rc;
+    return gate_enter(&m->gate, unit);
 }
 
 /* The maps that lie in reservations, of all reservations; under library_lock. */

@@ -17,7 +17,13 @@ struct guarded_pin {
     int internal;             /* the view that a Map indexes through, which no caller gets */
 };
 
-/* Pin a map for a view of a range; `pin` pins nothing yet. */
+/* A pin that pins nothing yet. C owns it: were a destructor lost, the list of a map must not point to freed memory. */
+static struct guarded_pin *guarded_pin_alloc(void)
+{
+    return calloc(1, sizeof(struct guarded_pin));
+}
+
+/* Pin a map for a view of a range. */
 static int guarded_pin(struct guarded_pin *pin, struct guarded_map *m, size_t offset, size_t length, int internal)
 {
     lock(&pins_lock);
@@ -47,6 +53,12 @@ static void guarded_unpin(struct guarded_pin *pin)
         leave(m, VIEW);
 }
 
+static void guarded_pin_drop(struct guarded_pin *pin)
+{
+    guarded_unpin(pin);
+    free(pin);
+}
+
 /* The destructor of a view's pointer on PyPy: the other arguments live until it has run. */
 static void guarded_unpin_pointer(void *owner, struct guarded_pin *pin, char *pointer)
 {
@@ -56,7 +68,7 @@ static void guarded_unpin_pointer(void *owner, struct guarded_pin *pin, char *po
 
 /*
  * Return how closing a map with live views goes on. A view that another thread has made may belong to a thread that the
- * fork did not copy: nothing releases it, so that the map could never be closed. Such a view defers unmapping.
+ * fork did not copy: nothing releases it, and the map could never be closed. Such a view defers unmapping.
  */
 static int check_pins(struct guarded_map *m)
 {

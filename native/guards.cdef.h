@@ -70,9 +70,11 @@ int guarded_map_mapped(struct guarded_map *m);
 int guarded_reservation_find(struct guarded_reservation *r, int how, size_t offset, size_t length,
                              struct guarded_map *origin, uint64_t *found, char *message);
 
-struct guarded_pin { ...; };
+struct guarded_pin;
+struct guarded_pin *guarded_pin_alloc(void);
 int guarded_pin(struct guarded_pin *pin, struct guarded_map *m, size_t offset, size_t length, int internal);
 void guarded_unpin(struct guarded_pin *pin);
+void guarded_pin_drop(struct guarded_pin *pin);
 void guarded_unpin_pointer(void *owner, struct guarded_pin *pin, char *pointer);
 
 struct guarded_piece { size_t offset; const char *data; size_t length; };

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 CFFI_TYPES = (
     *("char *", "char[]", "int *", "size_t *", "uint64_t *", "uint64_t[]", "uintptr_t", "uintptr_t *", "void *"),
-    *("void **", "struct guarded_map *", "struct guarded_pin *", "struct guarded_piece[]", "struct map_request *"),
+    *("void **", "struct guarded_map *", "struct guarded_piece[]", "struct map_request *"),
     "struct pmem2_badblock *",
 )
 """The types that pmem2 names in its calls of ffi."""

@@ -19,7 +19,7 @@ from pmem2._error_map import error_from_rc, new_error_buffer
 from pmem2._ffi import ffi, lib
 from pmem2._granularity import forced_in_c, warn_if_ignored
 from pmem2._map_create import MapRequest, alloc_map, create_map
-from pmem2._resource import CPYTHON, HAS_GIL, Resource, drop_attrs_init, pinned_pointer, retry_after_gc
+from pmem2._resource import CPYTHON, HAS_GIL, Resource, drop_attrs_init, new_pin, pinned_pointer, retry_after_gc
 from pmem2._slices import SLICE, as_slice, clip, slice_parts
 from pmem2._source import Source
 
@@ -209,7 +209,7 @@ class Map(Resource):
 
         Pinning is the last step and can be undone, so that an exception of a signal handler leaves nothing pinned.
         """
-        pin = ffi.new("struct guarded_pin *")
+        pin = new_pin()
         memory = pinned_pointer(ffi.cast("char *", self._address + start), pin, owner)
         view = memoryview(ffi.buffer(memory, min(count, self._size)))  # C refuses a range outside
         if not self._handle.protection & Protection.WRITE:

@@ -78,10 +78,22 @@ def own(pointer: P, destructor: Callable[[P], None]) -> P:
     return keep_alive(ffi.cast(ffi.typeof(pointer), pointer), owner) if CPYTHON else owner
 
 
+def new_pin() -> Pin:
+    """Return a pin that pins nothing yet.
+
+    Raises:
+        MemoryError: There is no memory for it.
+    """
+    pin = lib.guarded_pin_alloc()
+    if not pin:
+        raise MemoryError  # pragma: no cover: malloc does not fail on demand
+    return ffi.gc(pin, lib.guarded_pin_drop)
+
+
 def pinned_pointer(pointer: P, pin: Pin, owner: object) -> P:
     """Return *pointer*, the address of a view; *owner* lives, and *pin* pins, until nothing can reach it any more."""
     if CPYTHON:
-        return keep_alive(pointer, ffi.gc(pin, lib.guarded_unpin), owner)
+        return keep_alive(pointer, pin, owner)
     unpin = MethodType(MethodType(lib.guarded_unpin_pointer, ffi.new_handle(owner)), pin)  # pragma: no cover: PyPy
     return ffi.gc(pointer, unpin, VIEW_COST)  # pragma: no cover: PyPy
 

@@ -29,7 +29,6 @@ from pmem2.testing._shadow import Shadow
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
-
     from pmem2._map import Data
     from pmem2._slices import Slice
 
