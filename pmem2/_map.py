@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import operator
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeVar, Union, cast, final, overload
 
 import attrs
@@ -160,7 +161,8 @@ class Map(Resource):
             return cls._from_view(handle, source, view, Granularity(number))
         except BaseException:
             lib.guarded_map_close(handle, 1, new_error_buffer())
-            view.release()
+            with suppress(BufferError):  # a frame of the traceback may hold an export
+                view.release()
             raise
 
     @classmethod
