@@ -308,7 +308,7 @@ class TornCommitRecord(Case):
 
 
 class LengthNotFlushed(Case):
-    """The length of a record lies in the line before, which nobody flushes."""
+    """The length of a record lies in the line before, which is not flushed."""
 
     def workload(self, map: Map) -> None:
         """Write a record that begins at the end of a line."""
