@@ -171,6 +171,14 @@ def fuzz_guided(session: nox.Session) -> None:
     session.run("python", "fuzz/guided.py", "--seconds", *(session.posargs or ["60"]))
 
 
+@nox.session(default=False, tags=["weekly"])
+def oracle(session: nox.Session) -> None:
+    """Compare the crash explorer with the independent memory model of the tests on thousands of random programs."""
+    install(session, "tests")
+    session.env["HYPOTHESIS_PROFILE"] = "ci"
+    run_pytest(session, "tests/explorer/test_against_oracle.py", "tests/explorer/test_closure_against_oracle.py")
+
+
 @nox.session(default=False, python=PYTHONS, tags=["weekly"])
 def leaks(session: nox.Session) -> None:
     """Measure the leaks of 100,000 cycles of each object; argument: a fraction, as 0.1."""

@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 import pmem2
 from pmem2 import Granularity, Map
-from pmem2.testing import explore
+from pmem2.testing import Report, explore
 from pmem2.testing._recorder import new_recording_map
 from pmem2.testing._workload import record_workload
 
@@ -43,15 +43,29 @@ def counted(m: Map) -> None:
         m.store_u64(number % 8 * 64, number, persist=True)
 
 
+def reading(length: int) -> Callable[[Map], None]:
+    """Return a check that reads so many bytes."""
+
+    def check(m: Map) -> None:
+        m[:length]
+
+    return check
+
+
 def measure_images(
-    name: str, size: int, workload: Callable[[Map], object], check: Callable[[Map], object], target: int
+    name: str,
+    size: int,
+    workload: Callable[[Map], object],
+    check: Callable[[Map], None],
+    target: int,
+    explore_with: Callable[..., Report] = explore,
 ) -> Row:
     """Return the images per second of one exploration."""
     clock, own = [], []
     count = 0
     for _ in range(ROUNDS):
         start, cpu = time.perf_counter(), time.process_time()
-        report = explore(workload, check, size=size)
+        report = explore_with(workload, check, size=size)
         own.append(time.process_time() - cpu)
         clock.append(time.perf_counter() - start)
         count = report.images
@@ -65,6 +79,39 @@ def measure_images(
     }
 
 
+def hundred(m: Map) -> None:
+    """Leave 101 images."""
+    for number in range(100):
+        m.store_u64(0, number + 1, persist=True)
+
+
+def recover_two_lines(m: Map) -> None:
+    """Store to two lines, unless they are up to date."""
+    number = m.load_u64(0)
+    for line in (64, 128):
+        if m.load_u64(line) != number:
+            m.store_u64(line, number, persist=True)
+
+
+def recover_nothing(m: Map) -> None:
+    """Look at the lines, and find nothing to do."""
+    assert m.load_u64(0) >= m.load_u64(64) == m.load_u64(128)
+
+
+def check_two_lines(m: Map) -> None:
+    """Check both lines."""
+    assert m.load_u64(64) == m.load_u64(128)
+
+
+def measure_recoveries() -> list[Row]:
+    """Return the images per second with a recovery that stores to two lines, and with one that stores nothing."""
+    rows = []
+    for name, recover in (("two lines stored", recover_two_lines), ("nothing stored", recover_nothing)):
+        explore_with = functools.partial(explore, recover=recover)
+        rows.append(measure_images(f"4 KiB, recovery, {name}", 4 << 10, hundred, check_two_lines, 0, explore_with))
+    return rows
+
+
 def measure_all_images() -> list[Row]:
     """Return the images per second for small and large maps."""
     rows = []
@@ -72,7 +119,7 @@ def measure_all_images() -> list[Row]:
     for size, reads, target in ((4 << 10, 4 << 10, small_target), (1 << 20, 4 << 10, 0), (1 << 20, 1 << 20, 0)):
         what = f"{size >> 10} KiB, {reads >> 10} KiB read"
         for title, workload in (("nothing flushed", unflushed), ("all persisted", counted)):
-            rows.append(measure_images(f"{what}, {title}", size, workload, lambda m, n=reads: m[:n], target))  # type: ignore[misc]
+            rows.append(measure_images(f"{what}, {title}", size, workload, reading(reads), target))
     return rows
 
 
@@ -160,7 +207,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     rows: list[Row] = []
-    for measure in (measure_all_images, measure_all_recording):
+    for measure in (measure_all_images, measure_recoveries, measure_all_recording):
         more = measure()
         rows += more
         if not options.json:

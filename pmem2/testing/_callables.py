@@ -60,5 +60,5 @@ def definition_of(function: Callable[..., object]) -> SourceLocation:
         code = getattr(candidate, "__code__", None)
         if isinstance(code, CodeType):
             return SourceLocation(code.co_filename, code.co_firstlineno, code.co_name)
-    module = getattr(function, "__module__", None) or "built-in"
+    module = getattr(function, "__module__", None) or type(function).__module__
     return SourceLocation(f"<{module}>", 0, str(getattr(function, "__qualname__", type(function).__qualname__)))

@@ -6,6 +6,7 @@ advanced.py has no test here because it only reads, map_multiple_files.py becaus
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from pmem2.cli import demo
 from pmem2.testing import CrashConsistencyError, explore, explore_model
 
 GRANULARITIES = [Granularity.BYTE, Granularity.CACHE_LINE, Granularity.PAGE]
+BUDGET = 2000 if sys.implementation.name == "cpython" else 300
 RECORDS = [b"first", b"the second record", b"", b"4th", b"fifth"]
 
 # ---- ports of PMDK's examples
@@ -116,7 +118,7 @@ def test_redo(granularity: Granularity) -> None:
         view,
         size=module.MINIMUM,
         granularity=granularity,
-        budget=2000,
+        budget=BUDGET,
     )
     assert report.images > 10
 
@@ -172,7 +174,7 @@ def test_ring_buffer(granularity: Granularity) -> None:
         lambda ring: ring.take_all(),
         size=module.DATA + 3 * size,
         granularity=granularity,
-        budget=2000,
+        budget=BUDGET,
     )
     assert report.images > 10
 
@@ -220,7 +222,7 @@ def test_unsafe_shutdown(granularity: Granularity) -> None:
         size=1024,
         recover=recover,
         granularity=granularity,
-        budget=2000,
+        budget=BUDGET,
     )
 
 
@@ -268,7 +270,7 @@ def test_ledger(granularity: Granularity) -> None:
 
     def workload(map: pmem2.Map) -> Iterator[int]:
         ledger = open_ledger(map)
-        for _ in range(3):
+        for _ in range(6):
             ledger.append()
             yield ledger.last
 
@@ -281,7 +283,7 @@ def test_ledger(granularity: Granularity) -> None:
     def check(map: pmem2.Map, acknowledged: list[int]) -> None:
         assert last - len(acknowledged) in (0, 1)
 
-    explore(workload, check, size=8192, recover=recover, granularity=granularity, budget=150)
+    explore(workload, check, size=8192, recover=recover, granularity=granularity, budget=60)
 
 
 # ---- our own examples
@@ -309,9 +311,9 @@ def test_queue(granularity: Granularity) -> None:
         assert found in (RECORDS[taken:put], RECORDS[taken : put + 1], RECORDS[taken + 1 : put])
 
     report = explore(
-        workload, check, size=queue.DATA + 64, recover=queue.AppendQueue, granularity=granularity, budget=3000
+        workload, check, size=queue.DATA + 64, recover=queue.AppendQueue, granularity=granularity, budget=BUDGET
     )
-    assert report.exhaustive or granularity is Granularity.PAGE
+    assert report.exhaustive or report.images == BUDGET
     assert report.images > len(RECORDS)
 
 
@@ -332,7 +334,7 @@ def test_queue_is_emptied(granularity: Granularity) -> None:
         assert taken in [RECORDS[first:last] for last in range(4) for first in range(last + 1)]
         assert queue.AppendQueue(map).first() is None
 
-    explore(workload, check, size=queue.DATA + 128, recover=take_all, granularity=granularity, budget=2000)
+    explore(workload, check, size=queue.DATA + 128, recover=take_all, granularity=granularity, budget=BUDGET)
 
 
 def test_queue_of_two_processes() -> None:
@@ -359,7 +361,7 @@ def test_queue_of_two_processes() -> None:
             setup=setup,
             recover=queue.AppendQueue,
             granularity=granularity,
-            budget=2000,
+            budget=BUDGET,
         )
 
 
@@ -394,7 +396,7 @@ def test_table(granularity: Granularity) -> None:
             states.append(state)
         assert dict(table.Table(map)) in states
 
-    report = explore(workload, check, size=1024, recover=table.Table, granularity=granularity, budget=3000)
+    report = explore(workload, check, size=1024, recover=table.Table, granularity=granularity, budget=BUDGET)
     assert report.images > len(OPERATIONS)
 
 
@@ -421,7 +423,7 @@ def test_header(granularity: Granularity) -> None:
         assert message == b"the last"
         assert number - 1 in (len(acknowledged), len(acknowledged) + 1)
 
-    report = explore(workload, check, size=header.SIZE, recover=publish_last, granularity=granularity, budget=3000)
+    report = explore(workload, check, size=header.SIZE, recover=publish_last, granularity=granularity, budget=BUDGET)
     assert report.images > len(messages)
 
 
@@ -446,7 +448,7 @@ def test_header_of_two_writers() -> None:
             setup=lambda map: header.Writer(map).publish(b"one"),
             recover=header.Writer,
             granularity=granularity,
-            budget=2000,
+            budget=BUDGET,
         )
 
 
@@ -476,7 +478,7 @@ def test_array() -> None:
         matrix.close()
 
     for granularity in GRANULARITIES:
-        explore(workload, check, size=4 * array.COLUMNS * 8, granularity=granularity, budget=2000)
+        explore(workload, check, size=4 * array.COLUMNS * 8, granularity=granularity, budget=BUDGET)
 
 
 class UnflushedMap:

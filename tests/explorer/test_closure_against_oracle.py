@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 
 import pytest
@@ -18,7 +19,9 @@ from pmem2 import Granularity
 from pmem2.testing import CrashConsistencyError, explore
 
 HYPOTHESIS_PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
-PROGRAMS = 12 if HYPOTHESIS_PROFILE == "default" else 400
+CPYTHON = sys.implementation.name == "cpython"
+PROGRAMS = (12 if CPYTHON else 3) if HYPOTHESIS_PROFILE == "default" else 400
+"""Random programs of each of the six tests: with the profile "ci", 2,400 in all."""
 
 
 @st.composite

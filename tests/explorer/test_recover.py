@@ -214,6 +214,53 @@ def test_unread_line_decides_later() -> None:
     assert "a state in which the recovery fails: AssertionError: found" in str(error)
 
 
+def test_unread_lines_keep_all_states() -> None:
+    """Lines that the first recovery does not read keep every combination of states for the second power failure."""
+    lines = range(128, 448, 64)
+
+    def early(map: Map) -> None:
+        map.store_u64(0, 1, persist=True)
+        for line in lines:
+            map.store_u64(line, 1)
+
+    def late(map: Map) -> None:
+        """Ask for a recovery again, after the first time without any line."""
+        map.store_u64(0, 1, persist=True)
+        map.store_u64(0, 0, persist=True)
+        for line in lines:
+            map.store_u64(line, 1)
+        map.store_u64(0, 1, persist=True)
+
+    def recover(map: Map) -> None:
+        """Read the lines only if an earlier recovery came half way."""
+        if map.load_u64(64):
+            assert [map.load_u64(line) for line in lines] != [1, 0, 1, 0, 1]
+        elif map.load_u64(0):
+            map.store_u64(64, 1, persist=True)
+
+    for workload in (early, late):
+        assert len(failure_of(workload, discard(lambda map: None), recover).crash_points) == 2
+
+
+def test_stored_line_keeps_all_states() -> None:
+    """A line that the first recovery stores to, but does not read, keeps every state for the second power failure."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1, persist=True)
+        for number in range(1, 6):
+            map.store_u64(128, number)
+        map.store_u64(192, 1)
+
+    def recover(map: Map) -> None:
+        if map.load_u64(64):
+            assert (map.load_u64(128), map.load_u64(136), map.load_u64(192)) != (3, 1, 1)
+        elif map.load_u64(0):
+            map.store_u64(136, 1, persist=True)
+            map.store_u64(64, 1, persist=True)
+
+    assert len(failure_of(workload, discard(lambda map: None), recover).crash_points) == 2
+
+
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_views_of_recovery_are_traced(granularity: Granularity) -> None:
     """Stores of a recovery through a view are recorded by statement."""

@@ -218,12 +218,13 @@ def test_workload_names_own_place() -> None:
         (NoOp(), (__file__, line_of(NoOp.__call__, "def "))),
         (NoOp().__call__, (__file__, line_of(NoOp.__call__, "def "))),
         (Structure, (__file__, line_of(Structure.__init__, "def "))),
-        (operator.methodcaller("drain"), ("<operator>", 0)),
     ]
     for workload, place in workloads:
         with pytest.raises(CrashConsistencyError) as raised:
             explore(workload, discard(lambda map: pytest.fail("never")), size=SIZE)
         assert raised.value.crash_point == place
+    with pytest.raises(CrashConsistencyError, match=r"operator.*can leave"):  # built-in code has no line
+        explore(operator.methodcaller("drain"), discard(lambda map: pytest.fail("never")), size=SIZE)
 
 
 def test_fewest_stores_are_named() -> None:
