@@ -161,6 +161,7 @@ def fuzz(session: nox.Session) -> None:
     """Run generated programs of public calls in children; argument: ci (2 minutes), long (an hour), or seconds."""
     install(session, "tests" if str(session.python).startswith("pypy") else "coverage")  # PyPy has no NumPy wheels
     session.run("python", "fuzz/programs.py", "--seconds", *(session.posargs or ["ci"]))
+    helpers.run_oracle(session)
 
 
 @nox.session(name="fuzz-guided", default=False, python="3.11")
@@ -169,14 +170,6 @@ def fuzz_guided(session: nox.Session) -> None:
     session.install("atheris")
     install(session, "coverage")
     session.run("python", "fuzz/guided.py", "--seconds", *(session.posargs or ["60"]))
-
-
-@nox.session(default=False, tags=["weekly"])
-def oracle(session: nox.Session) -> None:
-    """Compare the crash explorer with the independent memory model of the tests on thousands of random programs."""
-    install(session, "tests")
-    session.env["HYPOTHESIS_PROFILE"] = "ci"
-    run_pytest(session, "tests/explorer/test_against_oracle.py", "tests/explorer/test_closure_against_oracle.py")
 
 
 @nox.session(default=False, python=PYTHONS, tags=["weekly"])

@@ -24,7 +24,7 @@ static struct guarded_pin *guarded_pin_alloc(void)
 }
 
 /* Pin a map for a view of a range. */
-static int guarded_pin(struct guarded_pin *pin, struct guarded_map *m, size_t offset, size_t length, int internal)
+static int guarded_pin_view(struct guarded_pin *pin, struct guarded_map *m, size_t offset, size_t length, int internal)
 {
     lock(&pins_lock);
     int rc = map_enter(m, VIEW, PMEM2_PROT_READ, offset, length);

@@ -72,7 +72,7 @@ int guarded_reservation_find(struct guarded_reservation *r, int how, size_t offs
 
 struct guarded_pin;
 struct guarded_pin *guarded_pin_alloc(void);
-int guarded_pin(struct guarded_pin *pin, struct guarded_map *m, size_t offset, size_t length, int internal);
+int guarded_pin_view(struct guarded_pin *pin, struct guarded_map *m, size_t offset, size_t length, int internal);
 void guarded_unpin(struct guarded_pin *pin);
 void guarded_pin_drop(struct guarded_pin *pin);
 void guarded_unpin_pointer(void *owner, struct guarded_pin *pin, char *pointer);

@@ -217,7 +217,7 @@ class Map(Resource):
         if not self._handle.protection & Protection.WRITE:
             view = view.toreadonly()
         try:
-            rc = lib.guarded_pin(pin, self._handle, start, count, internal)
+            rc = lib.guarded_pin_view(pin, self._handle, start, count, internal)
             if rc == 0:
                 return view
         except BaseException:

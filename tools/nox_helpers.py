@@ -69,6 +69,12 @@ def run_soak(session: nox.Session, seconds: str = "600", interrupts: str = "1000
     session.run("python", "-m", "safety.harness", "all", "--interrupts", interrupts, env={"PYTHONPATH": "tests"})
 
 
+def run_oracle(session: nox.Session) -> None:
+    """Compare the crash explorer with the independent memory model of the tests on thousands of random programs."""
+    session.env["HYPOTHESIS_PROFILE"] = "ci"
+    session.run("pytest", "-q", *(f"tests/explorer/test_{name}against_oracle.py" for name in ("", "closure_")))
+
+
 def in_machine(session: nox.Session, program: str) -> None:
     """Run a program that starts the virtual machine."""
     provide(session, "qemu-system-x86_64=qemu-system-x86", "mmdebstrap=mmdebstrap")
