@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -336,6 +337,8 @@ def failing_disk(tmp_path: Path) -> Iterator[Path]:
     image = below / "image"
     undo: list[list[str]] = []
     try:
+        if shutil.which("modprobe"):
+            subprocess.run(["modprobe", "loop"], capture_output=True, check=False)
         commands = [
             ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(below)],
             ["truncate", "-s", "32m", str(image)],
@@ -359,6 +362,7 @@ def failing_disk(tmp_path: Path) -> Iterator[Path]:
 def test_device_is_full(run_child: RunChild, failing_disk: Path) -> None:
     """After a device could not write, the map persists nothing, with room again neither; a new file does."""
     code = """
+import shutil
 import subprocess
 with pmem2.open(path, "w+", size=8 << 20) as map:
     map[:] = bytes([7]) * len(map)
@@ -459,16 +463,18 @@ def test_medium_fails(breakable: tuple[Path, Callable[[str], None]]) -> None:
                 assert caught.value.errno == errno.EIO
             if not works:
                 switch_to("linear")
-    with pmem2.open(folder / "new", "w+", size=8 * PAGE) as map:
+    other_disk = folder.parent / "new"
+    with pmem2.open(other_disk, "w+", size=8 * PAGE) as map:
         map.memcpy(PAGE, b"again")
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
     assert path.read_bytes()[:7] == b"durable"
-    assert (folder / "new").read_bytes()[PAGE : PAGE + 5] == b"again"
+    assert other_disk.read_bytes()[PAGE : PAGE + 5] == b"again"
 
 
 def test_remount_read_only(run_child: RunChild, small_disk: Path) -> None:
     """A file system with a writable map cannot become read-only; afterwards only mode "r" works."""
     code = """
+import shutil
 import subprocess
 disk = os.path.dirname(path)
 remount = lambda: subprocess.run(["mount", "-o", "remount,ro", disk], stderr=subprocess.DEVNULL).returncode
@@ -490,6 +496,7 @@ with pmem2.open(path, "r") as map:
 def test_sysfs_is_absent(run_child: RunChild, file: Path) -> None:
     """Without /sys files can be mapped, and properties that need sysfs raise OSError."""
     code = """
+import shutil
 import subprocess
 if os.environ.get("INSIDE") is None:
     inside = f"umount -l /sys; exec {sys.executable} -c 'import os, sys; exec(os.environ[\\"CODE\\"])' {path}"
