@@ -133,7 +133,7 @@ def check_errors(timer: Timer) -> list[str]:
 def longest_delay(act: Act) -> float:
     """Return how long after its start *act* is interrupted at the latest, in seconds."""
     durations = []
-    for _ in range(3):  # of which a busy machine makes some too long
+    for _ in range(3):  # a busy machine makes some too long
         start = time.perf_counter()
         act()
         durations.append(time.perf_counter() - start)
