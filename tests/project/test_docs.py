@@ -135,7 +135,7 @@ def default_sessions() -> set[str]:
 
 def without_python(session: str) -> str:
     """Remove the interpreter from the name of a session: `tests` for `tests-3.14`."""
-    return re.sub(r"-(pypy)?3(\.\d+)+$", "", session)
+    return re.sub(r"-(pypy)?3(\.\d+)+t?$", "", session)
 
 
 def mentioned_sessions(text: str) -> set[str]:

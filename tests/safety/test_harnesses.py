@@ -72,6 +72,7 @@ def test_calls_at_recursion_limit(run_child: RunChild) -> None:
     run_harness(run_child, "recursion", 15)
 
 
+@weekly_on_pypy
 def test_forks_inside_calls(run_child: RunChild) -> None:
     """A child that a signal handler forks inside a call cannot unmap what the call uses, and can close it later."""
     run_harness(run_child, "forks", 3, only="Map.")

@@ -194,7 +194,7 @@ def main(arguments: list[str]) -> int:
         gc.freeze()
     chosen = [*DISTURBANCES, "threads"] if options.disturbance == "all" else [options.disturbance]
     if "allocations" in chosen and not allocations.can_run():
-        print("allocations: needs _testcapi, and a CPython that survives such a failure without pmem2")
+        print("allocations: needs _testcapi, and a CPython that itself neither dies nor leaks when an allocation fails")
         chosen.remove("allocations")
         if not chosen:
             return SKIPPED
