@@ -11,6 +11,7 @@ sys.path.insert(0, "tools")
 
 from nox_helpers import (
     dependencies,
+    in_machine,
     install,
     install_if_possible,
     provide,
@@ -26,9 +27,6 @@ PYTHONS = [*CPYTHONS, "pypy3.9", "pypy3.11", "pypy3.11.11"]
 NO_LIBRARY = ("examples", "explorer", "project")  # folders of tests whose subject is not libpmem2
 
 nox.needs_version = ">=2024.10.9"
-nox.options.default_venv_backend = "virtualenv"
-nox.options.error_on_missing_interpreters = False
-nox.options.reuse_existing_virtualenvs = True
 # Every change must pass these: .ci/run and the CI workflow read the list. The weekly workflow reads the tag "weekly".
 nox.options.sessions = ["tests", "types", "lint", "coverage", "tests-debug", "valgrind", "docs", "nvdimm", "demo"]
 
@@ -148,9 +146,13 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def nvdimm(session: nox.Session) -> None:
     """Emulate persistent memory; arguments: [ext4|xfs] [mem-ctrl|cpu], or all, calls, powercut, job COMMAND."""
-    provide(session, "qemu-system-x86_64=qemu-system-x86", "mmdebstrap=mmdebstrap")
-    session.install("attrs", "coverage[toml]>=7")
-    session.run("python", "tools/nvdimm/session.py", *session.posargs)
+    in_machine(session, "tools/nvdimm/session.py")
+
+
+@nox.session(default=False, tags=["weekly"])
+def disk(session: nox.Session) -> None:
+    """Prove on five kinds of file system that durable data is on the disk; argument: faults."""
+    in_machine(session, "tools/nvdimm/disk.py")
 
 
 @nox.session(default=False)

@@ -23,6 +23,51 @@ struct guarded_piece {
  */
 #define NT_THRESHOLD 256
 
+/* Join `next` to the pending lines if they touch; otherwise flush the pending lines and keep `next` pending. */
+static void coalesce_lines(const struct guarded_map *m, struct span *pending, struct span next)
+{
+    if (pending->high && next.low <= pending->high && next.high >= pending->low) {
+        pending->low = next.low < pending->low ? next.low : pending->low;
+        pending->high = next.high > pending->high ? next.high : pending->high;
+        return;
+    }
+    if (pending->high)
+        m->flush((void *)pending->low, pending->high - pending->low);
+    *pending = next;
+}
+
+static void copy_lines(const struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
+{
+    struct span pending = {0, 0};
+    for (size_t i = 0; i < count; i++) {
+        const struct guarded_piece *piece = &pieces[i];
+        const int direct = piece->length >= NT_THRESHOLD;
+        m->memmove(map_ptr(m, piece->offset), piece->data, piece->length,
+                   direct ? PMEM2_F_MEM_NODRAIN : PMEM2_F_MEM_NOFLUSH);
+        if (piece->length && !direct)
+            coalesce_lines(m, &pending, span_of(m, CACHE_LINE, piece->offset, piece->length));
+    }
+    if (pending.high)
+        m->flush((void *)pending.low, pending.high - pending.low);
+    m->drain();
+}
+
+static int copy_pages(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
+{
+    struct span *spans = malloc((count + 1) * sizeof *spans);
+    size_t used = 0;
+    if (!spans)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        m->memmove(map_ptr(m, pieces[i].offset), pieces[i].data, pieces[i].length, PMEM2_F_MEM_NOFLUSH);
+        if (pieces[i].length)
+            spans[used++] = span_of(m, page_size(), pieces[i].offset, pieces[i].length);
+    }
+    int rc = write_back_spans(m, spans, join_spans(spans, used));
+    free(spans);
+    return rc;
+}
+
 static int memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)
 {
     int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, 0, 0);
@@ -31,21 +76,10 @@ static int memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces
     for (size_t i = 0; i < count && !rc; i++)
         if (pieces[i].offset > m->size || pieces[i].length > m->size - pieces[i].offset)
             rc = GUARD_RANGE;
-    const int paged = is_paged(m);
-    const uintptr_t unit = paged ? page_size() : CACHE_LINE;
-    struct span pending = {0, 0};
-    for (size_t i = 0; i < count && !rc; i++) {
-        const struct guarded_piece *piece = &pieces[i];
-        const int direct = !paged && piece->length >= NT_THRESHOLD;
-        m->memmove(map_ptr(m, piece->offset), piece->data, piece->length,
-                   direct ? PMEM2_F_MEM_NODRAIN : PMEM2_F_MEM_NOFLUSH);
-        if (piece->length && !direct)
-            rc = span_coalesce(m, &pending, span_of(m, unit, piece->offset, piece->length));
-    }
-    if (!rc)
-        rc = span_flush(m, &pending);
-    if (!rc && !paged)
-        m->drain();
+    if (!rc && is_paged(m))
+        rc = copy_pages(m, pieces, count);
+    else if (!rc)
+        copy_lines(m, pieces, count);
     return map_leave(m, rc);
 }
 

@@ -13,11 +13,6 @@
 
 #define CACHE_LINE ((uintptr_t)64)
 
-/* Addresses of whole cache lines or pages; no span if `high` is 0. */
-struct span {
-    uintptr_t low, high;
-};
-
 /* Round a range outwards to whole units. */
 static struct span span_of(const struct guarded_map *m, uintptr_t unit, size_t offset, size_t length)
 {
@@ -28,33 +23,23 @@ static struct span span_of(const struct guarded_map *m, uintptr_t unit, size_t o
 /* One msync covers pages at most this far apart: waiting for the disk again takes longer than writing the gap. */
 #define MSYNC_GAP ((uintptr_t)256 << 10)
 
-/* Join `next` to the pending span, or flush the pending span and keep `next` pending. */
-static int span_coalesce(const struct guarded_map *m, struct span *pending, struct span next)
-{
-    const uintptr_t gap = is_paged(m) ? MSYNC_GAP : 0;
-    int rc = 0;
-    if (pending->high && next.high && next.low <= pending->high + gap && next.high + gap >= pending->low) {
-        pending->low = next.low < pending->low ? next.low : pending->low;
-        pending->high = next.high > pending->high ? next.high : pending->high;
-        return 0;
-    }
-    if (pending->high && is_paged(m))
-        rc = write_back(m->file, pending->low, pending->high - pending->low);
-    else if (pending->high)
-        m->flush((void *)pending->low, pending->high - pending->low);
-    *pending = next;
-    return rc;
-}
-
-static int span_flush(const struct guarded_map *m, struct span *pending)
-{
-    return span_coalesce(m, pending, (struct span){0, 0});
-}
-
 static int compare_spans(const void *a, const void *b)
 {
     const struct span *x = a, *y = b;
     return (x->low > y->low) - (x->low < y->low);
+}
+
+/* Sort spans of pages and join those that are near; return how many are left. */
+static size_t join_spans(struct span *spans, size_t count)
+{
+    size_t joined = 0;
+    qsort(spans, count, sizeof *spans, compare_spans);
+    for (size_t i = 0; i < count; i++)
+        if (!joined || spans[i].low > spans[joined - 1].high + MSYNC_GAP)
+            spans[joined++] = spans[i];
+        else if (spans[i].high > spans[joined - 1].high)
+            spans[joined - 1].high = spans[i].high;
+    return joined;
 }
 
 /*
@@ -68,9 +53,9 @@ static int load_range(const struct guarded_map *m, const uint64_t *ranges, size_
     return *offset <= m->size && *length <= m->size - *offset;
 }
 
-static int flush_pages(const struct guarded_map *m, const uint64_t *ranges, size_t count)
+static int flush_pages(struct guarded_map *m, const uint64_t *ranges, size_t count)
 {
-    struct span pending = {0, 0}, *spans = malloc((count + 1) * sizeof *spans);
+    struct span *spans = malloc((count + 1) * sizeof *spans);
     const uintptr_t unit = page_size();
     size_t used = 0, offset, length;
     int rc = spans ? 0 : -ENOMEM;
@@ -81,11 +66,9 @@ static int flush_pages(const struct guarded_map *m, const uint64_t *ranges, size
             spans[used++] = span_of(m, unit, offset, length);
     }
     if (!rc)
-        qsort(spans, used, sizeof *spans, compare_spans);
-    for (size_t i = 0; i < used && !rc; i++)
-        rc = span_coalesce(m, &pending, spans[i]);
+        rc = write_back_spans(m, spans, join_spans(spans, used));
     free(spans);
-    return rc ? rc : span_flush(m, &pending);
+    return rc;
 }
 
 /* Skip cache lines that the previous ranges have flushed. */

@@ -15,10 +15,10 @@ static int is_paged(const struct guarded_map *m)
     return m->granularity == PMEM2_GRANULARITY_PAGE;
 }
 
-static int persist_range(const struct guarded_map *m, size_t offset, size_t length)
+static int persist_range(struct guarded_map *m, size_t offset, size_t length)
 {
     if (is_paged(m))
-        return length ? write_back(m->file, m->address + offset, length) : 0;
+        return write_back(m, m->address + offset, length);
     m->persist(map_ptr(m, offset), length);
     return 0;
 }
@@ -46,9 +46,11 @@ static int guarded_drain(struct guarded_map *m)
     int rc = map_enter(m, OPERATION, NEED_ANY, 0, 0);
     if (rc)
         return rc;
-    if (!is_paged(m))
+    if (is_paged(m))
+        rc = persist_range(m, 0, 0); /* only returns an earlier error */
+    else
         m->drain();
-    return map_leave(m, 0);
+    return map_leave(m, rc);
 }
 
 /* For PAGE, libpmem2's deep flush does nothing. */

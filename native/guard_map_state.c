@@ -26,7 +26,10 @@ struct guarded_map {
     struct guarded_map *next;  /* in the list `reserved_maps` */
     uint64_t serial;           /* never reused: Python looks a Map up by it */
     size_t unmap_size;         /* bytes to unmap ourselves: device DAX without an NVDIMM region */
-    file_t file;               /* a Windows map owns the handle that it writes pages back through; or NO_FILE */
+    file_t file;               /* a file that the map owns, to write pages back through (workaround_msync.c); or NO_FILE */
+    size_t file_offset;        /* where the map begins in `file` */
+    int msync_suffices;        /* for `file`: 1, -1, or 0 if unknown (workaround_ext4_journal.c) */
+    int write_back_error;      /* -errno of the first write-back that failed (workaround_msync.c), or 0 */
 };
 
 /* How to map a source: a Config with its defaults resolved. */

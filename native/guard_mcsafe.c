@@ -9,48 +9,85 @@
 
 typedef int (*mcsafe_fn)(struct pmem2_source *src, void *buf, size_t size, size_t offset);
 
-/* Check the range and detect short transfers: libpmem2 accepts an offset past the end and ignores a short transfer. */
-static int transfer_mcsafe(struct guarded_source *s, mcsafe_fn transfer, char *data, size_t length, size_t offset,
-                           char *message)
+#define MAX_TRANSFER ((size_t)1 << 30) /* the kernel transfers less than 2 GiB in one call */
+
+static int lies_inside(size_t size, size_t offset, size_t length)
 {
-    const size_t chunk = (size_t)1 << 30; /* the kernel transfers less than 2 GiB in one call */
-    size_t size, done = 0;
-    int rc = s->file == NO_FILE ? 0 : source_size(s, &size, message);
-    if (s->dax_size)
-        rc = PMEM2_E_NOSUPP;
-    if (rc)
-        return rc;
-    if (s->file != NO_FILE && (offset > size || length > size - offset))
-        return PMEM2_E_LENGTH_OUT_OF_RANGE;
-    if (s->device) {
-        if ((rc = check_tls_keys()))
-            return rc;
-        lock(&sigbus_lock);
-    }
-    do {
-        size_t part = length - done < chunk || s->device ? length - done : chunk;
-        do
-            rc = save_errormsg(transfer(s->source, data + done, part, offset + done), message);
-        while (rc == -EINTR);
-        /* After a short write to a full disk, writing the last byte alone returns the error. */
-        if (!rc && part && transfer == write_at && !s->device)
-            rc = save_errormsg(transfer(s->source, data + done + part - 1, 1, offset + done + part - 1), message);
-        done += part;
-    } while (!rc && done < length);
-    if (s->device)
-        unlock(&sigbus_lock);
-    if (rc || s->file == NO_FILE)
-        return rc;
-    /* A read is short only if the file was truncated during the call. */
-    rc = source_size(s, &size, message);
-    return !rc && (offset > size || length > size - offset) ? PMEM2_E_LENGTH_OUT_OF_RANGE : rc;
+    return offset <= size && length <= size - offset;
 }
 
+/* Check a range against the present size: libpmem2 accepts an offset past the end. */
+static int check_inside(struct guarded_source *s, size_t offset, size_t length, char *message)
+{
+    size_t size;
+    if (s->file == NO_FILE || s->dax_size) /* the transfer returns the error */
+        return 0;
+    int rc = source_size(s, &size, message);
+    if (rc)
+        return rc;
+    __atomic_store_n(&s->known_size, size, __ATOMIC_RELAXED);
+    return lies_inside(size, offset, length) ? 0 : PMEM2_E_LENGTH_OUT_OF_RANGE;
+}
+
+/* Transfer on a device, where libpmem2 handles SIGBUS, or find out that the source has no file. */
+static int transfer_device(struct guarded_source *s, mcsafe_fn transfer, char *data, size_t length, size_t offset,
+                           char *message)
+{
+    int rc = s->dax_size ? PMEM2_E_NOSUPP : check_tls_keys();
+    if (rc)
+        return rc;
+    lock(&sigbus_lock);
+    rc = save_errormsg(transfer(s->source, data, length, offset), message);
+    unlock(&sigbus_lock);
+    return rc;
+}
+
+/* Read a file ourselves: libpmem2 ignores a short read. One that ends early was truncated after the check. */
+static int read_whole(struct guarded_source *s, char *data, size_t length, size_t offset)
+{
+    size_t done = 0, part;
+    int rc = 0;
+    while (done < length && !rc) {
+        rc = read_file(s->file, data + done, length - done < MAX_TRANSFER ? length - done : MAX_TRANSFER,
+                       offset + done, &part);
+        done += rc ? 0 : part;
+        if (!rc && !part)
+            rc = PMEM2_E_LENGTH_OUT_OF_RANGE;
+        else if (rc == -EINTR)
+            rc = 0;
+    }
+    return rc;
+}
+
+static int write_whole(struct guarded_source *s, char *data, size_t length, size_t offset, char *message)
+{
+    int rc = 0;
+    for (size_t done = 0; done < length && !rc; done += MAX_TRANSFER) {
+        const size_t part = length - done < MAX_TRANSFER ? length - done : MAX_TRANSFER;
+        do
+            rc = save_errormsg(write_at(s->source, data + done, part, offset + done), message);
+        while (rc == -EINTR);
+        /* After a short write to a full disk, writing the last byte alone returns the error. */
+        if (!rc)
+            rc = save_errormsg(write_at(s->source, data + done + part - 1, 1, offset + done + part - 1), message);
+    }
+    return rc;
+}
+
+/* The size is looked up only if the range exceeds the last known one: mostly a read is one system call. */
 static int guarded_source_pread_mcsafe(struct guarded_source *s, char *buffer, size_t length, size_t offset,
                                        char *message)
 {
     int rc = source_enter(s);
-    return rc ? rc : source_leave(s, transfer_mcsafe(s, read_at, buffer, length, offset, message));
+    if (rc)
+        return rc;
+    if (!length || !lies_inside(__atomic_load_n(&s->known_size, __ATOMIC_RELAXED), offset, length))
+        rc = check_inside(s, offset, length, message);
+    if (!rc && (s->device || s->file == NO_FILE))
+        rc = transfer_device(s, read_at, buffer, length, offset, message);
+    else if (!rc)
+        rc = read_whole(s, buffer, length, offset);
+    return source_leave(s, rc);
 }
 
 static int guarded_source_pwrite_mcsafe(struct guarded_source *s, char *data, size_t length, size_t offset,
@@ -59,7 +96,13 @@ static int guarded_source_pwrite_mcsafe(struct guarded_source *s, char *data, si
     int rc = source_enter(s);
     if (rc)
         return rc;
-    rc = s->writable ? transfer_mcsafe(s, write_at, data, length, offset, message) : -EBADF;
+    rc = s->writable ? check_inside(s, offset, length, message) : -EBADF;
+    if (!rc && (s->device || s->file == NO_FILE))
+        rc = transfer_device(s, write_at, data, length, offset, message);
+    else if (!rc)
+        rc = write_whole(s, data, length, offset, message);
+    if (!rc && s->file != NO_FILE) /* the file may have been truncated during the call */
+        rc = check_inside(s, offset, length, message);
     return source_leave(s, rc);
 }
 

@@ -14,6 +14,7 @@ struct guarded_source {
     size_t dax_alignment;
     size_t huge_page;      /* bytes, on hugetlbfs; else 0 */
     file_t file;           /* a duplicate that the source owns, or NO_FILE */
+    size_t known_size;     /* the size when it was last looked up */
     struct new_file created;
     struct guarded_source *next;  /* in the list `closing_sources` */
     int device;            /* a character device: device DAX */

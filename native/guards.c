@@ -14,6 +14,7 @@
 #include "os_zero.c"
 
 #include "guard_errors.c"
+#include "guard_new_file.c"
 #include "guard_gate.c"
 #include "guard_source.c"
 #include "guard_mcsafe.c"

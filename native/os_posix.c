@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -231,6 +232,14 @@ static int guarded_allocate(file_t file, size_t offset, size_t size)
     const int code = posix_fallocate(file, (off_t)offset, (off_t)size);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -code;
+}
+
+/* Read once; `done` is 0 at the end of the file. */
+static int read_file(file_t file, char *data, size_t length, size_t offset, size_t *done)
+{
+    const ssize_t count = pread(file, data, length, (off_t)offset);
+    *done = count < 0 ? 0 : (size_t)count;
+    return count >= 0 ? 0 : errno == EIO ? PMEM2_E_IO_FAIL : -errno;
 }
 
 static int guarded_truncate(file_t file, size_t size)

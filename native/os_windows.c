@@ -27,6 +27,7 @@ typedef void *file_t;
 typedef wchar_t path_char_t;
 #define NO_FILE INVALID_HANDLE_VALUE
 #define source_get_file pmem2_source_get_handle
+#define read_at pmem2_source_pread_mcsafe
 
 typedef SRWLOCK lock_t;
 
@@ -207,9 +208,8 @@ static int guarded_truncate(file_t file, size_t size)
  * libpmem2's own functions ignore the offset: they read and write at the file pointer. These functions honour it, and
  * accept handles that were opened for overlapped operations. They move the file pointer too.
  */
-static int transfer(file_t file, char *data, size_t size, size_t offset, int writing)
+static int transfer(file_t file, char *data, size_t size, size_t offset, int writing, DWORD *done)
 {
-    DWORD done = 0;
     OVERLAPPED position = {.Offset = (DWORD)offset, .OffsetHigh = (DWORD)(offset >> 32)};
     position.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
     if (!position.hEvent)
@@ -217,26 +217,28 @@ static int transfer(file_t file, char *data, size_t size, size_t offset, int wri
     BOOL ok = writing ? WriteFile(file, data, (DWORD)size, NULL, &position)
                       : ReadFile(file, data, (DWORD)size, NULL, &position);
     if (ok || GetLastError() == ERROR_IO_PENDING)
-        ok = GetOverlappedResult(file, &position, &done, TRUE);
+        ok = GetOverlappedResult(file, &position, done, TRUE);
     int rc = ok ? 0 : GetLastError() == ERROR_HANDLE_EOF ? 0 : last_error();
     CloseHandle(position.hEvent);
-    return !rc && writing && done < size ? -ENOSPC : rc;
+    return !rc && writing && *done < size ? -ENOSPC : rc;
 }
 
-static int read_at(struct pmem2_source *source, void *buffer, size_t size, size_t offset)
+/* Read once; `done` is 0 at the end of the file. */
+static int read_file(file_t file, char *data, size_t length, size_t offset, size_t *done)
 {
-    file_t file;
-    if (pmem2_source_get_handle(source, &file))
-        return pmem2_source_pread_mcsafe(source, buffer, size, offset); /* returns the error */
-    return transfer(file, buffer, size, offset, 0);
+    DWORD count = 0;
+    const int rc = transfer(file, data, length, offset, 0, &count);
+    *done = count;
+    return rc;
 }
 
 static int write_at(struct pmem2_source *source, void *buffer, size_t size, size_t offset)
 {
     file_t file;
+    DWORD done = 0;
     if (pmem2_source_get_handle(source, &file))
-        return pmem2_source_pwrite_mcsafe(source, buffer, size, offset);
-    return transfer(file, buffer, size, offset, 1);
+        return pmem2_source_pwrite_mcsafe(source, buffer, size, offset); /* returns the error */
+    return transfer(file, buffer, size, offset, 1, &done);
 }
 
 static const void *find_bytes(const void *memory, size_t length, const void *wanted, size_t wanted_length)

@@ -7,6 +7,7 @@
 #include "guard_map_state.c"
 #include "guard_source.c"
 #include "os.c"
+#include "workaround_msync.c"
 
 static int to_mmap_prot(unsigned protection)
 {
@@ -111,11 +112,15 @@ static int remap_shared(struct guarded_map *m, struct guarded_source *s, const s
         rc = use_cache_line_functions(m, s, message);
     else /* a private mapping has the functions for BYTE; for PAGE only its plain copies are used */
         cache_functions(m, m->map);
+    if (!rc && m->granularity == PMEM2_GRANULARITY_PAGE && request->protection & PMEM2_PROT_WRITE)
+        rc = keep_file(m, s->file, request->offset);
     if (!rc)
         rc = mmap_fixed(pmem2_map_get_address(m->map), s->file, request->offset, pmem2_map_get_size(m->map),
                         request->protection);
-    if (rc)
+    if (rc) {
+        close_file(&m->file);
         pmem2_map_delete(&m->map); /* if this fails too, dropping `m` tries again */
+    }
     return rc;
 }
 

@@ -129,8 +129,20 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
     ("pmem2_map_new", errno.ENODEV): (
         "; its file system does not let programs map it: procfs, sysfs, and FUSE with direct_io do not"
     ),
+    ("pmem2_map_new", errno.EMFILE): "; a writable map of a file on ext4 or XFS keeps a descriptor (RLIMIT_NOFILE)",
     ("pmem2_badblock_clear", errno.ENXIO): "; the platform cannot clear it: leave that part of the device unused",
 }
+
+# The C functions that make data durable. On a PAGE map, their first OSError is the map's last word.
+DURABILITY_FUNCTIONS = {
+    "pmem2_deep_flush",
+    "pmem2_get_drain_fn",
+    "pmem2_get_flush_fn",
+    "pmem2_get_memcpy_fn",
+    "pmem2_get_memset_fn",
+    "pmem2_get_persist_fn",
+}
+WRITE_BACK_HINT = "; this map cannot make anything durable any more: write the data to a new file"
 
 CHAR_ARRAY = ffi.typeof("char[]")
 MESSAGE_SIZE = lib.GUARD_MESSAGE_SIZE
@@ -178,7 +190,8 @@ def error_from_rc(
         kind, found = GUARD_ERRORS[rc]
         return kind(f"{asked}: {found}")
     if rc > ErrorCode.UNKNOWN:
-        return OSError(-rc, f"{asked}: {os.strerror(-rc)}{ERRNO_HINTS.get((function, -rc), '')}")
+        hint = WRITE_BACK_HINT if function in DURABILITY_FUNCTIONS else ERRNO_HINTS.get((function, -rc), "")
+        return OSError(-rc, f"{asked}: {os.strerror(-rc)}{hint}")
     text = "" if message is None or rc in CODES_WITHOUT_MESSAGE else ffi.string(message).decode(errors="replace")
     meaning = MEANINGS.get(rc, "libpmem2 returned a code that this build does not know")
     return make_pmem2_error(rc, function, asked, text or meaning, hints.get(rc, ""))

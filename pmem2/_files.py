@@ -113,6 +113,18 @@ def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) ->
         raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
 
 
+def sync_new_file(file: File, path: Union[str, bytes]) -> None:
+    """Make a new file durable: its contents, its size and its directory entry.
+
+    Raises:
+        OSError: The disk is full, or fails.
+    """
+    folder = os.path.dirname(os.fsencode(os.path.realpath(path)))  # the path may be a link to the file
+    code = lib.guarded_sync_new_file(file, folder)
+    if code:  # pragma: no cover: in a child of tests/safety
+        raise OSError(-code, f"cannot make the new file durable: {os.strerror(-code)}", path)
+
+
 def truncate(file: File, size: int, path: Union[str, bytes]) -> None:
     """Set the size of a file.
 

@@ -525,7 +525,7 @@ class Map(Resource):
         Raises:
             TypeError: A number has a wrong type, or the map was made with neither READ nor WRITE.
             ValueError: The range does not lie inside the map, or the map is closed.
-            OSError: On a PAGE map, writing back failed.
+            OSError: On a PAGE map, writing back failed, in this call or in an earlier one.
         """
         if offset.__class__ is not int or length.__class__ is not int:
             offset, length = self._range(offset, length)
@@ -561,6 +561,7 @@ class Map(Resource):
         """Wait until all earlier flushes are durable. See pmem2_get_drain_fn(3).
 
         Raises:
+            OSError: On a PAGE map, writing back has failed in an earlier call.
             TypeError: The map was made with neither READ nor WRITE.
             ValueError: The map is closed.
         """
@@ -643,7 +644,7 @@ class Map(Resource):
             TypeError: An argument has a wrong type, or the map was made without WRITE.
             ValueError: The data does not fit, the flags exclude each other or are unknown, or a map is closed.
             BufferError: *data* is not C-contiguous.
-            OSError: On a PAGE map, writing back failed.
+            OSError: On a PAGE map, writing back failed, in this call or in an earlier one.
         """
         if offset.__class__ is not int:
             offset = as_size(offset, "offset")
@@ -772,7 +773,7 @@ class Map(Resource):
         Raises:
             TypeError: A number has a wrong type, or the map was made without WRITE.
             ValueError: The address is unaligned or outside, the value is negative or too large, or the map is closed.
-            OSError: On a PAGE map, writing back failed.
+            OSError: On a PAGE map, writing back failed, in this call or in an earlier one.
         """
         if offset.__class__ is not int or value.__class__ is not int:
             offset, value = as_size(offset, "offset"), as_size(value, "value")

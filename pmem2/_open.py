@@ -13,7 +13,7 @@ from pmem2._checks import FILE_SIZE_MAX, as_positive, check_type
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._error_map import HINTS, make_pmem2_error
-from pmem2._files import StrOrBytesPath, allocate, truncate, zero
+from pmem2._files import StrOrBytesPath, allocate, sync_new_file, truncate, zero
 from pmem2._map import READ_WRITE, Map, check_mappable
 from pmem2._source import Source
 
@@ -43,6 +43,8 @@ def open(
     path: StrOrBytesPath, mode: Mode = "r+", *, size: Optional[SupportsIndex] = None, config: Config = Config()
 ) -> Map:
     """Open a file or a DAX device, map it, and close the file again.
+
+    A file that is created or truncated is durable at return: its size, its zeros and its directory entry.
 
     Args:
         path: The file.
@@ -103,6 +105,7 @@ def map_zeros(source: Source, path: Union[str, bytes], size: int, config: Config
             check_range(size, config, source)
             zero(source._handle.file, size, path)
             truncate(source._handle.file, size, path)
+        sync_new_file(source._handle.file, path)
         return Map(source, config)
     except BaseException:
         truncate(source._handle.file, before, path)

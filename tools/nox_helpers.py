@@ -11,6 +11,10 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 # nox searches PATH for interpreters: add pyenv's, and those of the session `interpreters`
@@ -52,6 +56,13 @@ def use_debug_library(session: nox.Session) -> None:
     if not libraries:
         session.skip("libpmem2's debug build is not installed (Debian: libpmem2-debug)")
     session.env["LD_LIBRARY_PATH"] = str(libraries[0].parent)
+
+
+def in_machine(session: nox.Session, program: str) -> None:
+    """Run a program that starts the virtual machine."""
+    provide(session, "qemu-system-x86_64=qemu-system-x86", "mmdebstrap=mmdebstrap")
+    session.install("attrs", "coverage[toml]>=7")
+    session.run("python", program, *session.posargs)
 
 
 def run_pytest(session: nox.Session, *arguments: str) -> None:

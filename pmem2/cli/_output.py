@@ -77,14 +77,6 @@ def with_filename(error: OSError, failure: str, path: str) -> OSError:
     return OSError(number, f"{failure}: {os.strerror(number)}", path)
 
 
-def sync_file(fd: int, path: str) -> None:
-    """Make the content and the attributes of a file durable."""
-    try:
-        os.fsync(fd)
-    except OSError as error:  # pragma: no cover: a broken medium
-        raise with_filename(error, "cannot be made durable", path) from None
-
-
 def remove_if_exists(path: str) -> None:
     """Remove a file, unless it does not exist or the file system is read-only."""
     try:
@@ -92,16 +84,3 @@ def remove_if_exists(path: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EROFS):
             raise
-
-
-def sync_directory(path: str) -> None:
-    """Make the entries of a directory durable."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:  # one may create files in it, but not read it
-        os.sync()
-        return
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

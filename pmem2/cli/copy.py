@@ -17,7 +17,7 @@ import attrs
 from pmem2._buffers import merge_ranges
 from pmem2._enums import MemFlag
 from pmem2._ffi import lib
-from pmem2._files import OPEN_FLAGS
+from pmem2._files import OPEN_FLAGS, sync_new_file
 from pmem2._source import Source
 from pmem2.cli._attributes import copy_attributes, has_acl, remove_acl
 from pmem2.cli._command import CommandError, add_command
@@ -28,8 +28,6 @@ from pmem2.cli._output import (
     remove_if_exists,
     resolve_links,
     source_of,
-    sync_directory,
-    sync_file,
     with_filename,
 )
 from pmem2.cli._platform import is_dax_device
@@ -82,7 +80,12 @@ class Options:
 
 
 class CannotReplaceError(Exception):
-    """A file cannot be replaced by another one, but perhaps overwritten; the cause is the OSError."""
+    """A file cannot be replaced by another one, but perhaps overwritten."""
+
+    def __init__(self, error: OSError) -> None:
+        """Keep the *error* of the system."""
+        super().__init__(error)
+        self.error = error
 
 
 def add(commands: Commands) -> None:
@@ -236,23 +239,23 @@ def copy_to_file(
         options: Those of the command.
     """
     folder = os.path.dirname(destination) or "."
-    if not is_name:
-        overwrite_file(reader, destination, "the path is a descriptor's", options)
-    elif is_append_only(folder):
-        if existing is None:
-            fd = create_file(destination, source, existing, destination)
-            set_attributes(fd, source, destination, existing)
-            os.close(fd)
-        overwrite_file(reader, destination, f"{folder} is append-only", options)
-    else:
-        try:
-            replace_file(reader, source, destination, existing, options)
-        except CannotReplaceError as refusal:
-            error = refusal.__cause__
-            assert isinstance(error, OSError)
+    try:
+        if not is_name:
+            reason = "the path is a descriptor's"
+        elif is_append_only(folder):
+            reason = f"{folder} is append-only"
             if existing is None:
-                raise error from None
-            overwrite_file(reader, destination, f"it cannot be replaced: {os.strerror(error.errno or 0)}", options)
+                fd = create_file(destination, source, existing, destination)
+                set_attributes(fd, source, destination, existing)
+                os.close(fd)
+        else:
+            replace_file(reader, source, destination, existing, options)
+            return
+    except CannotReplaceError as refusal:
+        if existing is None:
+            raise refusal.error from None
+        reason = f"it cannot be replaced: {os.strerror(refusal.error.errno or 0)}"
+    overwrite_file(reader, destination, reason, options)
 
 
 def is_append_only(folder: str) -> bool:
@@ -285,14 +288,14 @@ def replace_file(
         with open_writer(fd, destination) as write:
             transfer(reader, write, options)
         set_attributes(fd, source, destination, existing)
-        sync_file(fd, destination)
+        sync_new_file(fd, destination)
         if options.verify:
             verify(reader, fd, destination)
         if reader.lost and existing is not None:  # pragma: no cover: nox -s nvdimm
             raise CommandError(f"{describe_lost(reader.lost)}; {destination} is unchanged: copy to a new file")
         with name_in_errors(destination, "cannot be replaced"):
             os.replace(hidden, destination)
-    sync_directory(folder or ".")
+        sync_new_file(fd, destination)
 
 
 def create_file(path: str, source: int, existing: Optional[os.stat_result], destination: str) -> int:
@@ -324,7 +327,7 @@ def name_in_errors(destination: str, failure: str) -> Iterator[None]:
     except OSError as error:
         named = with_filename(error, failure, destination)
         if error.errno in CANNOT_REPLACE:
-            raise CannotReplaceError from named
+            raise CannotReplaceError(named) from None
         raise named from None
 
 
@@ -356,7 +359,7 @@ def overwrite_file(reader: Reader, destination: str, reason: str, options: Optio
             for offset, length in split_into_chunks(holes_between(reader.data_ranges(), reader.size)):
                 write(offset, bytes(length))
             transfer(reader, write, attrs.evolve(options, sparse="never"))
-        sync_file(fd, destination)
+        sync_new_file(fd, destination)
         if options.verify:
             verify(reader, fd, destination)
 

@@ -10,12 +10,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Callable, cast
 
 import pytest
-from support.border import LINE, Event, Kind, border_library, effect, units
+from support.border import LINE, MS_SYNC, Event, Kind, border_library, effect, units
 from support.children import RunChild
 from support.durable_child import GAP, MANY, PAGE, RANGES, SEVERAL, SINGLE, WORD, WORDS, Case, Pairs
+from support.values import waits_once
 
 from pmem2 import Granularity, MemFlag
 
@@ -119,6 +120,104 @@ def test_near_pages_synced_together(recordings: dict[Granularity, list[Case]], n
         pages = sorted(wanted_units(pairs, PAGE))
         far = sum((high - low - 1) * PAGE > GAP for low, high in zip(pages, pages[1:]))
         assert len(events) == (far + 1 if pages else 0), (pairs, events)
+
+
+SUBMIT, SUBMIT_AND_WAIT = 2, 7  # flags of sync_file_range
+FAR_CALLS = {
+    "persist_many": "m.persist_many(ranges)",
+    "flush_many": "m.flush_many(ranges)",
+    "memcpy_many": "m.memcpy_many([(offset, bytes(length)) for offset, length in ranges])",
+}
+FAR_PRELUDE = """
+import errno, json, os, sys
+import pmem2
+from support.border import Border, Call
+border, path = Border(), sys.argv[1]
+ranges = [(3 << 20, 9), ((1 << 20) - 1, 2), (5 << 20, 8), (0, 1), ((5 << 20) + 8192, 8)]
+"""
+
+
+@pytest.fixture
+def far_events(run_child: RunChild, tmp_path: Path) -> Callable[[str], str]:
+    """A function that runs code in a child, with a file on a file system that waits once."""
+    if not waits_once(tmp_path):
+        pytest.skip("the temporary folder is neither on ext4 nor on XFS")
+
+    def run(code: str) -> str:
+        child = run_child(FAR_PRELUDE + code, str(tmp_path / "far"), LD_PRELOAD=border_library())
+        assert child.returncode == 0, child.stderr
+        return child.stdout
+
+    return run
+
+
+@pytest.mark.libpmem2
+@pytest.mark.parametrize("offset", [0, 4 * PAGE])
+@pytest.mark.parametrize("call", FAR_CALLS.values(), ids=list(FAR_CALLS))
+def test_far_pages_synced_once(far_events: Callable[[str], str], call: str, offset: int) -> None:
+    """Far pages on ext4 or XFS, and nothing between them, are all submitted, waited for and synced once."""
+    output = far_events(f"""
+pmem2.open(path, "w+", size=8 << 20).close()
+with pmem2.open(path, config=pmem2.Config(offset={offset})) as m:
+    with border.recording(m) as events:
+        {call}
+    print(json.dumps(events))
+""")
+    groups = [(0, PAGE), ((1 << 20) - PAGE, 2 * PAGE), (3 << 20, PAGE), (5 << 20, 3 * PAGE)]
+    submits = [[Kind.SUBMIT, begin + offset, length, SUBMIT] for begin, length in groups]
+    waits = [[*submit[:3], SUBMIT_AND_WAIT] for submit in submits]
+    events = [event for event in json.loads(output) if event[0] != Kind.COPY]
+    assert events == [*submits, *waits, [Kind.MSYNC, *groups[-1], MS_SYNC]]
+
+
+@pytest.mark.libpmem2
+@pytest.mark.parametrize("skip", [0, 7])
+@pytest.mark.parametrize("call", FAR_CALLS.values(), ids=list(FAR_CALLS))
+def test_failed_submit_stays(far_events: Callable[[str], str], call: str, skip: int) -> None:
+    """A failing submit or wait raises OSError, and so does every later durability call."""
+    output = far_events(f"""
+with pmem2.open(path, "w+", size=8 << 20) as m:
+    with border.failing(Call.SUBMIT, errno.EIO, skip={skip}):
+        for act in (lambda: {call}, m.persist, lambda: {call}):
+            try:
+                act()
+            except OSError as error:
+                print(error.errno == errno.EIO)
+""")
+    assert output == "True\n" * 3
+
+
+def test_map_keeps_one_descriptor(far_events: Callable[[str], str]) -> None:
+    """A writable PAGE map on ext4 or XFS keeps one descriptor until it is closed; without one left it raises EMFILE."""
+    output = far_events("""
+import resource
+count = lambda: len(os.listdir("/proc/self/fd"))
+pmem2.open(path, "w+", size=4096).close()
+before = count()
+with pmem2.open(path):
+    print(count() - before)
+with pmem2.open(path, "r"), pmem2.open(path, "c"):
+    print(count() - before)
+print(count() - before)
+with pmem2.Source.from_path(path) as source:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
+    used = []
+    try:
+        while True:
+            used.append(os.dup(0))
+    except OSError:
+        pass
+    try:
+        source.map()
+    except OSError as error:
+        print(error.errno == errno.EMFILE, "RLIMIT_NOFILE" in str(error))
+    for fd in used:
+        os.close(fd)
+    with source.map() as map:
+        map.persist()
+print(count() - before)
+""")
+    assert output.splitlines() == ["1", "0", "0", "True True", "0"]
 
 
 @pytest.mark.parametrize("granularity", BY_LINE, ids=lambda g: g.name.lower())

@@ -35,6 +35,16 @@ DURABILITY_CALLS = {
     "compare_exchange_u64": "m.compare_exchange_u64(0, 7, 8, persist=True)",
     "fetch_add_u64": "m.fetch_add_u64(0, 1, persist=True)",
 }
+# These fail only because an earlier call has failed: they have nothing to write back themselves.
+EMPTY_CALLS = {
+    "drain": "m.drain()",
+    "persist_nothing": "m.persist(0, 0)",
+    "deep_flush_nothing": "m.deep_flush(0, 0)",
+    "persist_no_ranges": "m.persist_many([])",
+    "flush_no_ranges": "m.flush_many([(0, 0)])",
+    "copy_nothing": "m.memcpy(0, b'')",
+    "copy_no_pieces": "m.memcpy_many([])",
+}
 
 every_durability_call = pytest.mark.parametrize("call", DURABILITY_CALLS.values(), ids=list(DURABILITY_CALLS))
 
@@ -50,15 +60,69 @@ def lines(run_child: RunChild, file: Path, code: str) -> list[str]:
 def test_failing_msync(run_child: RunChild, file: Path, call: str) -> None:
     """A durability call raises the errno of a failed msync, and the map can be closed."""
     code = f"""
-with pmem2.open(path) as m:
-    for error in (errno.EIO, errno.ENOSPC):
-        with border.failing(Call.MSYNC, error):
-            try:
-                {call}
-            except OSError as raised:
-                print(raised.errno == error)
+for error in (errno.EIO, errno.ENOSPC):
+    with pmem2.open(path) as m, border.failing(Call.MSYNC, error):
+        try:
+            {call}
+        except OSError as raised:
+            print(raised.errno == error)
 """
-    assert lines(run_child, file, code)[0] == "True"
+    assert lines(run_child, file, code) == ["True", "True"]
+
+
+@pytest.mark.libpmem2
+@every_durability_call
+def test_failure_stays(run_child: RunChild, file: Path, call: str) -> None:
+    """After one failed write-back every later durability call of that map raises the same error."""
+    later = "\n".join(f"attempt({later!r})" for later in [*DURABILITY_CALLS.values(), *EMPTY_CALLS.values()])
+    code = f"""
+def attempt(call):
+    try:
+        exec(call)
+    except OSError as error:
+        if error.errno == errno.ENOSPC and "new file" in str(error):
+            return
+    print("no error from", call)
+
+with pmem2.open(path) as other, pmem2.open(path) as m:
+    with border.failing(Call.MSYNC, errno.ENOSPC):
+        attempt({call!r})
+    {later.replace(chr(10), chr(10) + "    ")}
+    m[0:4] = b"work"
+    m.memcpy(4, b"!", pmem2.MemFlag.NOFLUSH)
+    m.store_u64(8, 1)
+    other.persist()
+    print(m[:5])
+"""
+    assert lines(run_child, file, code) == ["b'work!'"]
+
+
+def test_failure_stays_in_threads(run_child: RunChild, file: Path) -> None:
+    """No call of another thread that begins after the failed one succeeds."""
+    code = """
+failed, succeeded_later = threading.Event(), []
+
+def persist_until_failure(page):
+    while True:
+        after = failed.is_set()
+        try:
+            m.persist(page * 4096, 8)
+        except OSError:
+            failed.set()
+            return
+        if after:
+            succeeded_later.append(page)
+
+with pmem2.open(path) as m:
+    with border.failing(Call.MSYNC, errno.EIO, skip=100):
+        threads = [threading.Thread(target=persist_until_failure, args=(page,)) for page in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+print(succeeded_later)
+"""
+    assert lines(run_child, file, code) == ["[]"]
 
 
 @every_durability_call
@@ -74,6 +138,39 @@ with pmem2.open(path) as m:
     print(events == before)
 """
     assert lines(run_child, file, code) == ["1", "True"]
+
+
+CREATING = [("w+", False), ("w+", True), ("x+", False)]
+
+
+@pytest.mark.libpmem2
+@pytest.mark.parametrize(("mode", "exists"), CREATING, ids=["w+", "w+ existing", "x+"])
+def test_new_file_synced(run_child: RunChild, tmp_path: Path, mode: str, exists: bool) -> None:
+    """`open` syncs the file and its folder, and raises OSError if either fails; a file that is new goes away then."""
+    code = f"""
+for failing in (0, 1, None):
+    if {exists}:
+        open(path, "wb").write(b"old")
+    with border.failing(Call.FSYNC, errno.EIO, skip=2 if failing is None else failing):
+        try:
+            pmem2.open(path, {mode!r}, size=8192).close()
+            print("opened", border.seen(Call.FSYNC), os.path.getsize(path))
+        except OSError as error:
+            print(error.errno == errno.EIO, os.path.exists(path))
+"""
+    assert lines(run_child, tmp_path / "new", code) == [f"True {exists}"] * 2 + ["opened 2 8192"]
+
+
+@pytest.mark.libpmem2
+def test_unreadable_folder_synced(run_child: RunChild, tmp_path: Path) -> None:
+    """`open` makes a file in a folder that cannot be synced durable too, by a sync of the file system."""
+    code = """
+for error in (errno.EACCES, errno.EINVAL):
+    with border.failing(Call.FSYNC, error, skip=1):
+        pmem2.open(path, "w+", size=4096).close()
+        print(border.seen(Call.FSYNC))
+"""
+    assert lines(run_child, tmp_path / "new", code) == ["2", "2"]
 
 
 def test_failing_munmap(run_child: RunChild, file: Path) -> None:
@@ -208,6 +305,40 @@ print(done == size, max(event.length for event in events) < 1 << 31)
     path = tmp_path / "huge"
     path.touch()
     assert lines(run_child, path, code) == ["True True"]
+
+
+def test_read_is_one_call(run_child: RunChild, file: Path) -> None:
+    """A read of a range that was inside before is one pread, and no fstat."""
+    code = """
+with pmem2.Source.from_path(path) as s:
+    buffer = bytearray(65536)
+    os.truncate(path, 65536)
+    s.pread_mcsafe_into(buffer)
+    with border.recording() as events, border.failing(Call.FSTAT, skip=1 << 30):
+        s.pread_mcsafe_into(buffer)
+        print(border.seen(Call.FSTAT))
+        try:
+            s.pread_mcsafe_into(buffer, 1)
+        except pmem2.LengthOutOfRangeError:
+            print(border.seen(Call.FSTAT))
+    print(len(events))
+"""
+    assert lines(run_child, file, code) == ["0", "1", "1"]
+
+
+@pytest.mark.parametrize("how", ["SHORT", "FAIL"])
+def test_partial_read(run_child: RunChild, file: Path, how: str) -> None:
+    """A read that returns fewer bytes goes on; an input error raises IoFailError."""
+    code = f"""
+with pmem2.Source.from_path(path) as s:
+    s.pwrite_mcsafe(bytes(range(200)))
+    with border.failing(Call.PREAD, errno.EIO, how=Fault.{how}):
+        try:
+            print(s.pread_mcsafe(200) == bytes(range(200)))
+        except pmem2.IoFailError as error:
+            print(error.errno == errno.EINVAL)
+"""
+    assert lines(run_child, file, code) == ["True"]
 
 
 def test_file_that_shrinks(run_child: RunChild, file: Path) -> None:

@@ -18,10 +18,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MSYNC, FLUSH, DRAIN, PERSIST, COPY, SET, DEEP_FLUSH, READ, WRITE };
+enum { MSYNC, FLUSH, DRAIN, PERSIST, COPY, SET, DEEP_FLUSH, READ, WRITE, SUBMIT };
 
 struct event {
     uint64_t kind, address, length, flags;
@@ -59,7 +60,10 @@ uint64_t border_stop(const struct event **first)
 /* ---- faults */
 
 enum { NOTHING, FAIL, SHORT, BLOCK, PRETEND, SIGNAL };
-enum { CALL_MSYNC, CALL_MMAP, CALL_MUNMAP, CALL_PREAD, CALL_PWRITE, CALL_FALLOCATE, CALL_FCNTL, CALL_MALLOC, CALLS };
+enum {
+    CALL_MSYNC, CALL_MMAP, CALL_MUNMAP, CALL_PREAD, CALL_PWRITE, CALL_FALLOCATE, CALL_FCNTL, CALL_MALLOC, CALL_FSYNC,
+    CALL_SUBMIT, CALL_FSTAT, CALL_SYNCFS, CALLS
+};
 
 static struct fault {
     int how, error;
@@ -231,6 +235,37 @@ int fcntl(int fd, int command, ...)
 }
 
 int fcntl64(int fd, int command, ...) __attribute__((alias("fcntl")));
+
+int fsync(int fd)
+{
+    return fault(CALL_FSYNC, HERE) == FAIL ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int syncfs(int fd)
+{
+    return fault(CALL_SYNCFS, HERE) == FAIL ? -1 : (int)syscall(SYS_syncfs, fd);
+}
+
+/* The event's address is the offset in the file. */
+int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags)
+{
+    if (fault(CALL_SUBMIT, HERE) == FAIL)
+        return -1;
+    int rc = (int)syscall(SYS_sync_file_range, fd, offset, length, flags);
+    if (!rc && from_pmem2(HERE))
+        record(SUBMIT, (void *)(uintptr_t)offset, (size_t)length, flags);
+    return rc;
+}
+
+int fstat(int fd, struct stat *status)
+{
+    static int (*real)(int, struct stat *);
+    if (!real)
+        real = (int (*)(int, struct stat *))dlsym(RTLD_NEXT, "fstat");
+    return fault(CALL_FSTAT, HERE) == FAIL ? -1 : real(fd, status);
+}
+
+int fstat64(int fd, struct stat64 *status) __attribute__((alias("fstat")));
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t);
 

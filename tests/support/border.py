@@ -36,6 +36,7 @@ class Kind(enum.IntEnum):
     DEEP_FLUSH = 6
     READ = 7
     WRITE = 8
+    SUBMIT = 9
 
 
 class Call(enum.IntEnum):
@@ -49,6 +50,10 @@ class Call(enum.IntEnum):
     FALLOCATE = 5
     FCNTL = 6
     MALLOC = 7
+    FSYNC = 8
+    SUBMIT = 9
+    FSTAT = 10
+    SYNCFS = 11
 
 
 class Fault(enum.IntEnum):
@@ -96,7 +101,10 @@ class Border:
 
     @contextmanager
     def recording(self, map: Optional[pmem2.Map] = None) -> Iterator[list[Event]]:
-        """Record while the block runs; the list is filled at its end. Offsets of reads and writes are in the file."""
+        """Record while the block runs; the list is filled at its end.
+
+        Offsets of reads, writes and submits are in the file.
+        """
         events: list[Event] = []
         address = map.address if map else 0
         self._library.border_start()
@@ -106,7 +114,7 @@ class Border:
             first = ctypes.POINTER(RawEvent)()
             count = self._library.border_stop(ctypes.byref(first))
             for raw in first[:count]:
-                in_map = raw.kind not in (Kind.DRAIN, Kind.READ, Kind.WRITE)
+                in_map = raw.kind not in (Kind.DRAIN, Kind.READ, Kind.WRITE, Kind.SUBMIT)
                 events.append(Event(raw.kind, raw.address - address if in_map else raw.address, raw.length, raw.flags))
 
     @contextmanager

@@ -6,12 +6,12 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$1"
 suite=bookworm
-packages=busybox-static,coreutils,cpio,dmsetup,e2fsprogs,gcc,gzip,kmod,libc6-dev,libpmem2-dev,mount,ndctl,pkg-config,pypy3
+packages=btrfs-progs,busybox-static,coreutils,cpio,dmsetup,e2fsprogs,gcc,gzip,kmod,libc6-dev,libpmem2-dev,mount,ndctl,pkg-config,pypy3
 packages=$packages,pypy3-dev,python3,python3-attr,python3-cffi,python3-coverage,python3-dev,python3-distutils
 packages=$packages,python3-exceptiongroup,python3-hypothesis,python3-numpy,python3-pytest,python3-tomli,strace,util-linux,xfsprogs
 # modules for the disk and the shared folder, in the initramfs; modules that are loaded later, on the disk
 early="virtio_pci virtio_blk ext4 9p 9pnet_virtio"
-late="nfit nd_pmem device_dax dax_pmem dax_hmem xfs mce-inject loop dm_mod"
+late="nfit nd_pmem device_dax dax_pmem dax_hmem xfs btrfs mce-inject loop dm_mod dm-log-writes"
 
 rm -rf root
 # The generic kernel is unpacked, not installed. Cloud kernels lack 9p and memory failures.

@@ -105,12 +105,14 @@ class Machine:
         filesystem: The file system of the first NVDIMM. The second one is a DAX device.
         persistence: `mem-ctrl` if a power failure loses the CPU caches, `cpu` if they are flushed (eADR).
         image: Folder of kernel, initramfs and disk. The machine does not change the disk.
+        disks: Files that become the disks /dev/vdb, /dev/vdc ...
     """
 
     folder: Path
     filesystem: str
     persistence: str
     image: Path
+    disks: tuple[Path, ...] = ()
 
     @property
     def share(self) -> Path:
@@ -157,6 +159,7 @@ class Machine:
             *("-m", "2G,slots=4,maxmem=8G"),
             *memory,
             *("-drive", f"file={self.image / 'disk.img'},format=raw,if=virtio,snapshot=on,cache=unsafe"),
+            *(word for disk in self.disks for word in ("-drive", f"file={disk},format=raw,if=virtio,cache=unsafe")),
             *("-virtfs", f"local,path={self.share},mount_tag=host,security_model=none,multidevs=remap"),
             *("-kernel", str(self.image / "vmlinuz")),
             *("-initrd", str(self.image / "initramfs.gz")),

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The session `nvdimm`: run tests and other jobs in a machine with persistent memory.
 
-python tools/nvdimm/session.py [ext4|xfs] [mem-ctrl|cpu]    the tests marked `medium`
+python tools/nvdimm/session.py [ext4|xfs] [mem-ctrl|cpu]    the tests marked `medium`;
+                                                            without arguments also a short form of disk.py
 python tools/nvdimm/session.py all                          the same on each kind of medium
 python tools/nvdimm/session.py calls                        count the system calls of pmem2 and of alternatives
 python tools/nvdimm/session.py powercut [ROUNDS]            cut the power of a machine that writes, and recover
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 
+import disk
 import powercut
 from machine import CACHE, FILESYSTEMS, PERSISTENCE, PROJECT, Machine, image, run, timed
 
@@ -79,6 +81,8 @@ def main(arguments: list[str]) -> None:
         if filesystem not in FILESYSTEMS or persistence not in PERSISTENCE:
             sys.exit(__doc__)
         run_tests(filesystem, persistence)
+        if not arguments:
+            disk.prove(["ext4", "xfs"], rounds=1, replays=70)
 
 
 if __name__ == "__main__":
