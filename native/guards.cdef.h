@@ -18,8 +18,8 @@ void guarded_immortalize(uintptr_t address);
 int guarded_zero(file_t file, size_t size);
 int guarded_write_zeros(file_t file, size_t offset, size_t size);
 int guarded_allocate(file_t file, size_t offset, size_t size);
-int guarded_sync_new_file(file_t file, const char *folder);
 int guarded_truncate(file_t file, size_t size);
+int guarded_sync_new_file(file_t file, const char *folder);
 int memcmp(const void *a, const void *b, size_t n); /* much faster than PyPy's comparison */
 
 struct guarded_source { size_t dax_size; size_t dax_alignment; file_t file; int device; int writable; ...; };
