@@ -27,8 +27,9 @@ struct guarded_map {
     uint64_t serial;           /* never reused: Python looks a Map up by it */
     size_t unmap_size;         /* bytes to unmap ourselves: device DAX without an NVDIMM region */
     file_t file;               /* a file that the map owns, to write pages back through (workaround_msync.c); or NO_FILE */
-    size_t file_offset;        /* where the map begins in `file` */
-    int msync_suffices;        /* for `file`: 1, -1, or 0 if unknown (workaround_ext4_journal.c) */
+    struct noted_file backing; /* the mapped file, if many ranges of it can be written back together */
+    size_t file_offset;        /* where the map begins in it */
+    int msync_suffices;        /* 1, -1, or 0 if unknown (workaround_ext4_journal.c) */
     int write_back_error;      /* -errno of the first write-back that failed (workaround_msync.c), or 0 */
 };
 

@@ -40,6 +40,7 @@ static int map_delete(struct guarded_map *m, char *message)
     if (rc)
         return rc;
     close_file(&m->file);
+    forget_file(&m->backing);
     if (m->unmap_size)
         unmap((void *)m->address, m->unmap_size);
     if (m->reservation) {

@@ -42,6 +42,11 @@ static int transfer_device(struct guarded_source *s, mcsafe_fn transfer, char *d
     return rc;
 }
 
+static int is_file(const struct guarded_source *s)
+{
+    return s->file != NO_FILE && !s->device && !s->dax_size;
+}
+
 /* Read a file ourselves: libpmem2 ignores a short read. One that ends early was truncated after the check. */
 static int read_whole(struct guarded_source *s, char *data, size_t length, size_t offset)
 {
@@ -83,7 +88,7 @@ static int guarded_source_pread_mcsafe(struct guarded_source *s, char *buffer, s
         return rc;
     if (!length || !lies_inside(__atomic_load_n(&s->known_size, __ATOMIC_RELAXED), offset, length))
         rc = check_inside(s, offset, length, message);
-    if (!rc && (s->device || s->file == NO_FILE))
+    if (!rc && !is_file(s))
         rc = transfer_device(s, read_at, buffer, length, offset, message);
     else if (!rc)
         rc = read_whole(s, buffer, length, offset);
@@ -97,7 +102,7 @@ static int guarded_source_pwrite_mcsafe(struct guarded_source *s, char *data, si
     if (rc)
         return rc;
     rc = s->writable ? check_inside(s, offset, length, message) : -EBADF;
-    if (!rc && (s->device || s->file == NO_FILE))
+    if (!rc && !is_file(s))
         rc = transfer_device(s, write_at, data, length, offset, message);
     else if (!rc)
         rc = write_whole(s, data, length, offset, message);

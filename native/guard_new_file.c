@@ -20,11 +20,14 @@ static int guarded_sync_new_file(file_t file, const char *folder)
 
 static int sync_file(file_t file)
 {
-    int rc, suffices = 0;
+    struct stat status;
+    int rc;
     do
         rc = fsync(file) ? -errno : 0;
     while (rc == -EINTR);
-    return rc ? rc : complete_sync(file, &suffices);
+    if (!rc && !fstat(file, &status) && needs_syncfs(status.st_dev))
+        rc = syncfs(file) ? -errno : 0;
+    return rc;
 }
 
 static int sync_folder(const char *folder)

@@ -15,7 +15,7 @@ struct guarded_source {
     size_t huge_page;      /* bytes, on hugetlbfs; else 0 */
     file_t file;           /* a duplicate that the source owns, or NO_FILE */
     size_t known_size;     /* the size when it was last looked up */
-    struct new_file created;
+    struct noted_file created;
     struct guarded_source *next;  /* in the list `closing_sources` */
     int device;            /* a character device: device DAX */
     int writable;
@@ -101,12 +101,12 @@ static int guarded_source_open(struct guarded_source *s, const path_char_t *path
     if (rc)
         return rc;
     if (flags & O_EXCL)
-        rc = new_file_note(&s->created, path, opened);
+        rc = note_file(&s->created, path, opened);
     if (!rc)
         rc = guarded_source_from_file(s, opened, message);
     close_file(&opened);
     if (rc)
-        new_file_remove(&s->created);
+        remove_noted_file(&s->created);
     return rc;
 }
 
@@ -128,13 +128,13 @@ static void guarded_source_close(struct guarded_source *s)
 static void guarded_source_discard(struct guarded_source *s)
 {
     guarded_source_close(s);
-    new_file_remove(&s->created);
+    remove_noted_file(&s->created);
 }
 
 static void guarded_source_drop(struct guarded_source *s)
 {
     if (gate_closed(&s->gate))
-        new_file_forget(&s->created);
+        forget_file(&s->created);
     guarded_source_discard(s);
     free(s);
 }

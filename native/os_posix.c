@@ -129,14 +129,14 @@ static int open_file(const path_char_t *path, int flags, file_t *file)
     return *file == NO_FILE ? -errno : 0;
 }
 
-/* A new file, to be removed again if what it was made for fails. */
-struct new_file {
+/* A file and where it was: one that is new, to be removed again if what it was made for fails, or one to open later. */
+struct noted_file {
     path_char_t *path;  /* NULL: there is none */
     dev_t device;
     ino_t inode;
 };
 
-static int new_file_note(struct new_file *new, const path_char_t *path, file_t file)
+static int note_file(struct noted_file *new, const path_char_t *path, file_t file)
 {
     struct stat status;
     if (fstat(file, &status))
@@ -147,19 +147,19 @@ static int new_file_note(struct new_file *new, const path_char_t *path, file_t f
     return new->path ? 0 : -ENOMEM;
 }
 
-static void new_file_forget(struct new_file *new)
+static void forget_file(struct noted_file *new)
 {
     free(new->path);
     new->path = NULL;
 }
 
 /* Remove the file, unless its path now names another one. */
-static void new_file_remove(struct new_file *new)
+static void remove_noted_file(struct noted_file *new)
 {
     struct stat status;
     if (new->path && !lstat(new->path, &status) && status.st_dev == new->device && status.st_ino == new->inode)
         unlink(new->path);
-    new_file_forget(new);
+    forget_file(new);
 }
 
 /* Never returns descriptor 0, 1 or 2: the debug build of libpmem2 refuses those for bad blocks. */

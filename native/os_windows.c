@@ -122,28 +122,28 @@ static int open_file(const path_char_t *path, int flags, file_t *file)
 }
 
 /* A new file, to be removed again if what it was made for fails. */
-struct new_file {
+struct noted_file {
     path_char_t *path;  /* NULL: there is none */
 };
 
-static int new_file_note(struct new_file *new, const path_char_t *path, file_t file)
+static int note_file(struct noted_file *new, const path_char_t *path, file_t file)
 {
     (void)file;
     new->path = _wcsdup(path);
     return new->path ? 0 : -ENOMEM;
 }
 
-static void new_file_forget(struct new_file *new)
+static void forget_file(struct noted_file *new)
 {
     free(new->path);
     new->path = NULL;
 }
 
-static void new_file_remove(struct new_file *new)
+static void remove_noted_file(struct noted_file *new)
 {
     if (new->path)
         DeleteFileW(new->path);
-    new_file_forget(new);
+    forget_file(new);
 }
 
 static int duplicate_file(file_t file, file_t *own)

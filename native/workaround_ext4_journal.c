@@ -19,13 +19,10 @@ static int kernel_has_fault(void)
 }
 
 /* sysfs names the journal's thread of each mounted ext4, "<none>" without a journal; nothing of other file systems. */
-static int lacks_journal(file_t file)
+static int lacks_journal(dev_t device)
 {
-    struct stat status;
     char link[64], target[512], path[640], text[8] = "";
-    if (fstat(file, &status))
-        return 0;
-    snprintf(link, sizeof link, "/sys/dev/block/%u:%u", major(status.st_dev), minor(status.st_dev));
+    snprintf(link, sizeof link, "/sys/dev/block/%u:%u", major(device), minor(device));
     const ssize_t length = readlink(link, target, sizeof target - 1);
     target[length < 0 ? 0 : length] = '\0';
     const char *name = strrchr(target, '/');
@@ -37,15 +34,10 @@ static int lacks_journal(file_t file)
     return count > 0 && strncmp(text, "<none>", 6) == 0;
 }
 
-/* Complete an msync or fsync. `suffices` remembers whether it does: 1, -1 if a syncfs must follow, 0 if unknown. */
-static int complete_sync(file_t file, int *suffices)
+/* Whether a syncfs must follow an msync or fsync on a device. */
+static int needs_syncfs(dev_t device)
 {
-    int known = __atomic_load_n(suffices, __ATOMIC_RELAXED);
-    if (!known) {
-        known = kernel_has_fault() && lacks_journal(file) ? -1 : 1;
-        __atomic_store_n(suffices, known, __ATOMIC_RELAXED);
-    }
-    return known < 0 && syncfs(file) ? -errno : 0;
+    return kernel_has_fault() && lacks_journal(device);
 }
 
 #endif

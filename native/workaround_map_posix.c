@@ -112,15 +112,13 @@ static int remap_shared(struct guarded_map *m, struct guarded_source *s, const s
         rc = use_cache_line_functions(m, s, message);
     else /* a private mapping has the functions for BYTE; for PAGE only its plain copies are used */
         cache_functions(m, m->map);
-    if (!rc && m->granularity == PMEM2_GRANULARITY_PAGE && request->protection & PMEM2_PROT_WRITE)
-        rc = keep_file(m, s->file, request->offset);
     if (!rc)
         rc = mmap_fixed(pmem2_map_get_address(m->map), s->file, request->offset, pmem2_map_get_size(m->map),
                         request->protection);
-    if (rc) {
-        close_file(&m->file);
+    if (rc)
         pmem2_map_delete(&m->map); /* if this fails too, dropping `m` tries again */
-    }
+    else if (m->granularity == PMEM2_GRANULARITY_PAGE)
+        note_backing(m, s->file, request->offset);
     return rc;
 }
 

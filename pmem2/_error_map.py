@@ -129,7 +129,6 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
     ("pmem2_map_new", errno.ENODEV): (
         "; its file system does not let programs map it: procfs, sysfs, and FUSE with direct_io do not"
     ),
-    ("pmem2_map_new", errno.EMFILE): "; a writable map of a file on ext4 or XFS keeps a descriptor (RLIMIT_NOFILE)",
     ("pmem2_badblock_clear", errno.ENXIO): "; the platform cannot clear it: leave that part of the device unused",
 }
 

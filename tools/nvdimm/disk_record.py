@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Inside the machine: let pmem2 work on a disk of which device-mapper records every write and flush.
+"""Inside the machine: let pmem2 work on a disk, and device-mapper record its writes and flushes.
 
 `disk_record.py NAME DISK LOG STEPS ROUNDS [wrong]`. After each call that promises something, a mark goes into the
 log, and the call with its promises (disk_model.py) into the file STEPS. With `wrong`, `persist` is `sync_file_range`
@@ -175,7 +175,7 @@ class Recorder:
             self.mark("open a+ of a shorter file", ["grow", "a", 2 * SMALL])
 
     def run_explored_program(self) -> None:
-        """Run the program of which the explorer knows all images."""
+        """Run the program whose images the explorer has found."""
         with pmem2.open(FOLDER / "explored", "x+", size=2 * PAGE) as map:
             self.mark("open x+", ["explore", "explored", explored_images()])
             for _ in explored_program(map, lambda: self.write_back("explored")):
