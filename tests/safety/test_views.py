@@ -163,7 +163,7 @@ def test_operation_count_has_a_limit(run_child: RunChild) -> None:
     """A map refuses the next operation when its gate counts as many as it can."""
     child = run_child(CROWD)
     overflow = "too many views or operations of it are alive at once\n"
-    busy = "another thread is inside an operation of it; close it after that has returned\n"
+    busy = "an operation of it has not returned, in another thread or under this signal handler; close it after that\n"
     exported = "views or arrays of it are alive; release or delete them first\n"
     assert child.stdout == 3 * overflow + busy + overflow + exported
 
