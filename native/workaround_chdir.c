@@ -16,8 +16,13 @@ static int map_in_own_directory(struct pmem2_map **map, const struct pmem2_confi
 #else
 
 #include <sched.h>
-#include <sys/single_threaded.h>
 #include <sys/wait.h>
+
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#else
+#define __libc_single_threaded 0
+#endif
 
 #define REGIONS "/sys/bus/nd/devices"
 #define NAMESPACES "/proc/thread-self/ns/"

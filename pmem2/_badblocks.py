@@ -11,7 +11,7 @@ from pmem2._checks import check_type
 from pmem2._enums import ErrorCode
 from pmem2._error_map import error_from_rc, new_error_buffer
 from pmem2._ffi import ffi, lib
-from pmem2._resource import Resource, drop_attrs_init, own
+from pmem2._resource import NO_DESCRIPTORS, Resource, drop_attrs_init, own, retry_after_gc
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,7 +58,7 @@ class BadBlockContext(Resource):
         self = cls.__new__(cls)
         message = new_error_buffer()
         handle = own(lib.guarded_badblocks_alloc(), lib.guarded_badblocks_drop)
-        rc = lib.guarded_badblocks_new(handle, source, message)
+        rc = retry_after_gc(NO_DESCRIPTORS, lib.guarded_badblocks_new, handle, source, message)
         if rc:
             asked = f"cannot look for bad blocks in {name}"
             raise error_from_rc(rc, "pmem2_badblock_context_new", asked, message)

@@ -11,7 +11,7 @@ from pmem2._enums import ErrorCode, Granularity
 from pmem2._error_map import HINTS, error_from_rc, make_pmem2_error, new_error_buffer
 from pmem2._ffi import lib
 from pmem2._granularity import granularity_error
-from pmem2._resource import own, retry_after_gc
+from pmem2._resource import NO_DESCRIPTORS, own, retry_after_gc
 
 if TYPE_CHECKING:
     from pmem2._ffi import CharArray, MapHandle, Null, ReservationHandle, SourceHandle
@@ -42,8 +42,8 @@ def create_map(handle: MapHandle, source: SourceHandle, request: MapRequest, nam
         Pmem2Error, OSError, ValueError: As `Map` says.
     """
     message = new_error_buffer()
-    # Dropped maps that are not collected yet own pthread keys, or a place in the reservation.
-    refusals = -errno.EAGAIN, ErrorCode.MAPPING_EXISTS
+    # Dropped maps that are not collected yet own pthread keys, descriptors, or a place in the reservation.
+    refusals = *NO_DESCRIPTORS, -errno.EAGAIN, ErrorCode.MAPPING_EXISTS
     rc = retry_after_gc(refusals, map_new, handle, source, request, message)
     if rc:
         raise map_error(rc, source, request, name, message)

@@ -12,6 +12,7 @@ Python code there could be interrupted by a signal handler, and the exception wo
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
 import warnings
@@ -37,6 +38,7 @@ CPYTHON = sys.implementation.name == "cpython"
 HAS_GIL = CPYTHON and (sys.version_info < (3, 13) or sys._is_gil_enabled())
 GC_PASSES = 1 if HAS_GIL else 3  # PyPy and threads without a lock need more for what finalizers or other threads held
 GC_ROUNDS = 10
+NO_DESCRIPTORS = (-errno.EMFILE, -errno.ENFILE)  # dropped objects that are not collected yet may hold many
 VIEW_COST = 100_000  # bytes that PyPy believes a view to hold, so that it collects views often enough
 
 

@@ -19,7 +19,7 @@ from pmem2._enums import ErrorCode
 from pmem2._error_map import HINTS, error_from_rc, make_pmem2_error, new_error_buffer
 from pmem2._ffi import ffi, lib
 from pmem2._files import OPEN_FLAGS, DaxDevice, StrOrBytesPath, as_native_path, os_file_from_fd
-from pmem2._resource import Resource, drop_attrs_init, own
+from pmem2._resource import NO_DESCRIPTORS, Resource, drop_attrs_init, own, retry_after_gc
 
 if sys.platform == "win32":
     from pmem2._files import os_file_from_handle
@@ -95,9 +95,10 @@ class Source(Resource):
         self = cls._new(name)
         message = new_error_buffer()
         handle = alloc_source()
-        code: int = ErrorCode.INVALID_FILE_HANDLE
+        rc: int = ErrorCode.INVALID_FILE_HANDLE
         try:
-            rc = code if file is None else lib.guarded_source_from_file(handle, file, message)
+            if file is not None:
+                rc = retry_after_gc(NO_DESCRIPTORS, lib.guarded_source_from_file, handle, file, message)
             return self._finish(handle, rc, function, message)
         except BaseException:
             lib.guarded_source_close(handle)
@@ -446,7 +447,7 @@ def alloc_source() -> SourceHandle:
 def open_source(handle: SourceHandle, path: NativePath, flags: int, message: CharArray) -> int:
     """Open a file and return C's return code."""
     while True:
-        rc = lib.guarded_source_open(handle, path, flags, message)
+        rc = retry_after_gc(NO_DESCRIPTORS, lib.guarded_source_open, handle, path, flags, message)
         if rc != -errno.EINTR:
             return rc  # else Python runs the signal handler now
 

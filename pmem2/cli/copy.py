@@ -80,7 +80,12 @@ class Options:
 
 
 class CannotReplaceError(Exception):
-    """A file cannot be replaced by another one, but perhaps overwritten; the cause is the OSError."""
+    """A file cannot be replaced by another one, but perhaps overwritten."""
+
+    def __init__(self, error: OSError) -> None:
+        """Keep the *error* of the system."""
+        super().__init__(error)
+        self.error = error
 
 
 def add(commands: Commands) -> None:
@@ -234,23 +239,23 @@ def copy_to_file(
         options: Those of the command.
     """
     folder = os.path.dirname(destination) or "."
-    if not is_name:
-        overwrite_file(reader, destination, "the path is a descriptor's", options)
-    elif is_append_only(folder):
-        if existing is None:
-            fd = create_file(destination, source, existing, destination)
-            set_attributes(fd, source, destination, existing)
-            os.close(fd)
-        overwrite_file(reader, destination, f"{folder} is append-only", options)
-    else:
-        try:
-            replace_file(reader, source, destination, existing, options)
-        except CannotReplaceError as refusal:
-            error = refusal.__cause__
-            assert isinstance(error, OSError)
+    try:
+        if not is_name:
+            reason = "the path is a descriptor's"
+        elif is_append_only(folder):
+            reason = f"{folder} is append-only"
             if existing is None:
-                raise error from None
-            overwrite_file(reader, destination, f"it cannot be replaced: {os.strerror(error.errno or 0)}", options)
+                fd = create_file(destination, source, existing, destination)
+                set_attributes(fd, source, destination, existing)
+                os.close(fd)
+        else:
+            replace_file(reader, source, destination, existing, options)
+            return
+    except CannotReplaceError as refusal:
+        if existing is None:
+            raise refusal.error from None
+        reason = f"it cannot be replaced: {os.strerror(refusal.error.errno or 0)}"
+    overwrite_file(reader, destination, reason, options)
 
 
 def is_append_only(folder: str) -> bool:
@@ -322,7 +327,7 @@ def name_in_errors(destination: str, failure: str) -> Iterator[None]:
     except OSError as error:
         named = with_filename(error, failure, destination)
         if error.errno in CANNOT_REPLACE:
-            raise CannotReplaceError from named
+            raise CannotReplaceError(named) from None
         raise named from None
 
 

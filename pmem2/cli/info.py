@@ -218,8 +218,8 @@ def open_for_probe(path: str, status: os.stat_result) -> Iterator[Source]:
         return
     fd = os.open(path, O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        os.ftruncate(fd, os.sysconf("SC_PAGESIZE"))
         with source_of(fd, f"a new file in {path!r}") as source:
+            os.ftruncate(fd, source.alignment)  # on hugetlbfs, a huge page
             yield source
     finally:
         os.close(fd)

@@ -451,3 +451,27 @@ def test_dropping_closed_object(source: pmem2.Source) -> None:
             anonymous.bad_blocks()
         collect_garbage()
     assert [str(warning.message) for warning in caught] == []
+
+
+@pytest.mark.parametrize(
+    "what", ["Source.from_path(path)", "Source.from_fd(kept_fd)", "kept.bad_blocks()", "kept.map()"]
+)
+def test_dropped_objects_free_descriptors(run_child: RunChild, path: Path, what: str) -> None:
+    """When descriptors run out, those of dropped objects are freed first, also where only the collector finds them."""
+    code = f"""
+        import gc, resource, sys, warnings, pmem2
+        from pmem2 import Source
+
+        warnings.simplefilter("ignore")
+        path = sys.argv[1]
+        gc.disable()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        kept = Source.from_path(path)
+        kept_fd = kept.fd
+        for _ in range(200):
+            cycle = [{what}]
+            cycle.append(cycle)
+        print("all")
+    """
+    done = run_child(code, str(path))
+    assert done.stdout == "all\n", done.stderr

@@ -125,7 +125,9 @@ def test_command_line(folder: Path, huge: int, tmp_path: Path, capsys: pytest.Ca
     with pmem2.open(path, "w+", size=2 * huge) as map:
         map.memset(huge - 5, 7, 10)
     assert main(["info", str(folder), str(path)]) == 0
-    assert capsys.readouterr().out.count("file system  hugetlbfs at ") == 2
+    output = capsys.readouterr().out
+    for text in ("file system  hugetlbfs at ", "granularity  PAGE", "alignment    "):
+        assert output.count(text) == 2
     assert main(["copy", "--verify", str(path), str(image)]) == 0
     assert image.stat().st_size == 2 * huge
     assert main(["copy", "--verify", str(image), str(folder / "back")]) == 0

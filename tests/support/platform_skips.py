@@ -134,6 +134,7 @@ TESTS = {
         "test_closing_in_any_order": CHILD,
     },
     "safety/test_garbage.py": {
+        "test_dropped_objects_free_descriptors": SIGNALS,
         "test_dropped_map_is_unmapped": SYSTEM,
         "test_dropping_closed_object": RESERVATIONS,
         "test_dropping_in_any_order": CHILD,
