@@ -110,6 +110,16 @@ static int guarded_source_open(struct guarded_source *s, const path_char_t *path
     return rc;
 }
 
+#ifndef _WIN32
+/* Give a file that was opened with O_TMPFILE its name, unless a file has that name (-EEXIST). */
+static int guarded_source_link(struct guarded_source *s, const path_char_t *path)
+{
+    char unnamed[32];
+    snprintf(unnamed, sizeof unnamed, "/proc/self/fd/%d", s->file);
+    return linkat(AT_FDCWD, unnamed, AT_FDCWD, path, AT_SYMLINK_FOLLOW) ? -errno : 0;
+}
+#endif
+
 /* Release the source now, or leave that to the last thread inside (source_leave). */
 static void guarded_source_close(struct guarded_source *s)
 {

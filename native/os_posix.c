@@ -163,15 +163,23 @@ static void remove_noted_file(struct noted_file *new)
 }
 
 /* Never returns descriptor 0, 1 or 2: the debug build of libpmem2 refuses those for bad blocks. */
+static int is_direct(file_t file)
+{
+    return (fcntl(file, F_GETFL) & O_DIRECT) != 0;
+}
+
 static int duplicate_file(file_t file, file_t *own)
 {
     char path[32];
     *own = fcntl(file, F_DUPFD_CLOEXEC, 3);
     if (*own == NO_FILE)
         return errno == EINVAL ? -EMFILE : -errno; /* EINVAL: the process may have at most three descriptors */
-    if (!appends(*own))
+    if (!appends(*own) && !is_direct(*own))
         return 0;
-    /* Reopen it without O_APPEND. Where that fails, as without /proc, write_at refuses to write; all else works. */
+    /*
+     * Reopen it without O_APPEND, and without O_DIRECT, which needs aligned buffers. Where that fails, as without /proc,
+     * write_at refuses to write to a file that appends; all else works.
+     */
     snprintf(path, sizeof path, "/proc/self/fd/%d", *own);
     const int other = open(path, (fcntl(*own, F_GETFL) & O_ACCMODE) | O_CLOEXEC);
     if (other != NO_FILE) {

@@ -108,9 +108,23 @@ def allocate(file: File, size: int, path: Union[str, bytes], offset: int = 0) ->
     Raises:
         OSError: The disk is full, or the file cannot have that size.
     """
-    code = call_in_pieces(lib.guarded_allocate, file, offset, size)
+    code = -errno.ENOSPC if lacks_space(file, size) else call_in_pieces(lib.guarded_allocate, file, offset, size)
     if code:
         raise OSError(-code, f"cannot allocate {size} bytes: {os.strerror(-code)}", path)
+
+
+if sys.platform == "win32":
+
+    def lacks_space(file: File, size: int) -> bool:
+        """Return `False`: the system allocates all or nothing."""
+        return False
+
+else:
+
+    def lacks_space(file: File, size: int) -> bool:
+        """Return whether the disk has no room for *size* bytes, before an attempt in pieces fills it."""
+        system = os.fstatvfs(file)
+        return system.f_blocks > 0 and size - os.fstat(file).st_blocks * 512 > system.f_bfree * system.f_frsize
 
 
 def sync_new_file(file: File, path: Union[str, bytes]) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from contextlib import suppress
 from typing import Literal, NamedTuple, Optional, SupportsIndex, Union
 
@@ -13,12 +15,13 @@ from pmem2._checks import FILE_SIZE_MAX, as_positive, check_type
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Protection, Sharing
 from pmem2._error_map import HINTS, make_pmem2_error
+from pmem2._ffi import lib
 from pmem2._files import StrOrBytesPath, allocate, sync_new_file, truncate, zero
 from pmem2._map import READ_WRITE, Map, check_mappable
 from pmem2._source import Source
 
 CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL
-Mode = Literal["r", "r+", "w+", "x+", "c"]
+Mode = Literal["r", "r+", "w+", "x+", "a+", "c"]
 
 
 class ModeSpec(NamedTuple):
@@ -35,6 +38,7 @@ MODES = {
     "r+": ModeSpec(True, Sharing.SHARED, READ_WRITE),
     "w+": ModeSpec(True, Sharing.SHARED, READ_WRITE, creates=True),
     "x+": ModeSpec(True, Sharing.SHARED, READ_WRITE, creates=True),
+    "a+": ModeSpec(True, Sharing.SHARED, READ_WRITE, creates=True),
     "c": ModeSpec(False, Sharing.PRIVATE, READ_WRITE),
 }
 
@@ -49,9 +53,11 @@ def open(
     Args:
         path: The file.
         mode: As `numpy.memmap`: "r" reads, "r+" reads and writes, "w+" creates or truncates, "x+" creates a file that
-            does not exist, "c" is copy-on-write: writable in memory, while the file stays as it is.
-        size: Bytes, only for "w+" and "x+". They are allocated on disk, so that no store can fail for lack of space.
-            A DAX device keeps its own size, which must not be smaller.
+            does not exist, "c" is copy-on-write: writable in memory, while the file stays as it is. "a+" opens a file
+            and keeps its contents, or creates it; processes may do so at the same time.
+        size: Bytes, only for "w+", "x+" and "a+". They are allocated on disk, so that no store can fail for lack of
+            space. With "a+", a smaller file grows by zeros, a larger one stays as it is, and the size may be left out
+            if the file exists and is not empty. A DAX device keeps its own size, which must not be smaller.
         config: Everything else; the mode decides sharing and protection.
 
     Raises:
@@ -74,13 +80,17 @@ def open(
             raise ValueError(f"mode {mode!r} takes no size: it maps the file as it is")
         with Source.from_path(path, writable=spec.writable) as source:
             return Map(source, config)
-    if size is None:
+    if size is None and mode != "a+":
         raise ValueError(f"mode {mode!r} needs a size")
-    path, wanted = os.fspath(path), as_positive(size, "size", FILE_SIZE_MAX)
+    path, wanted = os.fspath(path), 0 if size is None else as_positive(size, "size", FILE_SIZE_MAX)
     made, map = None, None
     try:
-        made = Source._open(path, CREATE_FLAGS) if mode == "x+" else open_or_create(path)
-        map = map_zeros(made, path, wanted, config)
+        if mode == "a+":
+            made = open_or_extend(path, wanted)
+            map = Map(made, config)
+        else:
+            made = Source._open(path, CREATE_FLAGS) if mode == "x+" else open_or_create(path)
+            map = map_zeros(made, path, wanted, config)
         made.close()
         return map
     except BaseException:
@@ -122,6 +132,83 @@ def open_or_create(path: Union[str, bytes]) -> Source:
         with suppress(FileExistsError):
             # O_EXCL follows no link, and a link may name a file that does not exist yet.
             return Source._open(os.path.realpath(path) if os.path.islink(path) else path, CREATE_FLAGS)
+
+
+def open_or_extend(path: Union[str, bytes], size: int) -> Source:
+    """Return the source of a file of at least *size* bytes, 0 for those that it has; create it if it does not exist."""
+    while True:  # until no other process creates or removes the file in between
+        try:
+            source = Source.from_path(path)
+        except FileNotFoundError:
+            if not size:
+                raise ValueError(f"mode 'a+' needs a size: {path!r} does not exist") from None
+            made = create_whole(os.path.realpath(path) if os.path.islink(path) else path, size)
+            if made is not None:
+                return made
+        else:
+            return extend(source, path, size)
+
+
+def extend(source: Source, path: Union[str, bytes], size: int) -> Source:
+    """Return *source*; its file grows to *size* bytes, unless it has as many. Close it if that fails."""
+    before = source.size
+    try:
+        if not before and not size:
+            raise ValueError(f"mode 'a+' needs a size: {path!r} is empty")
+        if before < size:
+            if source._handle.device:  # pragma: no cover: nox -s nvdimm
+                raise range_error(size, source, f"the device has {before} bytes")
+            allocate(source._handle.file, size - before, path, before)
+            sync_new_file(source._handle.file, path)
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+def create_whole(path: Union[str, bytes], size: int) -> Optional[Source]:
+    """Return the source of a new file, `None` if another process has created one.
+
+    The file gets its name when it is complete, so that no other process sees less of it, and an error leaves nothing
+    behind. Where a file cannot be made without a name, it has its name from the beginning, and stays.
+    """
+    source = create_unnamed(path)
+    if source is None:
+        return extend(Source._open(path, os.O_RDWR | os.O_CREAT), path, size)
+    extend(source, path, size)
+    code = link_source(source, path)
+    if code == 0:
+        sync_new_file(source._handle.file, path)
+        return source
+    source.close()
+    if code == -errno.EEXIST:
+        return None
+    return extend(Source._open(path, os.O_RDWR | os.O_CREAT), path, size)  # pragma: no cover: there is no /proc
+
+
+if sys.platform == "win32":
+
+    def create_unnamed(path: Union[str, bytes]) -> Optional[Source]:
+        """Return `None`: files cannot be made without a name."""
+        return None
+
+    def link_source(source: Source, path: Union[str, bytes]) -> int:
+        """Return an error."""
+        return -errno.ENOSYS
+
+else:
+
+    def create_unnamed(path: Union[str, bytes]) -> Optional[Source]:
+        """Return the source of a file without a name in the folder of *path*, `None` where there is no such file."""
+        folder = os.path.dirname(os.fsencode(path)) or os.fsencode(os.curdir)
+        try:
+            return Source._open(folder, os.O_RDWR | lib.O_TMPFILE, repr(path))
+        except OSError:
+            return None  # the file systems that have none say so in several ways
+
+    def link_source(source: Source, path: Union[str, bytes]) -> int:
+        """Give the file without a name its name; return 0 or -errno."""
+        return lib.guarded_source_link(source._handle, os.fsencode(path))
 
 
 def probe_config(config: Config, size: int, source: Source) -> Config:

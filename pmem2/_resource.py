@@ -61,7 +61,12 @@ def keep_alive(pointer: P, *owners: object) -> P:
 
 
 def sweep_dead_pointers() -> int:
-    """Drop the owners of freed pointers whose callback could not run at the recursion limit; return how many."""
+    """Drop the owners of freed pointers whose callback could not run at the recursion limit; return how many.
+
+    Without the interpreter's lock there is no such limit for C code, and a callback may be about to run.
+    """
+    if not HAS_GIL:  # pragma: no cover: on other interpreters
+        return 0
     dead = [reference for reference in list(_keepalive) if reference() is None]
     for reference in dead:
         _keepalive.pop(reference, None)  # pragma: no cover: at the recursion limit

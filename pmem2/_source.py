@@ -130,12 +130,12 @@ class Source(Resource):
         return cls._open(path, os.O_RDWR if writable else os.O_RDONLY)
 
     @classmethod
-    def _open(cls, path: StrOrBytesPath, flags: int) -> Source:
+    def _open(cls, path: StrOrBytesPath, flags: int, name: str = "") -> Source:
         """Open a file in C, so that something owns the descriptor from its first moment.
 
         With `os.O_EXCL` the file is new, and is removed again unless `close` is called.
         """
-        self = cls._new(repr(os.fspath(path)))
+        self = cls._new(name or repr(os.fspath(path)))
         if b"\0" in os.fsencode(path):
             raise ValueError("path must not contain a NUL")
         message, handle, native_path = new_error_buffer(), alloc_source(), as_native_path(path)

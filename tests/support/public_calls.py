@@ -154,6 +154,7 @@ FUNCTION_CALLS: dict[str, Call] = {
     "open c": lambda w: pmem2.open(w.path, "c").close(),
     "open w+": lambda w: w.create("w+"),
     "open x+": lambda w: w.create("x+"),
+    "open a+": lambda w: w.create("a+"),
     "open w+ of an old file": lambda w: pmem2.open(w.old, "w+", size=SIZE).close(),
     "open x+ of an old file": lambda w: refuse(pmem2.open, w.old, "x+", size=SIZE),
     "open and drop": lambda w: pmem2.open(w.path),
