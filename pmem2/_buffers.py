@@ -48,7 +48,7 @@ def borrow(data: Buffer, *, writable: bool = False) -> Borrowed:
                 raise TypeError("buffer must be writable, got a read-only one") from None
             if not view.c_contiguous:
                 raise BufferError(CONTIGUOUS_HINT) from None
-        raise  # an exception of a signal handler
+        raise  # pragma: no cover: an exception of a signal handler
 
 
 class Scratch:

@@ -220,7 +220,7 @@ class Map(Resource):
             rc = lib.guarded_pin_view(pin, self._handle, start, count, internal)
             if rc == 0:
                 return view
-        except BaseException:
+        except BaseException:  # pragma: no cover: an exception of a signal handler
             lib.guarded_unpin(pin)
             raise
         raise self._range_error(rc, "pmem2_map_get_address", "view", start, count)
@@ -713,7 +713,7 @@ class Map(Resource):
         finally:
             release_all(exports)
         if rc == lib.GUARD_RANGE:
-            for start, _, length in table:
+            for start, _, length in table:  # pragma: no branch: one is outside
                 if start + length > self._size:
                     raise self._range_error(rc, "pmem2_get_memcpy_fn", "copy", start, length)
         if rc:

@@ -94,7 +94,7 @@ def open(
         made.close()
         return map
     except BaseException:
-        if map is not None:
+        if map is not None:  # pragma: no cover: an exception of a signal handler
             map.close(defer=True)
         if made is not None:
             made._discard()
@@ -170,7 +170,8 @@ def create_whole(path: Union[str, bytes], size: int) -> Optional[Source]:
     """Return the source of a new file, `None` if another process has created one.
 
     The file gets its name when it is complete, so that no other process sees less of it, and an error leaves nothing
-    behind. Where a file cannot be made without a name, it has its name from the beginning, and stays.
+    behind. Where a file cannot be made without a name, it has its name from the beginning. A file that has its name
+    stays: another process may use it.
     """
     source = create_unnamed(path)
     if source is None:

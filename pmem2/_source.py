@@ -448,7 +448,7 @@ def open_source(handle: SourceHandle, path: NativePath, flags: int, message: Cha
     """Open a file and return C's return code."""
     while True:
         rc = retry_after_gc(NO_DESCRIPTORS, lib.guarded_source_open, handle, path, flags, message)
-        if rc != -errno.EINTR:
+        if rc != -errno.EINTR:  # pragma: no branch: a signal arrives
             return rc  # else Python runs the signal handler now
 
 

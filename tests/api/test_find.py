@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pmem2
+from pmem2.testing import CrashConsistencyError, explore
 
 CONTENT = b"abcabc\0" + bytes(range(256)) + b"tail"
 
@@ -98,3 +99,25 @@ def test_read_into_wrong_target(filled: pmem2.Map) -> None:
     with pytest.raises(BufferError):
         filled.read_into(memoryview(bytearray(8))[::2])
     assert target == b"xy"
+
+
+def test_search_in_an_exploration() -> None:
+    """A check that searches and reads into a buffer sees lost stores, so no state is left out."""
+
+    def workload(map: pmem2.Map) -> None:
+        map.memcpy(64, b"data")
+        map[128:132] = b"more"
+        map.persist(0, 64)
+        map.store_u64(0, 1, persist=True)
+
+    def check_found(map: pmem2.Map) -> None:
+        assert not map.load_u64(0) or map.find(b"more", 100, 200) == 128
+
+    def check_read(map: pmem2.Map) -> None:
+        target = bytearray(4)
+        map.read_into(target, 128)
+        assert not map.load_u64(0) or target == b"more"
+
+    for check in (check_found, check_read):
+        with pytest.raises(CrashConsistencyError):
+            explore(workload, check, size=256)

@@ -170,3 +170,23 @@ def test_items_cannot_be_deleted(small_map: Map) -> None:
     with pytest.raises((TypeError, AttributeError)):
         del small_map[0:2]  # type: ignore[attr-defined] # wrong on purpose
     assert small_map[:] == CONTENT
+
+
+class Failing:
+    """The end of a slice that raises."""
+
+    def __index__(self) -> int:
+        """Raise."""
+        raise ValueError("raised by the index")
+
+
+def test_error_of_an_index(map: Map) -> None:
+    """An exception of an index object reaches the caller, once."""
+    assert map[0] == 0
+    for use in (
+        lambda: map[Failing() :],
+        lambda: map[: Failing()],
+        lambda: map.__setitem__(slice(Failing(), 4), b"abcd"),
+    ):
+        with pytest.raises(ValueError, match="raised by the index"):
+            use()

@@ -406,3 +406,11 @@ def test_numpy_non_integers(small_map: Map, wrong: int) -> None:
         small_map.persist(wrong, 1)
     with pytest.raises(WRONG_TYPE):
         small_map[0] = wrong
+
+
+def test_copying_dates(map: pmem2.Map) -> None:
+    """Arrays of dates, which no memoryview can describe, are copied as all others."""
+    dates = np.array(["2026-11-28", "1970-01-01"], dtype="M8[s]")
+    map.memcpy_many([(0, dates), (64, dates[:1])])
+    assert map[0:16] == dates.tobytes()
+    assert map[64:72] == dates.tobytes()[:8]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -87,6 +88,25 @@ def test_folder_without_unnamed_files(tmp_path: Path, monkeypatch: pytest.Monkey
     with pmem2.open(tmp_path / "new", "a+", size=PAGE) as map:
         assert map[:] == bytes(PAGE)
     assert blocks(tmp_path / "new") >= PAGE
+
+
+def test_lost_race_opens_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another process creates first is opened, with its contents."""
+
+    def lose(source: pmem2.Source, path: str) -> int:
+        Path(path).write_bytes(b"other" + bytes(PAGE))
+        return -errno.EEXIST
+
+    monkeypatch.setattr("pmem2._open.link_source", lose)
+    with pmem2.open(tmp_path / "new", "a+", size=PAGE) as map:
+        assert map[:5] == b"other"
+
+
+def test_path_with_a_nul(tmp_path: Path) -> None:
+    """A path that contains a NUL is a ValueError in every mode."""
+    for mode in ("x+", "w+", "a+"):
+        with pytest.raises(ValueError, match=r"null|NUL"):
+            pmem2.open(f"{tmp_path}/a\0b", mode, size=PAGE)  # type: ignore[arg-type, call-overload, unused-ignore]
 
 
 START = """

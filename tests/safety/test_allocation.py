@@ -108,7 +108,7 @@ def test_slow_pieces_shrink() -> None:
         time.sleep(0 if len(lengths) < 3 else 1.5 * _files.PIECE_TIME)
         return 0
 
-    _files.call_in_pieces(call, 0, 0, 20 * _files.FIRST_PIECE)
+    _files.call_in_pieces(call, 0, 0, 10 * _files.FIRST_PIECE)
     assert lengths[3] < lengths[2]
 
 

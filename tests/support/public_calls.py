@@ -71,7 +71,7 @@ class World:
 
     def create(self, mode: str) -> None:
         """Create the file `new` with `pmem2.open`, and remove it."""
-        self.created = False
+        self.created = mode == "a+"  # it stays: another process may use it
         map = pmem2.open(self.new, mode, size=PAGE)  # type: ignore[call-overload, unused-ignore, arg-type]
         self.created = True
         map.close()
