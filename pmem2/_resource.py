@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CPYTHON = sys.implementation.name == "cpython"
 HAS_GIL = CPYTHON and (sys.version_info < (3, 13) or sys._is_gil_enabled())
 GC_PASSES = 1 if HAS_GIL else 3  # PyPy and threads without a lock need more for what finalizers or other threads held
-GC_ROUNDS = 2 if HAS_GIL else 10
+GC_ROUNDS = 4 if HAS_GIL else 10
 NO_DESCRIPTORS = (-errno.EMFILE, -errno.ENFILE)  # dropped objects that are not collected yet may hold many
 VIEW_COST = 100_000  # bytes that PyPy believes a view to hold, so that it collects views often enough
 
