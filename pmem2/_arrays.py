@@ -46,4 +46,6 @@ def view_as_array(
     length = math.prod(dimensions) * item.itemsize
     # asarray first: it keeps a read-only view read-only, while ndarray looks through it at the writable buffer.
     # No local variable holds the view: the traceback of a signal handler's exception would keep it alive.
-    return numpy.ndarray(dimensions, item, buffer=numpy.asarray(view(start, length)))
+    return numpy.ndarray(  # type: ignore[no-any-return, unused-ignore] # depends on the version of NumPy
+        dimensions, item, buffer=numpy.asarray(view(start, length))
+    )
