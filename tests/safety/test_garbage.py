@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 import pytest
-from support.values import descriptors
+from support.values import ON_PYPY, descriptors
 
 import pmem2
 from safety.process_state import collect_garbage, count_mappings, is_mapped
@@ -323,7 +323,9 @@ def test_finalizer_in_a_cycle(run_child: RunChild, file: Path, shape: str) -> No
     """A finalizer in a cycle may close a map and then use a view of it."""
     lines = output_of(run_child, FINALIZER, str(file), shape)
     lines.remove("0")  # mappings left
-    assert set(lines) <= ({"closed", "ValueError"} if shape == "without_a_view" else {"BufferError"})
+    # PyPy finalizes a cycle in any order; only in "existing" the view is a part of it, and its memory is not unmapped.
+    is_unordered = shape == "without_a_view" or (ON_PYPY and shape == "existing")
+    assert set(lines) <= ({"closed", "ValueError"} if is_unordered else {"BufferError"})
     assert lines or shape.startswith("existing")  # a cycle through the memory itself may stay until the end
 
 
