@@ -77,6 +77,11 @@ def scratch(length: int) -> AbstractContextManager[CharArray]:
     return Scratch() if length <= SCRATCH_SIZE else ffi.new(CHAR_ARRAY, length)
 
 
+def copy_of(memory: CharArray) -> bytes:
+    """Return the bytes of a borrowed buffer; that of an empty one may have no address."""
+    return ffi.unpack(memory, len(memory)) if len(memory) else b""
+
+
 def export(data: Buffer) -> memoryview:
     """Return a view of the bytes of *data*; they stay in place until it is released.
 
@@ -88,7 +93,7 @@ def export(data: Buffer) -> memoryview:
         view = memoryview(data)
     except ValueError:  # NumPy does not describe dates and times
         with borrow(data) as memory:
-            return memoryview(ffi.unpack(memory, len(memory)))
+            return memoryview(copy_of(memory))
     if not view.c_contiguous:
         view.release()
         raise BufferError(CONTIGUOUS_HINT)

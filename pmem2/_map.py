@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeVar, Uni
 import attrs
 
 from pmem2._arrays import view_as_array
-from pmem2._buffers import Ranges, borrow, borrow_ranges, export, pointer_to, release_all, scratch
+from pmem2._buffers import Ranges, borrow, borrow_ranges, copy_of, export, pointer_to, release_all, scratch
 from pmem2._checks import NO_FLAGS, SIZE_MAX, as_int, as_size, check_mem_flags, check_type, int_repr, is_index
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Granularity, Protection, Sharing
@@ -403,7 +403,7 @@ class Map(Resource):
         else:
             with borrow(data) as memory:
                 # With a step, the data may be a view of this map and overlap: store a copy.
-                source = memory if key.step is None else ffi.unpack(memory, len(memory))
+                source = memory if key.step is None else copy_of(memory)
                 self._write_parts(key, source, len(memory))
 
     def _write_parts(self, key: Slice, source: CharPointer | bytes, length: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from support.values import weekly_on_pypy
 
 import pmem2
 from explorer import oracle
@@ -17,6 +18,8 @@ from explorer.oracle import Rule
 from explorer.test_against_oracle import SIZE, steps_in
 from pmem2 import Granularity
 from pmem2.testing import CrashConsistencyError, explore
+
+pytestmark = weekly_on_pypy
 
 HYPOTHESIS_PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 CPYTHON = sys.implementation.name == "cpython"

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.public_calls import ALL_CALLS, CALLS, public_names
-from support.values import ON_PYPY, rounds
+from support.values import ON_PYPY, rounds, weekly_on_pypy
 
 if TYPE_CHECKING:
     from support.children import RunChild
 
 RUN = "import sys; from safety.harness.program import main; sys.exit(main(sys.argv[1:]))"
 SKIPPED = 77
-weekly_on_pypy = pytest.mark.skipif(ON_PYPY, reason="takes long on PyPy: nox -s soak")
 
 
 def run_harness(
@@ -45,6 +44,7 @@ def test_interrupted_calls(run_child: RunChild) -> None:
     run_harness(run_child, "interrupts", 10)
 
 
+@weekly_on_pypy
 def test_interrupted_blocks(run_child: RunChild) -> None:
     """An interrupted call in a `with` block lets the block close its map."""
     run_harness(run_child, "blocks", 6, "BYTE")
@@ -67,6 +67,7 @@ def test_each_allocation_of_calls(run_child: RunChild) -> None:
     run_harness(run_child, "allocations")
 
 
+@weekly_on_pypy
 def test_calls_at_recursion_limit(run_child: RunChild) -> None:
     """A call at any depth works or raises RecursionError, and leaves nothing behind, as does dropping its result."""
     run_harness(run_child, "recursion", 15)

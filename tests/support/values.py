@@ -27,6 +27,9 @@ GRANULARITIES = [pmem2.Granularity[MEDIUM_GRANULARITY]] if MEDIUM_GRANULARITY el
 # the exit status of a child that accesses protected memory
 SEGFAULT = 0xC0000005 if sys.platform == "win32" else -signal.SIGSEGV
 ON_PYPY = sys.implementation.name == "pypy"
+weekly_on_pypy = pytest.mark.skipif(
+    ON_PYPY and "PMEM2_TEST_ROUNDS" not in os.environ, reason="takes long on PyPy: set PMEM2_TEST_ROUNDS"
+)
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
