@@ -204,8 +204,7 @@ class VMReservation(Resource):
             rc = lib.guarded_reservation_find(self._handle, how, offset, length, origin_or_null, serial, message)
             if rc:
                 raise error_from_rc(rc, function, "cannot find a map in the reservation", message)
-            reference = self._maps.get(serial[0])
-            found = None if reference is None else reference()
+            found = self._map_of(serial[0])
             if found is not None:
                 return found
             gc_collect()  # the Map was dropped and is not yet collected (PyPy)
@@ -220,9 +219,14 @@ class VMReservation(Resource):
         self._maps[serial] = weakref.ref(map)
         count = len(self._maps)
         if count & (count - 1) == 0:
-            for other, reference in list(self._maps.items()):
-                if reference() is None:
+            for other in list(self._maps):
+                if self._map_of(other) is None:
                     self._maps.pop(other, None)
+
+    def _map_of(self, serial: int) -> Map | None:
+        """Return the living map whose handle has this serial number."""
+        reference = self._maps.get(serial)
+        return None if reference is None else reference()
 
     def _remove(self, serial: int) -> None:
         """Remove the map whose handle has this serial number."""
@@ -236,7 +240,9 @@ class VMReservation(Resource):
         """
         if self.closed:
             raise ValueError("cannot iterate over the reservation: it is closed")
-        alive = [map for reference in list(self._maps.values()) if (map := reference()) is not None and not map.closed]
+        # Numbers alone: a list of (key, value) pairs starts the collector, whose finalizers change the dictionary.
+        serials = list(self._maps)
+        alive = [map for serial in serials if (map := self._map_of(serial)) is not None and not map.closed]
         return iter(sorted(alive, key=map_address))
 
     def close(self) -> None:

@@ -9,14 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from support import libpmem2, platform_skips
-from support.children import RunChild
+from support.children import Children, RunChild
 from support.compiled import BUILDS
 from support.values import CONTENT, GRANULARITIES, MEDIUM_GRANULARITY, PAGE, SIZE
 
@@ -179,7 +178,7 @@ def devdax() -> Path:
     return Path(os.environ["PMEM2_TEST_DEVDAX"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def debug_library() -> Path:
     """The folder of libpmem2's debug build, for LD_LIBRARY_PATH in a child."""
     for library in Path("/usr/lib").glob("*/pmdk_dbg/libpmem2.so.1"):
@@ -188,20 +187,8 @@ def debug_library() -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_child() -> RunChild:
+def run_child() -> Iterator[RunChild]:
     """Run Python in a child process that can import from tests/; a negative returncode is a fatal signal."""
-    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
-
-    def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        preloaded = [variables["LD_PRELOAD"] for variables in (os.environ, environment) if "LD_PRELOAD" in variables]
-        return subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code), *arguments],
-            # a sanitizer's runtime must come first
-            env={**os.environ, "PYTHONPATH": path, **environment, "LD_PRELOAD": " ".join(preloaded)},
-            capture_output=True,
-            text=True,
-            timeout=200,  # catches hangs only: an msync can wait seconds for a busy disk
-            check=False,
-        )
-
-    return run
+    children = Children()
+    yield children
+    children.close()

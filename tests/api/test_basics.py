@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import pytest
+from support.children import run_interpreter
 
 import pmem2
 import pmem2.testing
-
-if TYPE_CHECKING:
-    from support.children import RunChild
 
 
 @pytest.mark.medium
@@ -30,9 +28,9 @@ def test_persisted_data_is_in_file(tmp_path: Path, granularity: pmem2.Granularit
     assert path.read_bytes()[:13] == b"hello\0\0\0world"
 
 
-def test_import_is_lazy(run_child: RunChild) -> None:
+def test_import_is_lazy() -> None:
     """Importing pmem2 does not import modules that only some users need."""
-    child = run_child("""
+    child = run_interpreter("""
         import json, sys
         import attrs, _cffi_backend
         before = set(sys.modules)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import _pmem2
 import pytest
-from support.children import RunChild
+from support.children import run_interpreter
 
 from pmem2._ffi import explain_import_error
 
@@ -43,9 +43,9 @@ def libpmem2_2(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_import_explains_wrong_libpmem2(libpmem2_2: Path, run_child: RunChild) -> None:
+def test_import_explains_wrong_libpmem2(libpmem2_2: Path) -> None:
     """The ImportError names the library that was found and says how to fix it, in one sentence."""
-    child = run_child(IMPORT, LD_LIBRARY_PATH=str(libpmem2_2))
+    child = run_interpreter(IMPORT, LD_LIBRARY_PATH=str(libpmem2_2))
     assert child.returncode == 0, child.stderr
     (sentence,) = child.stdout.splitlines()
     assert sentence.startswith("pmem2 was compiled for symbols LIBPMEM2_1.0, which ")

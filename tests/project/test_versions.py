@@ -11,7 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from support.children import RunChild
+from support.children import run_interpreter
 
 PROJECT = Path(__file__).parents[2]
 # 1.x exports these functions, 2.x does not
@@ -46,7 +46,7 @@ def stub(tmp_path: Path) -> Path:
     return folder
 
 
-def test_build_against_pmdk_2(run_child: RunChild, stub: Path, tmp_path: Path) -> None:
+def test_build_against_pmdk_2(stub: Path, tmp_path: Path) -> None:
     """The extension links with libpmem2 2.x, requires its symbol version, loads and calls it."""
     built, code = tmp_path / "built", tmp_path / "_pmem2.c"
     built.mkdir()
@@ -60,7 +60,7 @@ def test_build_against_pmdk_2(run_child: RunChild, stub: Path, tmp_path: Path) -
     options = ["-shared", "-fPIC", "-O0", *headers, f"-L{stub}", "-o", str(module), str(code), "-lpmem2"]
     run("cc", *options)
     assert "LIBPMEM2_2.0" in run("readelf", "--version-info", str(module))
-    child = run_child(
+    child = run_interpreter(
         """
         import sys
         sys.path.insert(0, sys.argv[1])

@@ -140,6 +140,7 @@ import os, pmem2
 from _pmem2 import ffi, lib
 source = pmem2.Source.from_anon(4096)
 map = source.map()
+map.load_u64(0)  # from now on the gate counts the operations of this process, which is a forked one
 gate = ffi.cast("uint64_t *", map._handle)  # the first field of the C struct
 OPERATIONS, VIEWS = (1 << 20) - 1, ((1 << 25) - 1) << 36
 for full, acts in (

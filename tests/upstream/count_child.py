@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Counts the msyncs, cache flushes and fences of one operation, in a child with the debug build of libpmem2.
+"""Counts the msyncs, cache flushes and fences of operations, in a child with the debug build of libpmem2.
 
-A test runs `print_counts` with the arguments OPERATION FILE, or `print_copies` with SIZE FILE. Both print JSON: the
-calls of the façade and those of libpmem2 itself. The environment forces the granularity, names the log of the debug
+A test runs `print_counts` with the argument FILE, or `print_copies` with FILE SIZE... Both print JSON: the calls of the
+façade and those of libpmem2 itself. The environment forces the granularity, names the log of the debug
 build (PMEM2_LOG_FILE); for `print_counts` it preloads border.c.
 """
 
@@ -13,7 +13,6 @@ import os
 import re
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Callable
 
 from support import libpmem2
@@ -61,10 +60,10 @@ LIBRARY: dict[str, Callable[[int], object]] = {
 
 def run_logged(act: Callable[[], object]) -> list[str]:
     """Run *act* and return the functions of libpmem2 that logged a line."""
-    log = Path(os.environ["PMEM2_LOG_FILE"])
-    before = len(log.read_text(encoding="utf-8"))
-    act()
-    return re.findall(r"\[\w+\.c:\d+ (\w+)\]", log.read_text(encoding="utf-8")[before:])
+    with open(os.environ["PMEM2_LOG_FILE"], encoding="utf-8") as log:
+        log.seek(0, os.SEEK_END)
+        act()
+        return re.findall(r"\[\w+\.c:\d+ (\w+)\]", log.read())
 
 
 def run_counted(act: Callable[[], object]) -> tuple[int, int, int]:
@@ -77,32 +76,46 @@ def run_counted(act: Callable[[], object]) -> tuple[int, int, int]:
     return len(msyncs), flushes, names.count("memory_barrier")
 
 
-def print_counts() -> None:
-    """Print [msyncs, flushes, fences] of the façade, and of libpmem2 itself if it has that operation."""
-    operation, path = sys.argv[1:]
+def count_facade(operation: str, path: str) -> tuple[int, int, int]:
+    """Return the msyncs, flushes and fences of the façade."""
     with pmem2.Source.from_path(path) as source, source.map() as map:
-        facade_counts = run_counted(lambda: FACADE[operation](map))
-    library_counts = None
-    if operation in LIBRARY:
-        with open(path, "r+b") as file, copiers(file.fileno()) as (library, _):
-            assert isinstance(library, Library)
-            library_counts = run_counted(lambda: LIBRARY[operation](library.map))
-    print(json.dumps([facade_counts, library_counts]))
+        return run_counted(lambda: FACADE[operation](map))
+
+
+def count_library(operation: str, path: str) -> tuple[int, int, int] | None:
+    """Return the msyncs, flushes and fences of libpmem2 itself, if it has that operation."""
+    if operation not in LIBRARY:
+        return None
+    with open(path, "r+b") as file, copiers(file.fileno()) as (library, _):
+        assert isinstance(library, Library)
+        return run_counted(lambda: LIBRARY[operation](library.map))
+
+
+def print_counts() -> None:
+    """Print [msyncs, flushes, fences] of the façade and of libpmem2 itself, for each operation."""
+    path = sys.argv[1]
+    counts = {operation: (count_facade(operation, path), count_library(operation, path)) for operation in FACADE}
+    print(json.dumps(counts))
+
+
+def copy_with_all_flags(library: Library, facade: Facade, size: int) -> dict[str, list[list[str]]]:
+    """Return the functions that each of VARIANT_FLAGS runs, for each kind of copy and for the façade's memcpy."""
+    names: dict[str, list[list[str]]] = {"memcpy": [], "memmove": [], "memset": [], "facade": []}
+    target, source = library.address, library.address + 4096
+    data = bytes(size)
+    for flags in VARIANT_FLAGS:
+        names["memcpy"].append(run_logged(partial(library.memcpy, target, source, size, flags)))
+        names["memmove"].append(run_logged(partial(library.memmove, target, source, size, flags)))
+        names["memset"].append(run_logged(partial(library.memset, target, 1, size, flags)))
+        if flags not in CONFLICTING:
+            names["facade"].append(run_logged(partial(facade.map.memcpy, 0, data, flags)))
+    return names
 
 
 def print_copies() -> None:
-    """Print the functions that each of VARIANT_FLAGS runs, for each kind of copy and for the façade's memcpy."""
-    size, path = int(sys.argv[1]), sys.argv[2]
-    names: dict[str, list[list[str]]] = {"memcpy": [], "memmove": [], "memset": [], "facade": []}
+    """Print the functions that copies of each size run."""
+    path, *sizes = sys.argv[1:]
     with open(path, "r+b") as file, copiers(file.fileno()) as (library, facade):
         assert isinstance(library, Library)
         assert isinstance(facade, Facade)
-        target, source = library.address, library.address + 4096
-        data = bytes(size)
-        for flags in VARIANT_FLAGS:
-            names["memcpy"].append(run_logged(partial(library.memcpy, target, source, size, flags)))
-            names["memmove"].append(run_logged(partial(library.memmove, target, source, size, flags)))
-            names["memset"].append(run_logged(partial(library.memset, target, 1, size, flags)))
-            if flags not in CONFLICTING:
-                names["facade"].append(run_logged(partial(facade.map.memcpy, 0, data, flags)))
-    print(json.dumps(names))
+        print(json.dumps({size: copy_with_all_flags(library, facade, int(size)) for size in sizes}))

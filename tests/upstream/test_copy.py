@@ -6,11 +6,12 @@ The implementations run on one interpreter: libpmem2 chooses them, whatever inte
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Callable, Protocol, cast
 
 import pytest
 from support.children import RunChild
@@ -201,28 +202,47 @@ class LogCopies(Protocol):
         """Return the functions that ran for each kind of copy and each flag."""
 
 
-@pytest.fixture
-def log_copies(
-    run_child: RunChild, large_file: Path, debug_library: Path, granularity: Granularity, tmp_path: Path
-) -> LogCopies:
-    """Copy in a child at the forced granularity."""
+AllCopies = dict[str, dict[str, list[list[str]]]]
 
-    def run(environment: Environment, size: int) -> dict[str, list[list[str]]]:
+
+@pytest.fixture(scope="session")
+def all_copies(
+    run_child: RunChild, debug_library: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Granularity, str], AllCopies]:
+    """Copy all sizes in one child of an environment."""
+    folder = tmp_path_factory.mktemp("copied")
+    path = folder / "file"
+    path.touch()
+    os.truncate(path, memcpy_child.SIZE)
+
+    @functools.cache
+    def run(granularity: Granularity, environment: str) -> AllCopies:
         child = run_child(
             "from upstream import count_child; count_child.print_copies()",
-            str(size),
-            str(large_file),
+            str(path),
+            *map(str, SIZES),
             LD_LIBRARY_PATH=str(debug_library),
             PMEM2_LOG_LEVEL="15",
-            PMEM2_LOG_FILE=str(tmp_path / "log"),
-            **environment,
+            PMEM2_LOG_FILE=str(folder / "log"),
+            PMEM2_FORCE_GRANULARITY=granularity.name,
+            **json.loads(environment),
         )
         assert child.returncode == 0, child.stderr
-        names = cast("dict[str, list[list[str]]]", json.loads(child.stdout))
+        return cast("AllCopies", json.loads(child.stdout))
+
+    return run
+
+
+@pytest.fixture
+def log_copies(granularity: Granularity, all_copies: Callable[[Granularity, str], AllCopies]) -> LogCopies:
+    """Copy in a child at the forced granularity."""
+
+    def find(environment: Environment, size: int) -> dict[str, list[list[str]]]:
+        names = all_copies(granularity, json.dumps(environment))[str(size)]
         assert len(names["memcpy"]) == len(memcpy_child.VARIANT_FLAGS)
         return names
 
-    return run
+    return find
 
 
 def kind_of_store(names: list[str]) -> tuple[str, str]:
@@ -243,6 +263,7 @@ def test_copy_without_simd(log_copies: LogCopies, environment: Environment, suff
             assert [each for each in called if "_nodrain_" in each] == [f"{name}_nodrain_{suffix}"]
 
 
+SIZES = [128, 1024]  # below and above the threshold for non-temporal stores
 INSTRUCTIONS = [({"PMEM_AVX512F": "0", "PMEM_AVX": "0"}, "sse2"), ({"PMEM_AVX512F": "0"}, "avx"), ({}, "avx512f")]
 # one entry for each of memcpy_child.VARIANT_FLAGS
 TEMPORAL = {
@@ -275,7 +296,7 @@ def check_variants(
 @pytest.mark.upstream("pmem2_mem_ext/TEST1", "pmem2_mem_ext/TEST3")
 @pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
 @pytest.mark.parametrize("granularity", [Granularity.PAGE, Granularity.CACHE_LINE], indirect=True, ids=str)
-@pytest.mark.parametrize("size", [128, 1024])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.libpmem2
 def test_temporal_stores(
     log_copies: LogCopies, granularity: Granularity, size: int, environment: Environment, name: str
@@ -287,7 +308,7 @@ def test_temporal_stores(
 @pytest.mark.upstream("pmem2_mem_ext/TEST2", "pmem2_mem_ext/TEST4")
 @pytest.mark.parametrize(("environment", "name"), INSTRUCTIONS, ids=["sse2", "avx", "avx512f"])
 @pytest.mark.parametrize("granularity", [Granularity.BYTE], indirect=True, ids=str)
-@pytest.mark.parametrize("size", [128, 1024])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.libpmem2
 def test_temporal_stores_on_byte(
     log_copies: LogCopies, granularity: Granularity, size: int, environment: Environment, name: str

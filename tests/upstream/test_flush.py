@@ -7,11 +7,12 @@ compares the bytes and the drains of each operation on every interpreter.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Callable, Protocol, cast
 
 import pytest
 from support import libpmem2
@@ -23,6 +24,7 @@ import pmem2
 from pmem2 import ErrorCode, Granularity
 
 Counts = tuple[int, int, int]
+AllCounts = dict[str, "tuple[list[int], list[int] | None]"]
 
 BYTE, CACHE_LINE, PAGE = Granularity
 
@@ -34,28 +36,41 @@ class Count(Protocol):
         """Return the msyncs, cache flushes and fences of the façade's *operation*, and those of libpmem2's own."""
 
 
-@pytest.fixture
-def count(granularity: Granularity, debug_library: Path, run_child: RunChild, tmp_path: Path) -> Count:
-    """Count in a child, on a file of 20 MiB and 5 KiB with a forced granularity."""
-    path = tmp_path / "counted"
+@pytest.fixture(scope="session")
+def all_counts(
+    run_child: RunChild, debug_library: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Granularity], AllCounts]:
+    """Count all operations of a granularity in one child, on a file of 20 MiB and 5 KiB."""
+    folder = tmp_path_factory.mktemp("counted")
+    path = folder / "file"
     path.touch()
     os.truncate(path, 20 * 1024 * 1024 + 5 * 1024)
 
-    def run(operation: str) -> tuple[Counts, Counts | None]:
+    @functools.cache
+    def run(granularity: Granularity) -> AllCounts:
         child = run_child(
             "from upstream import count_child; count_child.print_counts()",
-            operation,
             str(path),
             LD_PRELOAD=border_library(),
             LD_LIBRARY_PATH=str(debug_library),
             PMEM2_LOG_LEVEL="15",
-            PMEM2_LOG_FILE=str(tmp_path / "log"),
+            PMEM2_LOG_FILE=str(folder / "log"),
         )
         assert child.returncode == 0, child.stderr
-        facade, library = cast("tuple[list[int], list[int] | None]", json.loads(child.stdout))
-        return cast("Counts", tuple(facade)), None if library is None else cast("Counts", tuple(library))
+        return cast("AllCounts", json.loads(child.stdout))
 
     return run
+
+
+@pytest.fixture
+def count(granularity: Granularity, all_counts: Callable[[Granularity], AllCounts]) -> Count:
+    """Count at the forced granularity."""
+
+    def find(operation: str) -> tuple[Counts, Counts | None]:
+        facade, library = all_counts(granularity)[operation]
+        return cast("Counts", tuple(facade)), None if library is None else cast("Counts", tuple(library))
+
+    return find
 
 
 @pytest.fixture
