@@ -194,10 +194,10 @@ def test_private_stores_stay_private(path: Path) -> None:
 
 
 def test_many_maps_in_sequence(source: Source) -> None:
-    """1,500 maps made and closed one after the other exhaust no resource."""
-    for number in range(1500):
+    """1,100 maps made and closed one after the other exhaust no resource."""
+    for number in range(1100):
         with source.map(Config(length=PAGE)) as map:
             map.store_u64(0, number)
     with source.map() as map:
         assert map.size == SIZE
-        assert map.load_u64(0) == 1499
+        assert map.load_u64(0) == 1099

@@ -272,7 +272,7 @@ def child():
 def test_fork_during_operations(run_child: RunChild, file: Path, name: str) -> None:
     """A child that is forked while four threads are inside operations uses pmem2 and does not hang."""
     code = PRELUDE + SETUP + f"print(fork_during([{ACTS[name]}] * 4, child))"
-    child = run_child(code, str(file), str(rounds(15)))
+    child = run_child(code, str(file), str(rounds(6)))
     assert (child.returncode, child.stdout, child.stderr) == (0, "{0}\n", "")
 
 
@@ -280,7 +280,7 @@ def test_fork_during_mixed_operations(run_child: RunChild, file: Path) -> None:
     """A child does not hang after a fork during a mixture of operations."""
     acts = ", ".join(ACTS[name] for name in ("persist", "map and close", "maps in a reservation", "index"))
     code = PRELUDE + SETUP + f"print(fork_during([{acts}], child))"
-    child = run_child(code, str(file), str(rounds(15)))
+    child = run_child(code, str(file), str(rounds(6)))
     assert (child.returncode, child.stdout, child.stderr) == (0, "{0}\n", "")
 
 
@@ -303,7 +303,7 @@ def close_viewed():
 def test_fork_during_views(run_child: RunChild, file: Path) -> None:
     """A child that is forked while other threads make views closes the map, unless one of them was complete."""
     code = PRELUDE + SETUP + VIEWING + "print(fork_during([views], close_viewed))"
-    child = run_child(code, str(file), str(rounds(15)))
+    child = run_child(code, str(file), str(rounds(6)))
     assert (child.returncode, child.stdout, child.stderr) == (0, "{0}\n", "")
 
 

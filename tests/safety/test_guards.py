@@ -1000,7 +1000,7 @@ def test_exit_frees_used_registry(output_of: OutputOf) -> None:
 @pytest.mark.xdist_group("fork")
 def test_exit_with_working_threads(output_of: OutputOf) -> None:
     """Pitfall 36: threads inside pmem2 do not die when the process exits."""
-    code = f"{GUARDED_WORK}{EXIT}print(any(exit_status() for _ in range({rounds(20)})))\nsource.close()"
+    code = f"{GUARDED_WORK}{EXIT}print(any(exit_status() for _ in range({rounds(8)})))\nsource.close()"
     assert output_of(code, LD_PRELOAD=str(preloadable(SLOW_EXIT)), MALLOC_PERTURB_="165") == ["False"]
 
 

@@ -72,7 +72,7 @@ def call_at(depth: int, act: Callable[[], object], world: World) -> list[str]:
 
 
 def reach_limit(world: World, name: str, rounds: int, rng: random.Random) -> list[str]:
-    """Make a call, and drop its result, at each depth around the limit; on PyPy at some of them."""
+    """Make a call, and drop its result, at some of the depths around the limit."""
     if ON_PYPY:
         pypyjit.set_param("off")  # compiled code needs less of the stack, so that the depth of the limit would vary
     call = CALLS[name]
@@ -80,7 +80,7 @@ def reach_limit(world: World, name: str, rounds: int, rng: random.Random) -> lis
     sys.setrecursionlimit(LIMIT)
     try:
         depths = range(deepest() - DEPTHS, deepest() + BEYOND)
-        chosen = [depths[0], *rng.sample(depths, min(4 * rounds, DEPTHS))] if ON_PYPY else depths
+        chosen = [depths[0], *rng.sample(depths, min(rounds, len(depths)))]
         problems: Counter[str] = Counter()
         for depth in chosen:
             problems.update(call_at(depth, lambda: call(world), world))
