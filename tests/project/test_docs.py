@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import codeop
 import operator
 import re
 from pathlib import Path
@@ -14,9 +15,9 @@ import pmem2
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-ALL_PAGES = [*PAGES, *sorted(ROOT.glob("*.md")), ROOT / "examples/README.md"]
+ALL_PAGES = [*PAGES, *sorted(ROOT.glob("*.md")), ROOT / "examples/README.md", ROOT / "tools/release/README.md"]
 EXECUTED = {"python", "pycon"}
-NOT_EXECUTED = {"console", "sh", "{toctree}", "{eval-rst}"}
+NOT_EXECUTED = {"console", "sh", "{container}", "{toctree}", "{eval-rst}"}
 FOLDERS = "benchmarks|docs|examples|fuzz|native|pmem2|stubs|tests|tools"
 
 
@@ -174,10 +175,30 @@ def test_code_blocks_name_their_language(page: Path) -> None:
     assert set(fences[1::2]) <= {""}
 
 
+def typed_lines(session: str) -> list[str]:
+    """Return what a reader of a session types: the lines with a prompt, without it."""
+    return re.findall(r"^ *(?:>>>|\.\.\.)(?:$| (.*))", session, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+def test_sessions_can_be_pasted(page: Path) -> None:
+    """Each session can be pasted into Python: before 3.13, a blank line must end each `def` and `with`."""
+    for session in (block for language in EXECUTED for block in blocks(page, language) if ">>>" in block):
+        statement: list[str] = []
+        for line in typed_lines(session):
+            statement.append(line)
+            if codeop.compile_command("\n".join(statement)):
+                statement.clear()
+        assert not statement
+
+
+INSTALL_COMMANDS = "tests/project/test_building.py builds; nox -s wheels tries the wheels in empty Debians"
 COMMANDS = {
-    "pip install pmem2": "nox -s wheels runs it in empty Debians, and then the next two",
-    "python": "the Python blocks of the tutorial follow",
-    "python -m pmem2 demo": "tests/cli/test_demo.py",
+    "apt install gcc libpmem2-dev pkg-config python3-dev python3-venv": "tools/debian.sh installs them",
+    "python3 -m venv .venv": INSTALL_COMMANDS,
+    ".venv/bin/pip install .": INSTALL_COMMANDS,
+    ".venv/bin/pmem2 demo": "tests/cli/test_demo.py",
+    "pip install ./pmem2-*-abi3-*.whl": INSTALL_COMMANDS,
     "mkdir data": "tests/cli/test_info_places.py, and then the next two",
     "chattr +C data": "the same",
     "pmem2 info data": "the same",
