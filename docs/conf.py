@@ -49,7 +49,6 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 default_role = "py:obj"  # docstrings put `names` in single backticks
 maximum_signature_line_length = 90
-napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_display_short_literal_types = True
 
@@ -73,6 +72,7 @@ intersphinx_mapping = {
 intersphinx_timeout = 10
 
 MAN_PAGE_RE = re.compile(r"\b(?:lib)?pmem2\w*\(\d\)")
+C_FUNCTION_RE = re.compile(r"pmem2_\w+")
 PYTHON_NAME_RE = re.compile(r"(?:[a-z]\w*\.)*[A-Z]\w*[a-z]\w*(?:\.\w+)?(?:\(\))?|(?:[a-z]\w*\.)+\w+(?:\(\))?")
 
 
@@ -81,14 +81,17 @@ def link_man_pages(_app: Sphinx, _what: str, _name: str, _object: object, _optio
     lines[:] = [MAN_PAGE_RE.sub(r":manpage:`\g<0>`", line) for line in lines]
 
 
-def link_names(_app: Sphinx, document: nodes.document) -> None:
-    """Link the Python names in the inline code of a page: `Map.persist`, `m.persist()`, `os.fork`."""
+def link_names(app: Sphinx, document: nodes.document) -> None:
+    """Link the Python names in the inline code of a page: `Map.persist`, `m.persist()`, `os.fork`; and C functions."""
     for literal in list(document.findall(nodes.literal)):
         name = literal.astext()
-        if PYTHON_NAME_RE.fullmatch(name) and not isinstance(literal.parent, (nodes.reference, pending_xref)):
+        if C_FUNCTION_RE.fullmatch(name) and app.env.docname == "guide/functions":
+            page = manpages_url.format(path=f"{name}(3)")
+            literal.replace_self(nodes.reference("", "", literal.deepcopy(), refuri=page))
+        elif PYTHON_NAME_RE.fullmatch(name) and not isinstance(literal.parent, (nodes.reference, pending_xref)):
             target = re.sub(r"^m\.", "Map.", name).removesuffix("()")
             options = {"refdomain": "py", "reftype": "obj", "reftarget": target, "refspecific": True}
-            literal.replace_self(pending_xref("", literal.deepcopy(), refdoc=document.settings.env.docname, **options))
+            literal.replace_self(pending_xref("", literal.deepcopy(), refdoc=app.env.docname, **options))
 
 
 def setup(app: Sphinx) -> None:

@@ -7,7 +7,7 @@ const MIN_CHARACTERS = 16; // of a line in a cell; a table with shorter lines is
 function stackWideTables() {
   for (const table of document.querySelectorAll(".table-wrapper > table")) {
     table.classList.remove("stacked");
-    table.classList.toggle("stacked", table.scrollWidth > table.parentElement.clientWidth);
+    table.classList.toggle("stacked", table.parentElement.scrollWidth > table.parentElement.clientWidth);
   }
 }
 
