@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import zlib
 from pathlib import Path
+from typing import Optional
 
+import attrs
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -72,13 +75,31 @@ intersphinx_mapping = {
 intersphinx_timeout = 10
 
 MAN_PAGE_RE = re.compile(r"\b(?:lib)?pmem2\w*\(\d\)")
+PRIVATE_MODULE_RE = re.compile(r"\bpmem2\._\w+\.")
 C_FUNCTION_RE = re.compile(r"pmem2_\w+")
 PYTHON_NAME_RE = re.compile(r"(?:[a-z]\w*\.)*[A-Z]\w*[a-z]\w*(?:\.\w+)?(?:\(\))?|(?:[a-z]\w*\.)+\w+(?:\(\))?")
 
 
-def link_man_pages(_app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
-    """Link the man pages that a docstring names."""
-    lines[:] = [MAN_PAGE_RE.sub(r":manpage:`\g<0>`", line) for line in lines]
+def show_signature(
+    _app: Sphinx, what: str, name: str, shown: type, _options: object, signature: str, _returns: str
+) -> Optional[tuple[str, str]]:
+    """Show the default values of a Config, and no signature of an exception class: pmem2 creates its instances."""
+    if what == "exception":
+        return "", ""
+    if name != "pmem2.Config":
+        return None
+    defaults = {field.name: field.default for field in attrs.fields(shown)}
+    return re.sub(r"attr_dict\['(\w+)'\]\.default", lambda found: default_text(defaults[found[1]]), signature), ""
+
+
+def default_text(value: object) -> str:
+    """Return a default value as a caller would write it."""
+    return f"{type(value).__name__}.{value.name}" if isinstance(value, enum.Enum) else repr(value)
+
+
+def edit_docstring(_app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+    """Link the man pages that a docstring names, and shorten names such as `pmem2._enums.Sharing` to public ones."""
+    lines[:] = [PRIVATE_MODULE_RE.sub("", MAN_PAGE_RE.sub(r":manpage:`\g<0>`", line)) for line in lines]
 
 
 def link_names(app: Sphinx, document: nodes.document) -> None:
@@ -95,6 +116,7 @@ def link_names(app: Sphinx, document: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Register the two functions."""
-    app.connect("autodoc-process-docstring", link_man_pages)
+    """Register the functions."""
+    app.connect("autodoc-process-signature", show_signature)
+    app.connect("autodoc-process-docstring", edit_docstring)
     app.connect("doctree-read", link_names)
