@@ -84,6 +84,15 @@ def test_all_error_codes_are_listed() -> None:
     assert len(table) == 37
 
 
+def test_packages_of_distributions() -> None:
+    """The installation page lists the packages that a build without libpmem2 names."""
+    (hint,) = re.findall(r'INSTALL_HINT = """.*\n([^"]*)"""', read(ROOT / "build_pmem2.py"))
+    page = read(ROOT / "docs/install.md").replace("`", "")
+    for line in hint.splitlines():
+        distribution, command = re.split("  +", line.strip())
+        assert f"| {distribution} | {command} |" in page
+
+
 # ---- names of files and sessions
 
 
