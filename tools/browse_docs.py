@@ -32,7 +32,8 @@ FIND_OVERFLOW = """() => {
   const wide = [...document.querySelectorAll("article *:not(pre *)")].filter((e) =>
     e.getBoundingClientRect().right > innerWidth + 1 || (e.matches(".table-wrapper") && e.scrollWidth > e.clientWidth));
   if (document.documentElement.scrollWidth > innerWidth) wide.push(document.documentElement);
-  return wide.map((e) => `${e.tagName.toLowerCase()}.${e.className}: ${e.textContent.trim().replace(/\\s+/g, " ").slice(0, 40)}`);
+  const start = (e) => e.textContent.trim().replace(/\\s+/g, " ").slice(0, 40);
+  return wide.map((e) => `${e.tagName.toLowerCase()}.${e.className}: ${start(e)}`);
 }"""
 FIND_BROKEN_IMAGES = "() => [...document.images].filter((i) => !i.naturalWidth).map((i) => i.src)"
 FIND_LINKS = "() => [...document.querySelectorAll('a[href]')].map((a) => a.href)"

@@ -84,15 +84,6 @@ def test_all_error_codes_are_listed() -> None:
     assert len(table) == 37
 
 
-def test_packages_of_distributions() -> None:
-    """The installation page lists the packages that a build without libpmem2 names."""
-    (hint,) = re.findall(r'INSTALL_HINT = """.*\n([^"]*)"""', read(ROOT / "build_pmem2.py"))
-    page = read(ROOT / "docs/install.md").replace("`", "")
-    for line in hint.splitlines():
-        distribution, command = re.split("  +", line.strip())
-        assert f"| {distribution} | {command} |" in page
-
-
 # ---- names of files and sessions
 
 
@@ -184,30 +175,12 @@ def test_code_blocks_name_their_language(page: Path) -> None:
     assert set(fences[1::2]) <= {""}
 
 
-def typed_lines(session: str) -> list[str]:
-    """Return what a reader of a session types: the lines with a prompt, without it."""
-    return re.findall(r"^ *(?:>>>|\.\.\.)(?:$| (.*))", session, re.MULTILINE)
-
-
-@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
-def test_sessions_can_be_pasted(page: Path) -> None:
-    """Each session can be pasted into Python: before 3.13, a blank line must end each `def` and `with`."""
-    for session in (block for language in EXECUTED for block in blocks(page, language) if ">>>" in block):
-        statement: list[str] = []
-        for line in typed_lines(session):
-            statement.append(line)
-            if codeop.compile_command("\n".join(statement)):
-                statement.clear()
-        assert not statement
-
-
-INSTALL_COMMANDS = "tests/project/test_building.py builds; nox -s wheels tries the wheels in empty Debians"
 COMMANDS = {
     "apt install gcc libpmem2-dev pkg-config python3-dev python3-venv": "tools/debian.sh installs them",
-    "python3 -m venv .venv": INSTALL_COMMANDS,
-    ".venv/bin/pip install .": INSTALL_COMMANDS,
+    "python3 -m venv .venv": "the next two use it",
+    ".venv/bin/pip install .": "nox installs pmem2 in the same way",
     ".venv/bin/pmem2 demo": "tests/cli/test_demo.py",
-    "pip install ./pmem2-*-abi3-*.whl": INSTALL_COMMANDS,
+    "pip install ./pmem2-*-abi3-*.whl": "nox -s wheels does it in empty Debians",
     "mkdir data": "tests/cli/test_info_places.py, and then the next two",
     "chattr +C data": "the same",
     "pmem2 info data": "the same",
@@ -232,3 +205,29 @@ def test_console_blocks_are_tested() -> None:
     """Two pages have a console block, which explorer/test_tutorial.py and hardware/test_cli.py compare."""
     shown = {page.name: len(found) for page in PAGES if (found := blocks(page, "console"))}
     assert shown == {"command-line.md": 1, "crash-testing.md": 1}
+
+
+def typed_lines(session: str) -> list[str]:
+    """Return what a reader of a session types: the lines with a prompt, without it."""
+    return re.findall(r"^ *(?:>>>|\.\.\.)(?:$| (.*))", session, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+def test_sessions_can_be_pasted(page: Path) -> None:
+    """Each session can be pasted into Python: before 3.13, a blank line must end each `def` and `with`."""
+    for session in (block for language in EXECUTED for block in blocks(page, language) if ">>>" in block):
+        statement: list[str] = []
+        for line in typed_lines(session):
+            statement.append(line)
+            if codeop.compile_command("\n".join(statement)):
+                statement.clear()
+        assert not statement
+
+
+def test_packages_of_distributions() -> None:
+    """The installation page lists the packages that a build without libpmem2 names."""
+    (hint,) = re.findall(r'INSTALL_HINT = """.*\n([^"]*)"""', read(ROOT / "build_pmem2.py"))
+    page = read(ROOT / "docs/install.md").replace("`", "")
+    for line in hint.splitlines():
+        distribution, command = re.split("  +", line.strip())
+        assert f"| {distribution} | {command} |" in page
