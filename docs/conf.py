@@ -62,6 +62,7 @@ copybutton_prompt_is_regexp = True
 manpages_url = "https://manpages.debian.org/{path}"
 linkcheck_timeout = 20
 linkcheck_workers = 2
+linkcheck_ignore = [r"https://docs\.python\.org/", r"https://numpy\.org/doc/"]  # from inventories: the pages exist
 
 # Without a network, the build succeeds without links to Python and NumPy: an empty inventory is the last choice.
 # Before it comes the inventory of Debian's package python3-doc.
