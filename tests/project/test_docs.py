@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import pmem2
+import pmem2.testing
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -231,3 +232,12 @@ def test_packages_of_distributions() -> None:
     for line in hint.splitlines():
         distribution, command = re.split("  +", line.strip())
         assert f"| {distribution} | {command} |" in page
+
+
+def test_reference_lists_public_names() -> None:
+    """The reference documents every public name of pmem2, its exceptions included."""
+    page = read(ROOT / "docs/guide/reference.md")
+    assert ".. automodule:: pmem2.errors" in page
+    documented = set(re.findall(r"^\.\. auto\w+:: pmem2\.(?:testing\.)?(\w+)$", page, re.MULTILINE))
+    documented |= {error.__name__ for error in pmem2.errors.BY_CODE.values()}
+    assert {*pmem2.__all__, *pmem2.testing.__all__} - {"__version__"} <= documented
