@@ -6,8 +6,8 @@ docs/guide/guarantees.md describes them.
 
 from __future__ import annotations
 
+import fcntl
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,6 @@ from support.filesystems import mounted
 from support.values import PAGE
 
 import pmem2
-
-if sys.platform != "win32":
-    import fcntl
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other locks and file systems")
 
 TRY_LOCK = """
 import fcntl, sys

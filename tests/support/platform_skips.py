@@ -50,6 +50,7 @@ MODULES = {
     "safety/test_fuzz.py": SIGNALS,
     "safety/test_allocation.py": SYSTEM,
     "safety/test_huge_pages.py": SYSTEM,
+    "safety/test_other_processes.py": FORK,
     "safety/test_working_directory.py": SYSTEM,
     "safety/test_harnesses.py": SIGNALS,
     "hardware/test_badblocks.py": MEDIUM,
