@@ -36,10 +36,7 @@ def tests_debug(session: nox.Session) -> None:
 @nox.session(name="tests-lowest", default=False, python="3.9", tags=["weekly"])
 def tests_lowest(session: nox.Session) -> None:
     """Run the tests with the lowest supported versions of cffi and attrs, on the oldest Python."""
-    session.install("setuptools>=77", "wheel", *(lowest := ("cffi==1.15.0", "attrs==22.2.0")))
-    session.install("--no-build-isolation", "--no-deps", "--force-reinstall", ".")
-    session.install(*dependencies("tests"), *lowest)
-    run_pytest(session)
+    helpers.run_lowest_tests(session, "cffi==1.15.0", "attrs==22.2.0")
 
 
 @nox.session(name="tests-debian", default=False)
@@ -115,6 +112,12 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-q", "-E", "-W", "--keep-going", "docs", ".cache/docs/html")
 
 
+@nox.session(name="docs-browser", default=False)
+def docs_browser(session: nox.Session) -> None:
+    """Look at every page in Chromium, in two widths and colours; argument: --screenshots FOLDER."""
+    helpers.look_at_docs(session)
+
+
 @nox.session(name="docs-linkcheck", default=False, tags=["weekly"])
 def docs_linkcheck(session: nox.Session) -> None:
     """Check that the links in the documentation work."""
@@ -144,9 +147,7 @@ def disk(session: nox.Session) -> None:
 @nox.session(default=False)
 def windows(session: nox.Session) -> None:
     """Run the tests under wine, on CPython for Windows; arguments: those of pytest."""
-    compiler = ["gendef=mingw-w64-tools", "x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64"]
-    provide(session, "wine=wine", "wineserver=wine64", *compiler)
-    session.run("python", "tools/windows/run.py", *session.posargs)
+    helpers.run_windows_tests(session)
 
 
 @nox.session(default=False)
@@ -159,9 +160,7 @@ def wheels(session: nox.Session) -> None:
 @nox.session(default=False, python=PYTHONS, tags=["weekly"])
 def fuzz(session: nox.Session) -> None:
     """Run generated programs of public calls in children; argument: ci (2 minutes), long (an hour), or seconds."""
-    install(session, "tests" if str(session.python).startswith("pypy") else "coverage")  # PyPy has no NumPy wheels
-    session.run("python", "fuzz/programs.py", "--seconds", *(session.posargs or ["ci"]))
-    helpers.run_oracle(session)
+    helpers.run_fuzz(session, *(session.posargs or ["ci"]))
 
 
 @nox.session(name="fuzz-guided", default=False, python="3.11")

@@ -63,6 +63,38 @@ def run_debug_tests(session: nox.Session) -> None:
     run_pytest(session, *(f"--ignore={folder}" for folder in (*OPTIMIZED, *NO_LIBRARY)))
 
 
+def run_lowest_tests(session: nox.Session, *lowest: str) -> None:
+    """Run the tests with the lowest supported versions of the dependencies."""
+    session.install("setuptools>=77", "wheel", *lowest)
+    session.install("--no-build-isolation", "--no-deps", "--force-reinstall", ".")
+    session.install(*dependencies("tests"), *lowest)
+    run_pytest(session)
+
+
+def run_windows_tests(session: nox.Session) -> None:
+    """Run the tests under wine."""
+    compiler = ["gendef=mingw-w64-tools", "x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64"]
+    provide(session, "wine=wine", "wineserver=wine64", *compiler)
+    session.run("python", "tools/windows/run.py", *session.posargs)
+
+
+def run_fuzz(session: nox.Session, duration: str) -> None:
+    """Run generated programs, then the explorer against its oracle."""
+    install(session, "tests" if str(session.python).startswith("pypy") else "coverage")  # PyPy has no NumPy wheels
+    session.run("python", "fuzz/programs.py", "--seconds", duration)
+    run_oracle(session)
+
+
+def look_at_docs(session: nox.Session) -> None:
+    """Build the documentation and open its pages in a browser."""
+    if not any(map(shutil.which, ("chromium", "google-chrome"))):
+        provide(session, "chromium=chromium")
+    install(session, "docs")
+    session.install("playwright")  # without the browsers that it can download
+    session.run("sphinx-build", "-q", "-E", "-W", "docs", ".cache/docs/browser")
+    session.run("python", "tools/browse_docs.py", ".cache/docs/browser", *session.posargs)
+
+
 def run_soak(session: nox.Session, seconds: str = "600", interrupts: str = "1000000") -> None:
     """Run many threads, then the harnesses that disturb every public call."""
     session.run("python", "-W", "ignore::ResourceWarning", "tools/soak.py", seconds)

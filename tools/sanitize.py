@@ -25,6 +25,7 @@ NOT_WITH_ADDRESS_SANITIZER = (
     "safety/test_faults.py::test_each_allocation_fails",  # replaces malloc, as the sanitizer does
     "safety/test_faults.py::test_mappings_run_out",  # the sanitizer needs mappings
     "safety/test_guards.py::test_map_without_key",  # the sanitizer uses the pthread key of the test
+    "safety/test_other_processes.py::test_locked_memory_limit",  # mlockall does nothing under the sanitizer
 )
 TESTS = {
     "address": ["tests", *(f"--deselect=tests/{name}" for name in NOT_WITH_ADDRESS_SANITIZER)],

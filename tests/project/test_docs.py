@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import codeop
 import operator
 import re
 from pathlib import Path
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 import pmem2
+import pmem2.testing
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-ALL_PAGES = [*PAGES, *sorted(ROOT.glob("*.md")), ROOT / "examples/README.md"]
+ALL_PAGES = [*PAGES, *sorted(ROOT.glob("*.md")), ROOT / "examples/README.md", ROOT / "tools/release/README.md"]
 EXECUTED = {"python", "pycon"}
-NOT_EXECUTED = {"console", "sh", "{toctree}", "{eval-rst}"}
+NOT_EXECUTED = {"console", "sh", "{container}", "{toctree}", "{eval-rst}"}
 FOLDERS = "benchmarks|docs|examples|fuzz|native|pmem2|stubs|tests|tools"
 
 
@@ -175,9 +177,11 @@ def test_code_blocks_name_their_language(page: Path) -> None:
 
 
 COMMANDS = {
-    "pip install pmem2": "nox -s wheels runs it in empty Debians, and then the next two",
-    "python": "the Python blocks of the tutorial follow",
-    "python -m pmem2 demo": "tests/cli/test_demo.py",
+    "apt install gcc libpmem2-dev pkg-config python3-dev python3-venv": "tools/debian.sh installs them",
+    "python3 -m venv .venv": "the next two use it",
+    ".venv/bin/pip install .": "nox installs pmem2 in the same way",
+    ".venv/bin/pmem2 demo": "tests/cli/test_demo.py",
+    "pip install ./pmem2-*-abi3-*.whl": "nox -s wheels does it in empty Debians",
     "mkdir data": "tests/cli/test_info_places.py, and then the next two",
     "chattr +C data": "the same",
     "pmem2 info data": "the same",
@@ -202,3 +206,38 @@ def test_console_blocks_are_tested() -> None:
     """Two pages have a console block, which explorer/test_tutorial.py and hardware/test_cli.py compare."""
     shown = {page.name: len(found) for page in PAGES if (found := blocks(page, "console"))}
     assert shown == {"command-line.md": 1, "crash-testing.md": 1}
+
+
+def typed_lines(session: str) -> list[str]:
+    """Return what a reader of a session types: the lines with a prompt, without it."""
+    return re.findall(r"^ *(?:>>>|\.\.\.)(?:$| (.*))", session, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+def test_sessions_can_be_pasted(page: Path) -> None:
+    """Each session can be pasted into Python: before 3.13, a blank line must end each `def` and `with`."""
+    for session in (block for language in EXECUTED for block in blocks(page, language) if ">>>" in block):
+        statement: list[str] = []
+        for line in typed_lines(session):
+            statement.append(line)
+            if codeop.compile_command("\n".join(statement)):
+                statement.clear()
+        assert not statement
+
+
+def test_packages_of_distributions() -> None:
+    """The installation page lists the packages that a build without libpmem2 names."""
+    (hint,) = re.findall(r'INSTALL_HINT = """.*\n([^"]*)"""', read(ROOT / "build_pmem2.py"))
+    page = read(ROOT / "docs/install.md").replace("`", "")
+    for line in hint.splitlines():
+        distribution, command = re.split("  +", line.strip())
+        assert f"| {distribution} | {command} |" in page
+
+
+def test_reference_lists_public_names() -> None:
+    """The reference documents every public name of pmem2, its exceptions included."""
+    page = read(ROOT / "docs/guide/reference.md")
+    assert ".. automodule:: pmem2.errors" in page
+    documented = set(re.findall(r"^\.\. auto\w+:: pmem2\.(?:testing\.)?(\w+)$", page, re.MULTILINE))
+    documented |= {error.__name__ for error in pmem2.errors.BY_CODE.values()}
+    assert {*pmem2.__all__, *pmem2.testing.__all__} - {"__version__"} <= documented

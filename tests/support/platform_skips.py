@@ -52,6 +52,7 @@ MODULES = {
     "safety/test_huge_pages.py": SYSTEM,
     "safety/test_working_directory.py": SYSTEM,
     "safety/test_harnesses.py": SIGNALS,
+    "safety/test_other_processes.py": FORK,
     "hardware/test_badblocks.py": MEDIUM,
     "hardware/test_cli.py": MEDIUM,
     "hardware/test_devdax.py": MEDIUM,
