@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Callable, cast
 
 import pytest
-from support.border import LINE, MS_SYNC, Event, Kind, border_library, effect, units
+from support.border import LINE, MS_SYNC, Event, Kind, effect, units
 from support.children import RunChild
+from support.compiled import border_library
 from support.durable_child import GAP, MANY, PAGE, RANGES, SEVERAL, SINGLE, WORD, WORDS, Case, Pairs
 from support.values import waits_once
 

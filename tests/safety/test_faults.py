@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from support.border import border_library
 from support.children import RunChild
+from support.compiled import border_library
 from support.values import ON_PYPY, PAGE
 
 import pmem2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.children import RunChild
+from support.values import weekly_on_pypy
 
 FUZZ = Path(__file__).parents[2] / "fuzz"
 IMPORTS = f"import os, signal, sys; sys.path.insert(0, {str(FUZZ)!r}); import model, programs"
@@ -14,6 +15,7 @@ IMPORTS = f"import os, signal, sys; sys.path.insert(0, {str(FUZZ)!r}); import mo
 pytestmark = pytest.mark.skipif(not FUZZ.exists(), reason="needs the folder fuzz/")
 
 
+@weekly_on_pypy
 def test_generated_programs(run_child: RunChild) -> None:
     """No program of public calls kills or hangs the process, leaks, or raises an undocumented exception."""
     child = run_child(f"{IMPORTS}; programs.fuzz(4, seed=0); print(programs.Totals.done > 0)")
@@ -37,6 +39,7 @@ programs.fuzz(30, seed=0)
 """
 
 
+@weekly_on_pypy
 def test_fatal_operation_is_reported_alone(run_child: RunChild) -> None:
     """Hypothesis finds an operation that kills the process, and shrinks the program to that operation."""
     child = run_child(WITH_FATAL_OPERATION)

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
-from support.border import border_library
-from support.compiled import preloadable
+from support.compiled import border_library, preloadable
 from support.values import ON_PYPY, rounds
 
 import pmem2

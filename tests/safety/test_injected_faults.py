@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.border import border_library
 from support.children import RunChild
+from support.compiled import border_library
 
 if sys.platform == "win32":
     pytest.skip("needs LD_PRELOAD", allow_module_level=True)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The border between pmem2 and the system: records each flush and msync, and injects faults; see border.c.
 
-Tests start a child with `LD_PRELOAD=border_library()`; the child makes a `Border` and uses it around calls of pmem2.
+Tests start a child with `LD_PRELOAD=border_library()` (compiled.py). The child makes a `Border` and uses it around
+calls of pmem2. It imports no pytest, which takes long.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ import errno
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple, Optional
 
 import pmem2
 from pmem2 import Granularity, MemFlag
-from support.compiled import preloadable
 
 LINE = 64
 MS_SYNC = 4
@@ -83,11 +82,6 @@ class RawEvent(ctypes.Structure):
     address: int
     length: int
     flags: int
-
-
-def border_library() -> str:
-    """Return the compiled border.c, for LD_PRELOAD."""
-    return str(preloadable(Path(__file__).with_name("border.c").read_text(encoding="utf-8"), "-ldl"))
 
 
 class Border:

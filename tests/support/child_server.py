@@ -12,6 +12,7 @@ import sys
 import threading  # noqa: F401
 
 import pmem2  # noqa: F401
+from support import border  # noqa: F401
 
 LONGEST_REQUEST = 1 << 20
 

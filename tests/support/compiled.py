@@ -34,3 +34,8 @@ def compile_c(source: str, *flags: str) -> Path:
 def preloadable(source: str, *flags: str) -> Path:
     """Compile C source code to a shared library for LD_PRELOAD."""
     return compile_c(source, "-shared", "-fPIC", *flags)
+
+
+def border_library() -> str:
+    """Return the compiled border.c, for LD_PRELOAD."""
+    return str(preloadable(Path(__file__).with_name("border.c").read_text(encoding="utf-8"), "-ldl"))

@@ -16,8 +16,8 @@ from typing import Callable, Protocol, cast
 
 import pytest
 from support import libpmem2
-from support.border import border_library
 from support.children import RunChild
+from support.compiled import border_library
 from support.values import SIZE, waits_once
 
 import pmem2
