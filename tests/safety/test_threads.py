@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
 
 import pytest
-from support.values import ON_PYPY, rounds
+from support.values import ON_PYPY, rounds, weekly_on_pypy
 
 import pmem2
 
@@ -288,6 +288,7 @@ def test_reading_a_resized_file(run_child: RunChild, file: Path) -> None:
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
 
 
+@weekly_on_pypy
 def test_closing_a_used_reservation(file: Path) -> None:
     """Threads that map, find and close in a closing reservation get its errors and never crash."""
     with pmem2.Source.from_path(file) as source:

@@ -17,9 +17,10 @@ import tempfile
 import textwrap
 from contextlib import suppress
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import Protocol
 
 TIMEOUT = 200  # seconds: catches hangs only, an msync can wait seconds for a busy disk
+MOST_SERVERS = 8  # more would take much memory
 SERVE = "from support.child_server import next_child; exec(compile(next_child({}), '<string>', 'exec'))"
 # variables that the interpreter or a library reads when it starts
 READ_AT_START = ("LD_", "PYTHON", "MALLOC_", "PMEM_", "PMEM2_LOG")
@@ -50,11 +51,11 @@ class ChildServer:
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        self._variables = read_at_start(environment)
 
-    def serves(self, environment: dict[str, str]) -> bool:
-        """Return whether it can fork children with these environment variables."""
-        return self._variables == read_at_start(environment) and self._process.poll() is None
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
 
     def run(self, code: str, arguments: tuple[str, ...], environment: dict[str, str]) -> Ended:
         """Run *code* in a new child and wait for its end."""
@@ -83,23 +84,26 @@ class Children:
 
     def __init__(self) -> None:
         """Start nothing yet."""
-        self._server: Optional[ChildServer] = None
+        self._servers: dict[tuple[tuple[str, str], ...], ChildServer] = {}
 
     def __call__(self, code: str, *arguments: str, **environment: str) -> Ended:
         """Run Python in a child that can import from tests/; a negative returncode is a fatal signal."""
         if sys.platform == "win32":
             return run_interpreter(code, *arguments, **environment)
         variables = variables_of_child(environment)
-        if self._server is None or not self._server.serves(variables):
-            self.close()
-            self._server = ChildServer(variables)
-        return self._server.run(textwrap.dedent(code), arguments, variables)
+        key = read_at_start(variables)
+        server = self._servers.pop(key, None)
+        if server is None or not server.alive:
+            server = ChildServer(variables)
+        self._servers[key] = server  # as the newest
+        if len(self._servers) > MOST_SERVERS:
+            self._servers.pop(next(iter(self._servers))).close()
+        return server.run(textwrap.dedent(code), arguments, variables)
 
     def close(self) -> None:
-        """End the server."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        """End the servers."""
+        while self._servers:
+            self._servers.popitem()[1].close()
 
 
 def run_interpreter(code: str, *arguments: str, **environment: str) -> Ended:
@@ -122,6 +126,6 @@ def variables_of_child(environment: dict[str, str]) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **environment, "LD_PRELOAD": " ".join(preloaded)}
 
 
-def read_at_start(environment: dict[str, str]) -> dict[str, str]:
+def read_at_start(environment: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """Return the variables that a process reads when it starts."""
-    return {name: value for name, value in environment.items() if name.startswith(READ_AT_START)}
+    return tuple(sorted(pair for pair in environment.items() if pair[0].startswith(READ_AT_START)))

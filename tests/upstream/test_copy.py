@@ -223,7 +223,7 @@ def all_copies(
             *map(str, SIZES),
             LD_LIBRARY_PATH=str(debug_library),
             PMEM2_LOG_LEVEL="15",
-            PMEM2_LOG_FILE=str(folder / "log"),
+            PMEM2_LOG_FILE=str(tmp_path_factory.mktemp("log") / "log"),
             PMEM2_FORCE_GRANULARITY=granularity.name,
             **json.loads(environment),
         )

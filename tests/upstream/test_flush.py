@@ -54,7 +54,7 @@ def all_counts(
             LD_PRELOAD=border_library(),
             LD_LIBRARY_PATH=str(debug_library),
             PMEM2_LOG_LEVEL="15",
-            PMEM2_LOG_FILE=str(folder / "log"),
+            PMEM2_LOG_FILE=str(tmp_path_factory.mktemp("log") / "log"),
         )
         assert child.returncode == 0, child.stderr
         return cast("AllCounts", json.loads(child.stdout))
