@@ -14,6 +14,7 @@ struct guarded_source {
     size_t dax_alignment;
     size_t huge_page;      /* bytes, on hugetlbfs; else 0 */
     file_t file;           /* a duplicate that the source owns, or NO_FILE */
+    uint64_t description;  /* numbers the sources: maps of one share the kernel's report of an error */
     size_t known_size;     /* the size when it was last looked up */
     struct noted_file created;
     struct guarded_source *next;  /* in the list `closing_sources` */
@@ -72,6 +73,8 @@ static struct guarded_source *guarded_source_alloc(void)
     return s;
 }
 
+static uint64_t last_description;
+
 static int guarded_source_from_file(struct guarded_source *s, file_t file, char *message)
 {
     int rc = duplicate_file(file, &s->file);
@@ -84,6 +87,7 @@ static int guarded_source_from_file(struct guarded_source *s, file_t file, char 
         source_release(s);
     else
         s->huge_page = huge_page_size(s->file);
+    s->description = __atomic_add_fetch(&last_description, 1, __ATOMIC_RELAXED);
     return rc;
 }
 

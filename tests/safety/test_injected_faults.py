@@ -97,6 +97,27 @@ with pmem2.open(path) as other, pmem2.open(path) as m:
     assert lines(run_child, file, code) == ["b'work!'"]
 
 
+def test_failure_of_shared_source(run_child: RunChild, file: Path) -> None:
+    """All live maps of a source fail with one of them: Linux reports the error to none of the others."""
+    code = """
+def works(m):
+    try:
+        m.persist()
+        return True
+    except OSError:
+        return False
+
+with pmem2.Source.from_path(path) as source, pmem2.Source.from_fd(source.fd) as duplicate:
+    closed, failing, sibling, other = source.map(), source.map(), source.map(), duplicate.map()
+closed.close()
+with border.failing(Call.MSYNC, errno.EIO):
+    print(works(failing), works(sibling), works(other))
+sibling.close()
+print(works(failing), works(other))
+"""
+    assert lines(run_child, file, code) == ["False False True", "False True"]
+
+
 def test_failure_stays_in_threads(run_child: RunChild, file: Path) -> None:
     """No call of another thread that begins after the failed one succeeds."""
     code = """
