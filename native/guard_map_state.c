@@ -62,10 +62,23 @@ static void cache_functions(struct guarded_map *m, struct pmem2_map *map)
     m->memset = pmem2_get_memset_fn(map);
 }
 
-/* Call pmem2_map_new with a temporary config. */
+struct map_new_call {
+    struct pmem2_map **map;
+    const struct pmem2_config *config;
+    const struct pmem2_source *source;
+};
+
+static int call_map_new(void *argument)
+{
+    const struct map_new_call *call = argument;
+    return pmem2_map_new(call->map, call->config, call->source);
+}
+
+/* Call pmem2_map_new with a temporary config; under library_lock. */
 static int map_with_config(struct guarded_map *m, const struct pmem2_source *source, const struct map_request *request,
                            char *message)
 {
+    static struct call_stack stack;
     struct pmem2_config *config;
     size_t size;
     int rc = save_errormsg(pmem2_config_new(&config), message);
@@ -83,8 +96,9 @@ static int map_with_config(struct guarded_map *m, const struct pmem2_source *sou
         rc = pmem2_config_set_protection(config, request->protection);
     if (!rc && request->reservation)
         rc = pmem2_config_set_vm_reservation(config, request->reservation->reservation, request->reservation_offset);
+    struct map_new_call call = {&m->map, config, source};
     if (!rc)
-        rc = map_in_own_directory(&m->map, config, source);
+        rc = call_in_own_directory(&stack, call_map_new, &call);
     save_errormsg(rc, message);
     pmem2_config_delete(&config);
     /* An offset exactly at the end passes libpmem2's checks and fails in mmap. */

@@ -49,6 +49,7 @@ MODULES = {
     "safety/test_fork.py": FORK,
     "safety/test_fuzz.py": SIGNALS,
     "safety/test_allocation.py": SYSTEM,
+    "safety/test_fuse.py": SYSTEM,
     "safety/test_huge_pages.py": SYSTEM,
     "safety/test_working_directory.py": SYSTEM,
     "safety/test_harnesses.py": SIGNALS,
