@@ -115,7 +115,7 @@ static int sync_span(struct guarded_map *m, struct span span)
         rc = msync((void *)span.low, span.high - span.low, MS_SYNC) ? -errno : 0;
     while (rc == -EINTR);
     const file_t file = rc || !msync_needs_syncfs(m) ? NO_FILE : backing_file(m);
-    return file != NO_FILE && syncfs(file) ? -errno : rc;
+    return file == NO_FILE ? rc : sync_filesystem(file);
 }
 
 static int submit_spans(const struct guarded_map *m, file_t file, const struct span *spans, size_t count, unsigned flags)
