@@ -51,6 +51,7 @@ MODULES = {
     "safety/test_allocation.py": SYSTEM,
     "safety/test_fuse.py": SYSTEM,
     "safety/test_huge_pages.py": SYSTEM,
+    "safety/test_seccomp.py": SYSTEM,
     "safety/test_working_directory.py": SYSTEM,
     "safety/test_harnesses.py": SIGNALS,
     "hardware/test_badblocks.py": MEDIUM,
