@@ -194,10 +194,8 @@ def error_from_rc(
         kind, found = GUARD_ERRORS[rc]
         return kind(f"{asked}: {found}")
     if rc > ErrorCode.UNKNOWN:
-        if function not in DURABILITY_FUNCTIONS:
-            hint = ERRNO_HINTS.get((function, -rc), "")
-        else:
-            hint = DESCRIPTOR_HINT if -rc in NO_DESCRIPTOR else WRITE_BACK_HINT
+        not_durable = DESCRIPTOR_HINT if -rc in NO_DESCRIPTOR else WRITE_BACK_HINT
+        hint = not_durable if function in DURABILITY_FUNCTIONS else ERRNO_HINTS.get((function, -rc), "")
         return OSError(-rc, f"{asked}: {os.strerror(-rc)}{hint}")
     text = "" if message is None or rc in CODES_WITHOUT_MESSAGE else ffi.string(message).decode(errors="replace")
     meaning = MEANINGS.get(rc, "libpmem2 returned a code that this build does not know")
