@@ -126,6 +126,7 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
         "; the descriptor is open with O_APPEND, which ignores offsets, and opening the file again without it failed; "
         "it needs /proc"
     ),
+    ("pmem2_source_pwrite_mcsafe", errno.EINVAL): "; hugetlbfs has no write(2): store through a map",
     ("pmem2_map_new", errno.ENODEV): (
         "; its file system does not let programs map it: procfs, sysfs, and FUSE with direct_io do not"
     ),
