@@ -167,12 +167,13 @@ static void join_page_maps(struct guarded_map *m, uint64_t description)
 
 static void leave_page_maps(struct guarded_map *m)
 {
+    if (!m->description)
+        return;
     lock(&pins_lock);
     struct guarded_map **link = &page_maps;
-    while (*link && *link != m)
+    while (*link != m)
         link = &(*link)->next_page_map;
-    if (*link)
-        *link = m->next_page_map;
+    *link = m->next_page_map;
     unlock(&pins_lock);
 }
 
