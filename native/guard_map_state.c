@@ -6,6 +6,7 @@
 #include "guard_errors.c"
 #include "guard_gate.c"
 #include "guard_reservation.c"
+#include "guard_source.c"
 #include "os.c"
 #include "workaround_chdir.c"
 
@@ -30,7 +31,7 @@ struct guarded_map {
     struct noted_file backing; /* the mapped file, if many ranges of it can be written back together */
     size_t file_offset;        /* where the map begins in it */
     int msync_suffices;        /* 1, -1, or 0 if unknown (workaround_ext4_journal.c) */
-    uint64_t description;      /* that of its source, if it is in `page_maps` (workaround_msync.c); or 0 */
+    struct description description;     /* that of its source, if it is in `page_maps` (workaround_msync.c) */
     struct guarded_map *next_page_map;
     int write_back_error;      /* -errno of the first write-back that failed (workaround_msync.c), or 0 */
 };

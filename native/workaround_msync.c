@@ -155,8 +155,7 @@ static int sync_spans(struct guarded_map *m, const struct span *spans, size_t co
 /* The PAGE maps that share their file; under pins_lock. */
 static struct guarded_map *page_maps;
 
-/* Maps of one source are one open file description (open(2)), to which the kernel reports an error once. */
-static void join_page_maps(struct guarded_map *m, uint64_t description)
+static void join_page_maps(struct guarded_map *m, struct description description)
 {
     m->description = description;
     lock(&pins_lock);
@@ -167,7 +166,7 @@ static void join_page_maps(struct guarded_map *m, uint64_t description)
 
 static void leave_page_maps(struct guarded_map *m)
 {
-    if (!m->description)
+    if (!m->description.source)
         return;
     lock(&pins_lock);
     struct guarded_map **link = &page_maps;
@@ -175,6 +174,13 @@ static void leave_page_maps(struct guarded_map *m)
         link = &(*link)->next_page_map;
     *link = m->next_page_map;
     unlock(&pins_lock);
+}
+
+/* Whether two maps may have one open file description, to which the kernel reports an error once. */
+static int share_description(const struct description *a, const struct description *b)
+{
+    const int same_file = a->file.inode && a->file.inode == b->file.inode && a->file.device == b->file.device;
+    return a->source == b->source || (same_file && (a->foreign || b->foreign));
 }
 
 static void set_error(struct guarded_map *m, int rc)
@@ -193,7 +199,7 @@ static int keep_error(struct guarded_map *m, int rc)
         set_error(m, rc);
         lock(&pins_lock);
         for (struct guarded_map *other = page_maps; other; other = other->next_page_map)
-            if (other->description == m->description)
+            if (share_description(&other->description, &m->description))
                 set_error(other, rc);
         unlock(&pins_lock);
     }

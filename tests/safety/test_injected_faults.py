@@ -97,8 +97,8 @@ with pmem2.open(path) as other, pmem2.open(path) as m:
     assert lines(run_child, file, code) == ["b'work!'"]
 
 
-def test_failure_of_shared_source(run_child: RunChild, file: Path) -> None:
-    """All live maps of a source fail with one of them: Linux reports the error to none of the others."""
+def test_failure_of_shared_description(run_child: RunChild, file: Path) -> None:
+    """Live maps of one opened file fail with the first: Linux reports the error to none of the others."""
     code = """
 def works(m):
     try:
@@ -108,14 +108,15 @@ def works(m):
         return False
 
 with pmem2.Source.from_path(path) as source, pmem2.Source.from_fd(source.fd) as duplicate:
-    closed, failing, sibling, other = source.map(), source.map(), source.map(), duplicate.map()
-closed.close()
+    closed, failing, sibling, copied = source.map(), source.map(), source.map(), duplicate.map()
+apart, closed = pmem2.open(path), closed.close()
+other = pmem2.open(path + ".other", "x+", size=4096)
 with border.failing(Call.MSYNC, errno.EIO):
-    print(works(failing), works(sibling), works(other))
+    print(works(failing), works(sibling), works(copied), works(apart), works(other))
 sibling.close()
-print(works(failing), works(other))
+print(works(failing), works(copied), works(apart))
 """
-    assert lines(run_child, file, code) == ["False False True", "False True"]
+    assert lines(run_child, file, code) == ["False False False True True", "False False True"]
 
 
 def test_failure_stays_in_threads(run_child: RunChild, file: Path) -> None:
