@@ -60,7 +60,7 @@ __attribute__((constructor)) static void detect_tools(void)
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     can_share_memory = 0;
 #endif
-    const char *preloaded = getenv("LD_PRELOAD");
+    const char *preloaded = getenv("LD_PRELOAD"); /* NOLINT(concurrency-mt-unsafe): at import, as any extension may */
     if (preloaded && strstr(preloaded, "vgpreload"))
         can_share_memory = 0;
 }
