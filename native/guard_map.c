@@ -64,6 +64,8 @@ static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, cons
         rc = map_new(m, s, request, message);
     if (!rc)
         map_register(m, request->protection, r);
+    if (!rc && m->granularity == PMEM2_GRANULARITY_PAGE && request->sharing == PMEM2_SHARED && s->file != NO_FILE)
+        join_page_maps(m, s->description);
     unlock(&library_lock);
     return source_leave(s, rc);
 }

@@ -6,6 +6,7 @@
 #include "guard_errors.c"
 #include "guard_gate.c"
 #include "guard_reservation.c"
+#include "guard_source.c"
 #include "os.c"
 #include "workaround_chdir.c"
 
@@ -30,6 +31,8 @@ struct guarded_map {
     struct noted_file backing; /* the mapped file, if many ranges of it can be written back together */
     size_t file_offset;        /* where the map begins in it */
     int msync_suffices;        /* 1, -1, or 0 if unknown (workaround_ext4_journal.c) */
+    struct description description;     /* that of its source, if it is in `page_maps` (workaround_msync.c) */
+    struct guarded_map *next_page_map;
     int write_back_error;      /* -errno of the first write-back that failed (workaround_msync.c), or 0 */
 };
 
@@ -60,10 +63,23 @@ static void cache_functions(struct guarded_map *m, struct pmem2_map *map)
     m->memset = pmem2_get_memset_fn(map);
 }
 
-/* Call pmem2_map_new with a temporary config. */
+struct map_new_call {
+    struct pmem2_map **map;
+    const struct pmem2_config *config;
+    const struct pmem2_source *source;
+};
+
+static int call_map_new(void *argument)
+{
+    const struct map_new_call *call = argument;
+    return pmem2_map_new(call->map, call->config, call->source);
+}
+
+/* Call pmem2_map_new with a temporary config; under library_lock. */
 static int map_with_config(struct guarded_map *m, const struct pmem2_source *source, const struct map_request *request,
                            char *message)
 {
+    static struct call_stack stack;
     struct pmem2_config *config;
     size_t size;
     int rc = save_errormsg(pmem2_config_new(&config), message);
@@ -81,8 +97,9 @@ static int map_with_config(struct guarded_map *m, const struct pmem2_source *sou
         rc = pmem2_config_set_protection(config, request->protection);
     if (!rc && request->reservation)
         rc = pmem2_config_set_vm_reservation(config, request->reservation->reservation, request->reservation_offset);
+    struct map_new_call call = {&m->map, config, source};
     if (!rc)
-        rc = map_in_own_directory(&m->map, config, source);
+        rc = call_in_own_directory(&stack, call_map_new, &call);
     save_errormsg(rc, message);
     pmem2_config_delete(&config);
     /* An offset exactly at the end passes libpmem2's checks and fails in mmap. */

@@ -8,6 +8,7 @@
 #include "guard_map_state.c"
 #include "guard_reservation.c"
 #include "os.c"
+#include "workaround_msync.c"
 
 /* Durability calls need no particular access, only READ or WRITE. */
 #define NEED_ANY 0u
@@ -41,6 +42,7 @@ static int map_delete(struct guarded_map *m, char *message)
     int rc = save_errormsg(pmem2_map_delete(&m->map), message);
     if (rc)
         return rc;
+    leave_page_maps(m);
     close_file(&m->file);
     forget_file(&m->backing);
     if (m->unmap_size)

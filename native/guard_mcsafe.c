@@ -5,6 +5,7 @@
 
 #include "guard_source.c"
 #include "os.c"
+#include "workaround_chdir.c"
 #include "workaround_tls_keys.c"
 
 typedef int (*mcsafe_fn)(struct pmem2_source *src, void *buf, size_t size, size_t offset);
@@ -29,15 +30,30 @@ static int check_inside(struct guarded_source *s, size_t offset, size_t length, 
     return lies_inside(size, offset, length) ? 0 : PMEM2_E_LENGTH_OUT_OF_RANGE;
 }
 
+struct transfer_call {
+    mcsafe_fn transfer;
+    struct pmem2_source *source;
+    char *data;
+    size_t length, offset;
+};
+
+static int call_transfer(void *argument)
+{
+    const struct transfer_call *call = argument;
+    return call->transfer(call->source, call->data, call->length, call->offset);
+}
+
 /* Transfer on a device, where libpmem2 handles SIGBUS, or find out that the source has no file. */
 static int transfer_device(struct guarded_source *s, mcsafe_fn transfer, char *data, size_t length, size_t offset,
                            char *message)
 {
+    static struct call_stack stack;
+    struct transfer_call call = {transfer, s->source, data, length, offset};
     int rc = s->dax_size ? PMEM2_E_NOSUPP : check_tls_keys();
     if (rc)
         return rc;
     lock(&sigbus_lock);
-    rc = save_errormsg(transfer(s->source, data, length, offset), message);
+    rc = save_errormsg(call_in_own_directory(&stack, call_transfer, &call), message);
     unlock(&sigbus_lock);
     return rc;
 }

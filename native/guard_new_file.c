@@ -26,7 +26,7 @@ static int sync_file(file_t file)
         rc = fsync(file) ? -errno : 0;
     while (rc == -EINTR);
     if (!rc && !fstat(file, &status) && needs_syncfs(status.st_dev))
-        rc = syncfs(file) ? -errno : 0;
+        rc = sync_filesystem(file);
     return rc;
 }
 
@@ -40,14 +40,15 @@ static int sync_folder(const char *folder)
     return rc;
 }
 
-/* Make a new file durable: its contents, its size and its entry in `folder`. */
+/* Make a new file durable: its contents, its size and its entry in `folder`, unless it has no name. */
 static int guarded_sync_new_file(file_t file, const char *folder)
 {
+    struct stat status;
     int rc = sync_file(file);
-    if (!rc)
+    if (!rc && !fstat(file, &status) && status.st_nlink)
         rc = sync_folder(folder);
     /* The folder may not be read, or has no fsync of its own: sync its whole file system. */
-    return rc == -EACCES || rc == -EINVAL ? (syncfs(file) ? -errno : 0) : rc;
+    return rc == -EACCES || rc == -EINVAL ? sync_filesystem(file) : rc;
 }
 
 #endif

@@ -7,6 +7,13 @@
 #include "guard_gate.c"
 #include "os.c"
 
+/* The open file description (open(2)) of a source, as far as it is known. */
+struct description {
+    struct file_id file;
+    uint64_t source;  /* numbers the sources */
+    int foreign;      /* made from a descriptor of the caller, which may be a duplicate of any other of that file */
+};
+
 struct guarded_source {
     uint64_t gate;
     struct pmem2_source *source;
@@ -14,6 +21,7 @@ struct guarded_source {
     size_t dax_alignment;
     size_t huge_page;      /* bytes, on hugetlbfs; else 0 */
     file_t file;           /* a duplicate that the source owns, or NO_FILE */
+    struct description description;
     size_t known_size;     /* the size when it was last looked up */
     struct noted_file created;
     struct guarded_source *next;  /* in the list `closing_sources` */
@@ -74,6 +82,7 @@ static struct guarded_source *guarded_source_alloc(void)
 
 static int guarded_source_from_file(struct guarded_source *s, file_t file, char *message)
 {
+    static uint64_t last_source;
     int rc = duplicate_file(file, &s->file);
     if (rc)
         return rc == -EBADF ? PMEM2_E_INVALID_FILE_HANDLE : rc;
@@ -84,6 +93,8 @@ static int guarded_source_from_file(struct guarded_source *s, file_t file, char 
         source_release(s);
     else
         s->huge_page = huge_page_size(s->file);
+    s->description = (struct description){
+        identify_file(s->file), __atomic_add_fetch(&last_source, 1, __ATOMIC_RELAXED), .foreign = 1};
     return rc;
 }
 
@@ -104,6 +115,7 @@ static int guarded_source_open(struct guarded_source *s, const path_char_t *path
         rc = note_file(&s->created, path, opened);
     if (!rc)
         rc = guarded_source_from_file(s, opened, message);
+    s->description.foreign = 0;
     close_file(&opened);
     if (rc)
         remove_noted_file(&s->created);

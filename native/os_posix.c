@@ -189,6 +189,16 @@ static int duplicate_file(file_t file, file_t *own)
     return 0;
 }
 
+struct file_id {
+    uint64_t device, inode; /* 0: unknown */
+};
+
+static struct file_id identify_file(file_t file)
+{
+    struct stat status;
+    return fstat(file, &status) ? (struct file_id){0, 0} : (struct file_id){status.st_dev, status.st_ino};
+}
+
 static int write_at(struct pmem2_source *source, void *data, size_t size, size_t offset)
 {
     file_t file;

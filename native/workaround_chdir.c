@@ -1,16 +1,26 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Map without a change of the working directory: pmem2_map_new walks /sys/bus/nd/devices, with fchdir there and back. */
+/*
+ * Call libpmem2 without a change of the working directory: pmem2_map_new, and mcsafe on device DAX, which maps it, walk
+ * /sys/bus/nd/devices, with fchdir there and back.
+ */
 #ifndef PMEM2_WORKAROUND_CHDIR_C
 #define PMEM2_WORKAROUND_CHDIR_C
 
 #include "os.c"
 
+typedef int (*library_call)(void *argument);
+
+/* One for each lock under which such calls are made. */
+struct call_stack {
+    char memory[256 * 1024] __attribute__((aligned(64)));
+};
+
 #ifdef _WIN32
 
-static int map_in_own_directory(struct pmem2_map **map, const struct pmem2_config *config,
-                                const struct pmem2_source *source)
+static int call_in_own_directory(struct call_stack *stack, library_call call, void *argument)
 {
-    return pmem2_map_new(map, config, source);
+    (void)stack;
+    return call(argument);
 }
 
 #else
@@ -27,19 +37,18 @@ static int map_in_own_directory(struct pmem2_map **map, const struct pmem2_confi
 #define REGIONS "/sys/bus/nd/devices"
 #define NAMESPACES "/proc/thread-self/ns/"
 
-struct mapping_call {
-    struct pmem2_map **map;
-    const struct pmem2_config *config;
-    const struct pmem2_source *source;
+struct running_call {
+    library_call call;
+    void *argument;
     int rc;
     int returned;
 };
 
-static int call_map_new(void *argument)
+static int run_call(void *argument)
 {
-    struct mapping_call *call = argument;
-    call->rc = pmem2_map_new(call->map, call->config, call->source);
-    call->returned = 1;
+    struct running_call *running = argument;
+    running->rc = running->call(running->argument);
+    running->returned = 1;
     return 0;
 }
 
@@ -51,7 +60,7 @@ __attribute__((constructor)) static void detect_tools(void)
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     can_share_memory = 0;
 #endif
-    const char *preloaded = getenv("LD_PRELOAD");
+    const char *preloaded = getenv("LD_PRELOAD"); /* NOLINT(concurrency-mt-unsafe): at import, as any extension may */
     if (preloaded && strstr(preloaded, "vgpreload"))
         can_share_memory = 0;
 }
@@ -77,29 +86,27 @@ static void block_signals(sigset_t *before)
 }
 
 /*
- * Call pmem2_map_new in a process that shares the memory and the descriptors of this one, but has a working directory
- * of its own. As with vfork, this thread waits until it has ended, so that it may use the thread-local memory too, for
- * errno and libpmem2's error text. Under library_lock, which guards the stack.
+ * Make a call in a process that shares the memory and the descriptors of this one, but has a working directory of its
+ * own. As with vfork, this thread waits until it has ended, so that it may use the thread-local memory too, for errno and
+ * libpmem2's error text. Under a lock, which guards the stack.
  *
  * Where no other thread could see the change, there is nothing to walk, or no such process is possible (a limit, a filter
- * of system calls, valgrind), pmem2_map_new runs in this thread.
+ * of system calls, valgrind), the call is made in this thread.
  */
-static int map_in_own_directory(struct pmem2_map **map, const struct pmem2_config *config,
-                                const struct pmem2_source *source)
+static int call_in_own_directory(struct call_stack *stack, library_call call, void *argument)
 {
-    static char stack[256 * 1024] __attribute__((aligned(64)));
-    struct mapping_call call = {map, config, source, 0, 0};
+    struct running_call running = {call, argument, 0, 0};
     if (!__libc_single_threaded && can_share_memory && !access(REGIONS, F_OK) && !next_child_is_init()) {
         sigset_t before;
         block_signals(&before);
-        const int child = clone(call_map_new, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_FILES, &call);
+        const int child = clone(run_call, stack + 1, CLONE_VM | CLONE_VFORK | CLONE_FILES, &running);
         if (child != -1)
             waitpid(child, NULL, __WALL);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
-    if (!call.returned)
-        call_map_new(&call);
-    return call.rc;
+    if (!running.returned)
+        run_call(&running);
+    return running.rc;
 }
 
 #endif

@@ -34,10 +34,16 @@ static int lacks_journal(dev_t device)
     return count > 0 && strncmp(text, "<none>", 6) == 0;
 }
 
-/* Whether a syncfs must follow an msync or fsync on a device. */
+/* Whether sync_filesystem must follow an msync or fsync on a device. */
 static int needs_syncfs(dev_t device)
 {
     return kernel_has_fault() && lacks_journal(device);
+}
+
+/* A syncfs flushes the disk before it writes the last metadata there; a second one flushes these too. */
+static int sync_filesystem(file_t file)
+{
+    return syncfs(file) || syncfs(file) ? -errno : 0;
 }
 
 #endif

@@ -16,10 +16,17 @@ struct span {
 
 #ifdef _WIN32
 
-/* FlushViewOfFile does not wait for the disk, FlushFileBuffers does. A read-only handle has nothing to wait for. */
-static int sync_pages(const struct guarded_map *m, uintptr_t address, size_t length)
+/* A map owns its handle from the beginning. */
+static int open_backing(struct guarded_map *m, size_t count)
 {
-    if (!FlushViewOfFile((void *)address, length))
+    (void)m, (void)count;
+    return 0;
+}
+
+/* FlushViewOfFile does not wait for the disk, FlushFileBuffers does. A read-only handle has nothing to wait for. */
+static int sync_span(const struct guarded_map *m, struct span span)
+{
+    if (!FlushViewOfFile((void *)span.low, span.high - span.low))
         return last_error();
     if (m->file == NO_FILE || FlushFileBuffers(m->file) || GetLastError() == ERROR_ACCESS_DENIED)
         return 0;
@@ -30,7 +37,7 @@ static int sync_spans(const struct guarded_map *m, const struct span *spans, siz
 {
     int rc = 0;
     for (size_t i = 0; i < count && !rc; i++)
-        rc = sync_pages(m, spans[i].low, spans[i].high - spans[i].low);
+        rc = sync_span(m, spans[i]);
     return rc;
 }
 
@@ -57,53 +64,58 @@ static void note_backing(struct guarded_map *m, file_t file, size_t offset)
     note_file(&m->backing, path, file);
 }
 
-/*
- * Return the noted file. Open it at its first use, and only then, because a map should not keep a descriptor; keep it
- * then, because closing one drops the record locks of the process. NO_FILE: it has moved, or no descriptor is free.
- */
-static file_t backing_file(struct guarded_map *m)
-{
-    file_t file = __atomic_load_n(&m->file, __ATOMIC_ACQUIRE), none = NO_FILE;
-    struct stat status;
-    char link[32];
-    if (file != NO_FILE || !m->backing.path)
-        return file;
-    const int place = open(m->backing.path, O_PATH | O_CLOEXEC); /* no effect on another file that is there now */
-    if (place != NO_FILE && !fstat(place, &status) && status.st_dev == m->backing.device
-        && status.st_ino == m->backing.inode) {
-        snprintf(link, sizeof link, "/proc/self/fd/%d", place);
-        file = open(link, O_RDONLY | O_CLOEXEC);
-    }
-    if (place != NO_FILE)
-        close(place);
-    if (file != NO_FILE && !__atomic_compare_exchange_n(&m->file, &none, file, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-        close(file);
-        file = none; /* of another thread */
-    }
-    return file;
-}
-
-/* Complete an msync where it does not suffice. */
-static int complete_msync(struct guarded_map *m)
+static int msync_needs_syncfs(struct guarded_map *m)
 {
     int suffices = __atomic_load_n(&m->msync_suffices, __ATOMIC_RELAXED);
     if (!suffices) {
         suffices = m->backing.path && needs_syncfs(m->backing.device) ? -1 : 1;
         __atomic_store_n(&m->msync_suffices, suffices, __ATOMIC_RELAXED);
     }
-    const file_t file = suffices < 0 ? backing_file(m) : NO_FILE;
-    return file != NO_FILE && syncfs(file) ? -errno : 0;
+    return suffices < 0;
+}
+
+static file_t backing_file(const struct guarded_map *m)
+{
+    return __atomic_load_n(&m->file, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * Open the noted file for the write-back of `count` spans, if that needs it. Open it at its first use, and only then,
+ * because a map should not keep a descriptor; keep it then, because closing one drops the record locks of the process.
+ * Return -EMFILE or -ENFILE if no descriptor is free. If the file has moved, each span waits for the disk by itself.
+ */
+static int open_backing(struct guarded_map *m, size_t count)
+{
+    file_t file = backing_file(m), none = NO_FILE;
+    struct stat status;
+    char link[32];
+    int rc = 0;
+    if (file != NO_FILE || !m->backing.path || (count < 2 && !msync_needs_syncfs(m)))
+        return 0;
+    const int place = open(m->backing.path, O_PATH | O_CLOEXEC); /* no effect on another file that is there now */
+    if (place == NO_FILE)
+        rc = -errno;
+    else if (!fstat(place, &status) && status.st_dev == m->backing.device && status.st_ino == m->backing.inode) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", place);
+        file = open(link, O_RDONLY | O_CLOEXEC);
+        rc = file == NO_FILE ? -errno : 0;
+    }
+    if (place != NO_FILE)
+        close(place);
+    if (file != NO_FILE && !__atomic_compare_exchange_n(&m->file, &none, file, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        close(file); /* another thread has opened it */
+    return rc == -EMFILE || rc == -ENFILE ? rc : 0;
 }
 
 /* libpmem2's own write-back aborts the process on an error, and loops endlessly on a map made by from_existing. */
-static int sync_pages(struct guarded_map *m, uintptr_t address, size_t length)
+static int sync_span(struct guarded_map *m, struct span span)
 {
-    const uintptr_t start = address & ~(page_size() - 1);
     int rc;
     do
-        rc = msync((void *)start, address + length - start, MS_SYNC) ? -errno : 0;
+        rc = msync((void *)span.low, span.high - span.low, MS_SYNC) ? -errno : 0;
     while (rc == -EINTR);
-    return rc ? rc : complete_msync(m);
+    const file_t file = rc || !msync_needs_syncfs(m) ? NO_FILE : backing_file(m);
+    return file == NO_FILE ? rc : sync_filesystem(file);
 }
 
 static int submit_spans(const struct guarded_map *m, file_t file, const struct span *spans, size_t count, unsigned flags)
@@ -128,40 +140,88 @@ static int sync_spans(struct guarded_map *m, const struct span *spans, size_t co
         rc = submit_spans(m, file, spans, count, SYNC_FILE_RANGE_WRITE);
         if (!rc)
             rc = submit_spans(m, file, spans, count, wait);
-        synced = count - 1;
+        if (rc == -EPERM || rc == -ENOSYS)
+            rc = 0; /* a filter of system calls forbids it */
+        else
+            synced = count - 1;
     }
     for (; synced < count && !rc; synced++)
-        rc = sync_pages(m, spans[synced].low, spans[synced].high - spans[synced].low);
+        rc = sync_span(m, spans[synced]);
     return rc;
 }
 
 #endif
 
+/* The PAGE maps that share their file; under pins_lock. */
+static struct guarded_map *page_maps;
+
+static void join_page_maps(struct guarded_map *m, struct description description)
+{
+    m->description = description;
+    lock(&pins_lock);
+    m->next_page_map = page_maps;
+    page_maps = m;
+    unlock(&pins_lock);
+}
+
+static void leave_page_maps(struct guarded_map *m)
+{
+    if (!m->description.source)
+        return;
+    lock(&pins_lock);
+    struct guarded_map **link = &page_maps;
+    while (*link != m)
+        link = &(*link)->next_page_map;
+    *link = m->next_page_map;
+    unlock(&pins_lock);
+}
+
+/* Whether two maps may have one open file description, to which the kernel reports an error once. */
+static int share_description(const struct description *a, const struct description *b)
+{
+    const int same_file = a->file.inode && a->file.inode == b->file.inode && a->file.device == b->file.device;
+    return a->source == b->source || (same_file && (a->foreign || b->foreign));
+}
+
+static void set_error(struct guarded_map *m, int rc)
+{
+    int none = 0;
+    __atomic_compare_exchange_n(&m->write_back_error, &none, rc, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
 /*
  * Linux reports a failed write-back once and marks the pages clean, so that the next msync would succeed for data that
- * is on no disk. Keep the first error: every later call for this map returns it.
+ * is on no disk. Keep the first error, for all maps to which the kernel will not report it: every later call returns it.
  */
 static int keep_error(struct guarded_map *m, int rc)
 {
-    int none = 0;
-    if (rc)
-        __atomic_compare_exchange_n(&m->write_back_error, &none, rc, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    if (rc) {
+        set_error(m, rc);
+        lock(&pins_lock);
+        for (struct guarded_map *other = page_maps; other; other = other->next_page_map)
+            if (share_description(&other->description, &m->description))
+                set_error(other, rc);
+        unlock(&pins_lock);
+    }
     /* The kernel may have reported an error of our pages to another thread's msync. */
     return __atomic_load_n(&m->write_back_error, __ATOMIC_ACQUIRE);
-}
-
-/* Make the pages of a range durable. */
-static int write_back(struct guarded_map *m, uintptr_t address, size_t length)
-{
-    const int error = keep_error(m, 0);
-    return error || !length ? error : keep_error(m, sync_pages(m, address, length));
 }
 
 /* Make the pages of many spans durable. */
 static int write_back_spans(struct guarded_map *m, const struct span *spans, size_t count)
 {
-    const int error = keep_error(m, 0);
-    return error ? error : keep_error(m, sync_spans(m, spans, count));
+    int rc = keep_error(m, 0);
+    if (rc || !count)
+        return rc;
+    rc = open_backing(m, count);
+    return rc ? rc : keep_error(m, sync_spans(m, spans, count)); /* without a descriptor, nothing has failed yet */
+}
+
+/* Make the pages of a range durable. */
+static int write_back(struct guarded_map *m, uintptr_t address, size_t length)
+{
+    const struct span span = {address & ~(page_size() - 1), address + length};
+    return write_back_spans(m, &span, length ? 1 : 0);
 }
 
 #endif

@@ -126,6 +126,7 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
         "; the descriptor is open with O_APPEND, which ignores offsets, and opening the file again without it failed; "
         "it needs /proc"
     ),
+    ("pmem2_source_pwrite_mcsafe", errno.EINVAL): "; hugetlbfs has no write(2): store through a map",
     ("pmem2_map_new", errno.ENODEV): (
         "; its file system does not let programs map it: procfs, sysfs, and FUSE with direct_io do not"
     ),
@@ -142,6 +143,11 @@ DURABILITY_FUNCTIONS = {
     "pmem2_get_persist_fn",
 }
 WRITE_BACK_HINT = "; this map cannot make anything durable any more: write the data to a new file"
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+DESCRIPTOR_HINT = (
+    "; a PAGE map opens its file again for this call and keeps that descriptor: close others or raise RLIMIT_NOFILE "
+    "(ulimit -n), then make the call again"
+)
 
 CHAR_ARRAY = ffi.typeof("char[]")
 MESSAGE_SIZE = lib.GUARD_MESSAGE_SIZE
@@ -189,7 +195,8 @@ def error_from_rc(
         kind, found = GUARD_ERRORS[rc]
         return kind(f"{asked}: {found}")
     if rc > ErrorCode.UNKNOWN:
-        hint = WRITE_BACK_HINT if function in DURABILITY_FUNCTIONS else ERRNO_HINTS.get((function, -rc), "")
+        not_durable = DESCRIPTOR_HINT if -rc in NO_DESCRIPTOR else WRITE_BACK_HINT
+        hint = not_durable if function in DURABILITY_FUNCTIONS else ERRNO_HINTS.get((function, -rc), "")
         return OSError(-rc, f"{asked}: {os.strerror(-rc)}{hint}")
     text = "" if message is None or rc in CODES_WITHOUT_MESSAGE else ffi.string(message).decode(errors="replace")
     meaning = MEANINGS.get(rc, "libpmem2 returned a code that this build does not know")

@@ -20,7 +20,16 @@ from pmem2._error_map import error_from_rc, new_error_buffer
 from pmem2._ffi import ffi, lib
 from pmem2._granularity import forced_in_c, warn_if_ignored
 from pmem2._map_create import MapRequest, alloc_map, create_map
-from pmem2._resource import CPYTHON, HAS_GIL, Resource, drop_attrs_init, new_pin, pinned_pointer, retry_after_gc
+from pmem2._resource import (
+    CPYTHON,
+    HAS_GIL,
+    NO_DESCRIPTORS,
+    Resource,
+    drop_attrs_init,
+    new_pin,
+    pinned_pointer,
+    retry_after_gc,
+)
 from pmem2._slices import SLICE, as_slice, clip, slice_parts
 from pmem2._source import Source
 
@@ -602,7 +611,8 @@ class Map(Resource):
                 (n, 2) or (2n,), which is not copied.
 
         Raises:
-            TypeError, ValueError, OSError: As `persist`.
+            TypeError, ValueError, OSError: As `persist`. OSError(EMFILE): ranges are far apart, and the map gets no
+                descriptor to wait for all of them at once.
         """
         self._flush_many(ranges, 1, "pmem2_get_persist_fn", "persist")
 
@@ -618,6 +628,8 @@ class Map(Resource):
         with borrow_ranges(ranges) as numbers:
             count = len(numbers) // 2
             rc = _guarded_flush_many(self._handle, numbers, count, drain)
+            if rc in NO_DESCRIPTORS:  # pragma: no cover: in a child of tests/safety
+                rc = retry_after_gc(NO_DESCRIPTORS, _guarded_flush_many, self._handle, numbers, count, drain)
             if rc == lib.GUARD_RANGE:
                 raise self._first_range_error(numbers)
         if rc:
@@ -740,7 +752,8 @@ class Map(Resource):
         for start, data in pieces:  # no comprehension: CPython 3.11 leaks arguments if it cannot allocate its closure
             table.append((start, *memory[id(data)]))
         handles = list(sources.values())
-        return lib.guarded_memcpy_many(self._handle, table, len(table), handles, len(handles)), table
+        arguments = self._handle, table, len(table), handles, len(handles)
+        return retry_after_gc(NO_DESCRIPTORS, lib.guarded_memcpy_many, *arguments), table
 
     def _copied_handle(self) -> MapHandle:
         """Return the handle from which C copies the whole map to another one."""

@@ -86,7 +86,7 @@ def open(
     made, map = None, None
     try:
         if mode == "a+":
-            made = open_or_extend(path, wanted)
+            made = open_or_extend(path, wanted, config)
             map = Map(made, config)
         else:
             made = Source._open(path, CREATE_FLAGS) if mode == "x+" else open_or_create(path)
@@ -134,7 +134,7 @@ def open_or_create(path: Union[str, bytes]) -> Source:
             return Source._open(os.path.realpath(path) if os.path.islink(path) else path, CREATE_FLAGS)
 
 
-def open_or_extend(path: Union[str, bytes], size: int) -> Source:
+def open_or_extend(path: Union[str, bytes], size: int, config: Config) -> Source:
     """Return the source of a file of at least *size* bytes, 0 for those that it has; create it if it does not exist."""
     while True:  # until no other process creates or removes the file in between
         try:
@@ -142,14 +142,14 @@ def open_or_extend(path: Union[str, bytes], size: int) -> Source:
         except FileNotFoundError:
             if not size:
                 raise ValueError(f"mode 'a+' needs a size: {path!r} does not exist") from None
-            made = create_whole(os.path.realpath(path) if os.path.islink(path) else path, size)
+            made = create_whole(os.path.realpath(path) if os.path.islink(path) else path, size, config)
             if made is not None:
                 return made
         else:
-            return extend(source, path, size)
+            return extend(source, path, size, config)
 
 
-def extend(source: Source, path: Union[str, bytes], size: int) -> Source:
+def extend(source: Source, path: Union[str, bytes], size: int, config: Config) -> Source:
     """Return *source*; its file grows to *size* bytes, unless it has as many. Close it if that fails."""
     before = source.size
     try:
@@ -158,7 +158,12 @@ def extend(source: Source, path: Union[str, bytes], size: int) -> Source:
         if before < size:
             if source._handle.device:  # pragma: no cover: nox -s nvdimm
                 raise range_error(size, source, f"the device has {before} bytes")
+            check_range(size, config, source)
+            if before:
+                check_mappable(source, attrs.evolve(config, offset=0, length=None, reservation=None))
             allocate(source._handle.file, size - before, path, before)
+            if not before:
+                check_mappable(source, config)
             sync_new_file(source._handle.file, path)
     except BaseException:
         source.close()
@@ -166,7 +171,7 @@ def extend(source: Source, path: Union[str, bytes], size: int) -> Source:
     return source
 
 
-def create_whole(path: Union[str, bytes], size: int) -> Optional[Source]:
+def create_whole(path: Union[str, bytes], size: int, config: Config) -> Optional[Source]:
     """Return the source of a new file, `None` if another process has created one.
 
     The file gets its name when it is complete, so that no other process sees less of it, and an error leaves nothing
@@ -175,8 +180,8 @@ def create_whole(path: Union[str, bytes], size: int) -> Optional[Source]:
     """
     source = create_unnamed(path)
     if source is None:
-        return extend(Source._open(path, os.O_RDWR | os.O_CREAT), path, size)
-    extend(source, path, size)
+        return extend(Source._open(path, os.O_RDWR | os.O_CREAT), path, size, config)
+    extend(source, path, size, config)
     code = link_source(source, path)
     if code == 0:
         sync_new_file(source._handle.file, path)
@@ -184,7 +189,7 @@ def create_whole(path: Union[str, bytes], size: int) -> Optional[Source]:
     source.close()
     if code == -errno.EEXIST:
         return None
-    return extend(Source._open(path, os.O_RDWR | os.O_CREAT), path, size)  # pragma: no cover: there is no /proc
+    return extend(Source._open(path, os.O_RDWR | os.O_CREAT), path, size, config)  # pragma: no cover: there is no /proc
 
 
 if sys.platform == "win32":

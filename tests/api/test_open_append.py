@@ -79,7 +79,25 @@ def test_failure_creates_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         pmem2.open(tmp_path / "folder" / "new", "a+", size=PAGE)
     assert missing.value.filename == str(tmp_path / "folder" / "new")
+    with pytest.raises(pmem2.MapRangeError):
+        pmem2.open(tmp_path / "new", "a+", size=PAGE, config=pmem2.Config(offset=PAGE))
+    with pytest.raises(pmem2.OffsetUnalignedError):
+        pmem2.open(tmp_path / "new", "a+", size=PAGE, config=pmem2.Config(offset=5))
     assert os.listdir(tmp_path) == []
+
+
+def test_failure_grows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be mapped as required keeps its size."""
+    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "PAGE")
+    path = tmp_path / "old"
+    path.write_bytes(b"abc")
+    for config, error in (
+        (pmem2.Config(required_granularity=pmem2.Granularity.BYTE), pmem2.GranularityNotSupportedError),
+        (pmem2.Config(offset=4 * PAGE), pmem2.MapRangeError),
+    ):
+        with pytest.raises(error):
+            pmem2.open(path, "a+", size=2 * PAGE, config=config)
+        assert path.read_bytes() == b"abc"
 
 
 def test_folder_without_unnamed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

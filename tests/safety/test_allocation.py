@@ -74,13 +74,19 @@ def test_snapshot_on_full_disk(folder: Path) -> None:
 
 
 def test_unlinked_file(tmp_path: Path) -> None:
-    """`w+` on /proc/self/fd/N truncates that file, whatever its name says, and creates no other."""
-    with open(tmp_path / "gone", "w+b", buffering=0) as file:
+    """`w+` and `a+` on /proc/self/fd/N use that file, whose folder may be gone too, and create no other."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    with open(folder / "file", "w+b", buffering=0) as file:
         file.write(b"before")
-        (tmp_path / "gone").unlink()
-        with pmem2.open(f"/proc/self/fd/{file.fileno()}", "w+", size=2 * PAGE) as map:
+        (folder / "file").unlink()
+        folder.rmdir()
+        path = f"/proc/self/fd/{file.fileno()}"
+        with pmem2.open(path, "w+", size=2 * PAGE) as map:
             map[0:5] = b"hello"
             assert os.pread(file.fileno(), 3 * PAGE, 0) == b"hello" + bytes(2 * PAGE - 5)
+        with pmem2.open(path, "a+", size=3 * PAGE) as map:
+            assert map[:] == b"hello" + bytes(3 * PAGE - 5)
     assert os.listdir(tmp_path) == []
 
 

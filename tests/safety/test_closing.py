@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Union
@@ -10,8 +13,12 @@ from typing import TYPE_CHECKING, Callable, Union
 import pytest
 
 import pmem2
+from pmem2._resource import HAS_GIL
 
 if TYPE_CHECKING:
+    from types import FrameType
+
+    from _typeshed import TraceFunction
     from support.children import RunChild
 
 CLOSED_IN_ORDER = """
@@ -141,3 +148,41 @@ def test_closed_object_refuses_use(source: pmem2.Source, make: Callable[[pmem2.S
     closed.close()
     assert closed.closed
     assert "closed" in repr(closed)
+
+
+@pytest.mark.skipif(not HAS_GIL or sys.platform == "win32", reason="indexing runs no Python code here")
+def test_close_in_signal_handler(path: Path) -> None:
+    """A signal handler that closes the map whose slice this very thread reads closes it, or gets a true error."""
+    refusals: list[str] = []
+    left = 0
+
+    def close(*_: object) -> None:
+        try:
+            opened.close()
+        except BufferError as error:
+            refusals.append(str(error))
+
+    def interrupt(frame: FrameType, event: str, arg: object) -> TraceFunction:
+        nonlocal left
+        frame.f_trace_opcodes = frame.f_code is pmem2.Map.__getitem__.__code__
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                signal.raise_signal(signal.SIGUSR1)
+        return interrupt
+
+    before, tracer, step = signal.signal(signal.SIGUSR1, close), sys.gettrace(), 0
+    try:
+        while left <= 0:  # until a read is over before its turn to be interrupted
+            step, left, opened = step + 1, step + 1, pmem2.open(path)
+            assert opened[:1] == b"\0"  # from now on, Python reads through a view of the map's own
+            with suppress(ValueError):
+                sys.settrace(interrupt)
+                opened[:1]
+            sys.settrace(tracer)
+            opened.close()
+    finally:
+        sys.settrace(tracer)
+        signal.signal(signal.SIGUSR1, before)
+    assert refusals
+    assert all("in another thread or under this signal handler" in refusal for refusal in refusals)

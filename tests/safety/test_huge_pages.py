@@ -83,6 +83,8 @@ def test_operations(source: pmem2.Source, huge: int, sharing: pmem2.Sharing) -> 
     assert mapping_count() == 0
     shared = sharing is pmem2.Sharing.SHARED
     assert source.pread_mcsafe(1, 3 * huge - 1) == bytes([shared])
+    with pytest.raises(OSError, match="store through a map"):
+        source.pwrite_mcsafe(b"x")
 
 
 def test_other_memory_stays(source: pmem2.Source, huge: int) -> None:

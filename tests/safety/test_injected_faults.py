@@ -97,6 +97,28 @@ with pmem2.open(path) as other, pmem2.open(path) as m:
     assert lines(run_child, file, code) == ["b'work!'"]
 
 
+def test_failure_of_shared_description(run_child: RunChild, file: Path) -> None:
+    """Live maps of one opened file fail with the first: Linux reports the error to none of the others."""
+    code = """
+def works(m):
+    try:
+        m.persist()
+        return True
+    except OSError:
+        return False
+
+with pmem2.Source.from_path(path) as source, pmem2.Source.from_fd(source.fd) as duplicate:
+    closed, failing, sibling, copied = source.map(), source.map(), source.map(), duplicate.map()
+apart, closed = pmem2.open(path), closed.close()
+other = pmem2.open(path + ".other", "x+", size=4096)
+with border.failing(Call.MSYNC, errno.EIO):
+    print(works(failing), works(sibling), works(copied), works(apart), works(other))
+sibling.close()
+print(works(failing), works(copied), works(apart))
+"""
+    assert lines(run_child, file, code) == ["False False False True True", "False False True"]
+
+
 def test_failure_stays_in_threads(run_child: RunChild, file: Path) -> None:
     """No call of another thread that begins after the failed one succeeds."""
     code = """

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -64,3 +65,21 @@ def hugetlbfs(folder: Path) -> Iterator[Path]:
             pytest.skip(f"huge pages: {error}")
         undo.callback(OVERCOMMIT.write_text, before, encoding="ascii")
         yield undo.enter_context(mounted(point, "-t", "hugetlbfs", "none"))
+
+
+@contextmanager
+def fuse(folder: Path) -> Iterator[Path]:
+    """Mount fuse_server.py for the block: a file system whose files behave as their names say."""
+    point = folder / "fuse"
+    point.mkdir()
+    program = [sys.executable, "-S", str(Path(__file__).with_name("fuse_server.py")), str(point)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        if not server.stdout.readline():
+            pytest.skip(server.stderr.read().strip())
+        try:
+            yield point
+        finally:
+            subprocess.run(["umount", "--lazy", str(point)], check=True)
+            server.kill()  # if a failed test has left a file open
