@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Callable, SupportsIndex
+import sys
+from typing import TYPE_CHECKING, Callable, Literal, SupportsIndex, cast
 
 from pmem2._checks import as_size
 
@@ -17,8 +18,9 @@ def view_as_array(
     view: Callable[[int, int], memoryview],
     size: int,
     dtype: DTypeLike,
-    shape: SupportsIndex | tuple[SupportsIndex, ...] | None,
+    shape: SupportsIndex | tuple[SupportsIndex, ...] | list[int] | None,
     offset: SupportsIndex,
+    order: Literal["C", "F"],
 ) -> NDArray[numpy.generic]:
     """Return a part of *size* bytes of memory as an array; see `Map.as_array`.
 
@@ -28,8 +30,12 @@ def view_as_array(
         dtype: The type of the items.
         shape: The shape; `None` is one dimension of all whole items.
         offset: The first item's place, in bytes.
+        order: Which index changes fastest in memory: the last ("C") or the first ("F").
     """
     import numpy
+
+    if order not in ("C", "F"):
+        raise ValueError(f"order must be 'C' or 'F', got {order!r}")
 
     item = numpy.dtype(dtype)
     if item.hasobject:
@@ -39,7 +45,7 @@ def view_as_array(
     start = as_size(offset, "offset")
     if shape is None:
         dimensions: tuple[int, ...] = (max(size - start, 0) // item.itemsize,)
-    elif isinstance(shape, tuple):
+    elif isinstance(shape, (tuple, list)):
         dimensions = tuple(as_size(n, "shape") for n in shape)
     else:
         dimensions = (as_size(shape, "shape"),)
@@ -47,5 +53,53 @@ def view_as_array(
     # asarray first: it keeps a read-only view read-only, while ndarray looks through it at the writable buffer.
     # No local variable holds the view: the traceback of a signal handler's exception would keep it alive.
     return numpy.ndarray(  # type: ignore[no-any-return, unused-ignore] # depends on the version of NumPy
-        dimensions, item, buffer=numpy.asarray(view(start, length))
+        dimensions, item, buffer=numpy.asarray(view(start, length)), order=order
     )
+
+
+def bytes_as_array(view: memoryview, dtype: DTypeLike | None, copy: bool | None) -> NDArray[numpy.generic]:
+    """Return what NumPy's protocol `__array__` asks for: the bytes of *view*, converted and copied as it says."""
+    import numpy
+
+    if copy is None:  # NumPy 1 does not know this value: copy if *dtype* needs it
+        return numpy.asarray(view, dtype)
+    return numpy.array(view, dtype, copy=copy)
+
+
+def array_span(value: object) -> tuple[int, int] | None:
+    """Return the address of the first byte of an array of NumPy, and the number of bytes up to its last one.
+
+    Return `None` for any other object. It need not import NumPy: without it, there are no arrays.
+    """
+    if "numpy" not in sys.modules:
+        return None
+    import numpy
+
+    if not isinstance(value, numpy.ndarray):
+        return None
+    address, _ = cast("tuple[int, bool]", value.__array_interface__["data"])
+    return strided_span(address, value.shape, value.strides, value.itemsize)
+
+
+def scattered_span(view: memoryview) -> tuple[int, int]:
+    """Return the same for a view that only NumPy can take apart: it is scattered in several dimensions."""
+    import numpy
+
+    return cast("tuple[int, int]", array_span(numpy.asarray(view)))
+
+
+def strided_span(first: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+    """Return the address of the lowest byte, and the number of bytes up to the highest one.
+
+    Args:
+        first: The address of the item at index 0.
+        shape: The dimensions.
+        strides: Bytes from an item to the next one, in each dimension; negative ones go down.
+        itemsize: The bytes of an item.
+    """
+    if 0 in shape:
+        return first, 0
+    reaches = [(count - 1) * stride for count, stride in zip(shape, strides)]
+    low = sum(reach for reach in reaches if reach < 0)
+    high = sum(reach for reach in reaches if reach > 0)
+    return first + low, high - low + itemsize

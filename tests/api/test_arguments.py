@@ -83,7 +83,7 @@ def test_integer_objects(small_map: Map) -> None:
     small_map.flush(one, eight)
     small_map.deep_flush(one, eight)
     small_map.persist_many([(one, eight)])
-    small_map.memcpy(one, b"1", Index(0))
+    small_map.memcpy(one, b"1", Index(0))  # type: ignore[arg-type]
     small_map.memset(Index(2), Index(50), one)
     small_map.memcpy_many([(Index(3), b"3")])
     assert small_map[:5] == b"\x00123\x04"

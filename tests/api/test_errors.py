@@ -244,7 +244,7 @@ MISTAKES: dict[str, Mistake] = {
         "required_granularity; PAGE",
     ),
     "unknown granularity": Mistake(
-        lambda path: pmem2.Config(required_granularity=17),
+        lambda path: pmem2.Config(required_granularity=17),  # type: ignore[arg-type]
         ErrorCode.GRANULARITY_NOT_SUPPORTED,
         "pmem2_config_set_required_store_granularity",
         "Config",
@@ -252,7 +252,7 @@ MISTAKES: dict[str, Mistake] = {
         "BYTE, CACHE_LINE or PAGE",
     ),
     "unknown sharing": Mistake(
-        lambda path: pmem2.Config(sharing=17),
+        lambda path: pmem2.Config(sharing=17),  # type: ignore[arg-type]
         ErrorCode.INVALID_SHARING_VALUE,
         "pmem2_config_set_sharing",
         "Config",
@@ -260,7 +260,7 @@ MISTAKES: dict[str, Mistake] = {
         "SHARED or Sharing.PRIVATE",
     ),
     "unknown protection": Mistake(
-        lambda path: pmem2.Config(protection=17),
+        lambda path: pmem2.Config(protection=17),  # type: ignore[arg-type]
         ErrorCode.INVALID_PROT_FLAG,
         "pmem2_config_set_protection",
         "Config",
