@@ -334,7 +334,7 @@ class Map(Resource):
         else:
             return self._range(offset, length)
         if length is not None:
-            raise TypeError("length must be left out with a view or an array, which has its own")
+            raise TypeError(f"offset must be an integer if there is a length, not {type(offset).__name__}")
         start = address - self._address
         if not 0 <= start <= self._size - count:
             raise ValueError(f"offset must be a view or an array of this map, got {count} bytes of other memory")

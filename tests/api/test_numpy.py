@@ -126,9 +126,10 @@ def test_integer_of_wrong_type(small_map: Map, wrong: int) -> None:
     with pytest.raises(TypeError, match="offset"):
         small_map.as_array("u1", 1, wrong)
     with pytest.raises(TypeError, match="shape"):
-        small_map.as_array("u1", wrong)
-    with pytest.raises(TypeError, match="shape"):
         small_map.as_array("u1", (1, wrong))
+    if type(wrong) is not list:
+        with pytest.raises(TypeError, match="shape"):
+            small_map.as_array("u1", wrong)
 
 
 @invalid_sizes
