@@ -77,15 +77,20 @@ def array_span(value: object) -> tuple[int, int] | None:
 
     if not isinstance(value, numpy.ndarray):
         return None
-    address, _ = cast("tuple[int, bool]", value.__array_interface__["data"])
-    return strided_span(address, value.shape, value.strides, value.itemsize)
+    return strided_span(address_of(value), value.shape, value.strides, value.itemsize)
 
 
-def scattered_span(view: memoryview) -> tuple[int, int]:
-    """Return the same for a view that only NumPy can take apart: it is scattered in several dimensions."""
+def address_of(array: NDArray[numpy.generic]) -> int:
+    """Return the address of the first item of an array."""
+    address, _ = cast("tuple[int, bool]", array.__array_interface__["data"])
+    return address
+
+
+def scattered_address(view: memoryview) -> int:
+    """Return the address of the first item of a view that only NumPy can take apart."""
     import numpy
 
-    return cast("tuple[int, int]", array_span(numpy.asarray(view)))
+    return address_of(numpy.asarray(view))
 
 
 def strided_span(first: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:

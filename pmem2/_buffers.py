@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, Union, cast
 
-from pmem2._arrays import array_span, scattered_span, strided_span
+from pmem2._arrays import array_span, scattered_address, strided_span
 from pmem2._checks import as_int, as_size, raise_if_deeper
 from pmem2._ffi import ffi, lib
 from pmem2._resource import CPYTHON
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
         @property
         def __array_interface__(self) -> Mapping[str, object]:
             """Its memory."""
+
+    class PyPyView(Protocol):
+        """A memoryview of PyPy."""
+
+        def _pypy_raw_address(self) -> int:
+            """Return the address of its first item."""
 
     Memory = Union[Buffer, Array]
 
@@ -163,18 +169,17 @@ def span_of(memory: Memory, name: str) -> tuple[int, int]:
 def view_span(memory: Buffer, name: str) -> tuple[int, int]:
     """Return the span of the memory of a buffer, as `span_of` does."""
     with view_of(memory, name, "an integer, or a view or an array of this map") as view:
-        if view.c_contiguous:
-            return address_of(view), view.nbytes
-        with view[:1] as first:
-            if first.c_contiguous:
-                return strided_span(address_of(first), view.shape or (), view.strides or (), view.itemsize)
-        return scattered_span(view)
+        return strided_span(address_of(view), view.shape or (), view.strides or (), view.itemsize)
 
 
 def address_of(view: memoryview) -> int:
-    """Return the address of the first byte of a view."""
-    pointer, _ = pointer_to(view)
-    return int(ffi.cast("uintptr_t", pointer))
+    """Return the address of the first item of a view; cffi refuses one that is scattered."""
+    if not CPYTHON:  # pragma: no cover: where cffi would return the address of a copy
+        return cast("PyPyView", view)._pypy_raw_address()  # it must not be released: PyPy does not check
+    if view.c_contiguous:
+        return int(ffi.cast("uintptr_t", pointer_to(view)[0]))
+    with view[:1] as first:
+        return address_of(first) if first.c_contiguous else scattered_address(view)
 
 
 def release_all(views: list[memoryview]) -> None:

@@ -71,8 +71,9 @@ def map_error(rc: int, source: SourceHandle, request: MapRequest, name: str, mes
     if rc == ErrorCode.SOURCE_EMPTY and is_anonymous(source):
         return make_pmem2_error(rc, "pmem2_map_new", asked, "it has no bytes", "pass a larger size to Source.from_anon")
     if rc == ErrorCode.MAP_RANGE and lib.guarded_source_size(source, size := ffi.new("size_t *"), message) == 0:
+        found = f"the range lies outside the {size[0]} bytes of the source"
         hint = INSIDE_HINT if is_anonymous(source) else HINTS[rc]
-        return make_pmem2_error(rc, "pmem2_map_new", asked, f"the range lies outside the {size[0]} bytes of the source", hint)
+        return make_pmem2_error(rc, "pmem2_map_new", asked, found, hint)
     if sys.platform == "win32" and rc == ErrorCode.NOSUPP:
         return make_pmem2_error(rc, "pmem2_map_new", asked, "Windows has no memory like that", "add Protection.READ")
     if rc in (ErrorCode.OFFSET_UNALIGNED, ErrorCode.LENGTH_UNALIGNED) and source.dax_size:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Callable
 
 import attrs
@@ -11,7 +13,7 @@ from _pmem2 import lib
 from support.values import PAGE, SIZE, Index, non_integers
 
 import pmem2
-from pmem2 import Config, ErrorCode, Granularity, Protection, Sharing
+from pmem2 import Config, ErrorCode, Granularity, Protection, Sharing, VMReservation
 
 FIELDS = ("required_granularity", "offset", "length", "sharing", "protection", "reservation", "reservation_offset")
 INTEGER_FIELDS: dict[str, Callable[[int], Config]] = {
@@ -108,6 +110,30 @@ def test_evolve() -> None:
     assert config == Config(offset=PAGE)
     with pytest.raises(ValueError, match="length"):
         attrs.evolve(config, length=0)
+
+
+def test_pickle() -> None:
+    """A pickled Config is equal to the original, in every protocol, and its enums are enums."""
+    config = Config(required_granularity=Granularity.BYTE, offset=PAGE, length=PAGE, protection=Protection.READ)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        for original in (config, Config(), Config(required_granularity=None, sharing=Sharing.PRIVATE)):
+            copied = pickle.loads(pickle.dumps(original, protocol))
+            assert (copied, hash(copied), repr(copied)) == (original, hash(original), repr(original))
+            with pytest.raises(attrs.exceptions.FrozenInstanceError):
+                copied.offset = 0
+    assert copy.deepcopy(config) == config
+
+
+def test_pickle_with_reservation() -> None:
+    """A Config with a reservation cannot be pickled or deep-copied, and the error says what to do."""
+    with VMReservation(2 * PAGE) as reservation:
+        config = Config(reservation=reservation)
+        assert copy.copy(config) == config
+        for duplicate in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(
+                TypeError, match="VMReservation: it is a range of addresses of this process; make a new"
+            ):
+                duplicate(config)
 
 
 # ---- valid fields
