@@ -89,7 +89,7 @@ def test_range_is_widened(small_map: Map) -> None:
 
 
 def test_unknown_option(small_map: Map) -> None:
-    """The kernel decides on other numbers; what is no C int is a ValueError."""
+    """The kernel decides on other numbers; one that is no C int is a ValueError."""
     with pytest.raises(OSError, match="advise") as unknown:
         small_map.madvise(9999)
     assert unknown.value.errno == errno.EINVAL
