@@ -12,6 +12,9 @@ from pmem2._checks import as_size
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import DTypeLike, NDArray
+    from typing_extensions import Buffer
+
+    Layout = tuple[tuple[int, ...], tuple[int, ...], int]
 
 
 def view_as_array(
@@ -50,10 +53,11 @@ def view_as_array(
     else:
         dimensions = (as_size(shape, "shape"),)
     length = math.prod(dimensions) * item.itemsize
-    # asarray first: it keeps a read-only view read-only, while ndarray looks through it at the writable buffer.
+    # frombuffer first: it keeps a read-only view read-only, while ndarray looks through it at the writable buffer.
+    # (asarray copies where memory is short, and hides the error.)
     # No local variable holds the view: the traceback of a signal handler's exception would keep it alive.
     return numpy.ndarray(  # type: ignore[no-any-return, unused-ignore] # depends on the version of NumPy
-        dimensions, item, buffer=numpy.asarray(view(start, length)), order=order
+        dimensions, item, buffer=numpy.frombuffer(view(start, length), numpy.uint8), order=order
     )
 
 
@@ -61,15 +65,17 @@ def bytes_as_array(view: memoryview, dtype: DTypeLike | None, copy: bool | None)
     """Return what NumPy's protocol `__array__` asks for: the bytes of *view*, converted and copied as it says."""
     import numpy
 
+    array = numpy.frombuffer(view, numpy.uint8)
     if copy is None:  # NumPy 1 does not know this value: copy if *dtype* needs it
-        return numpy.asarray(view, dtype)
-    return numpy.array(view, dtype, copy=copy)
+        return numpy.asarray(array, dtype)
+    return numpy.array(array, dtype, copy=copy)
 
 
-def array_span(value: object) -> tuple[int, int] | None:
-    """Return the address of the first byte of an array of NumPy, and the number of bytes up to its last one.
+def array_layout(value: object) -> tuple[Buffer, Layout] | None:
+    """Return the first item of an array of NumPy as an array, and its layout; `None` for any other object.
 
-    Return `None` for any other object. It need not import NumPy: without it, there are no arrays.
+    It need not import NumPy: without it, there are no arrays. (`__array_interface__` would have the address, but NumPy
+    dies where there is no memory for that dict.)
     """
     if "numpy" not in sys.modules:
         return None
@@ -77,31 +83,25 @@ def array_span(value: object) -> tuple[int, int] | None:
 
     if not isinstance(value, numpy.ndarray):
         return None
-    return strided_span(address_of(value), value.shape, value.strides, value.itemsize)
+    first = value[(slice(0, 1),) * value.ndim] if value.ndim else value
+    return cast("Buffer", first), (value.shape, value.strides, value.itemsize)
 
 
-def address_of(array: NDArray[numpy.generic]) -> int:
-    """Return the address of the first item of an array."""
-    address, _ = cast("tuple[int, bool]", array.__array_interface__["data"])
-    return address
-
-
-def scattered_address(view: memoryview) -> int:
-    """Return the address of the first item of a view that only NumPy can take apart."""
+def scattered_layout(view: memoryview) -> tuple[Buffer, Layout]:
+    """Return the same for a view that only NumPy can take apart: it is scattered in several dimensions."""
     import numpy
 
-    return address_of(numpy.asarray(view))
+    return cast("tuple[Buffer, Layout]", array_layout(numpy.asarray(view)))
 
 
-def strided_span(first: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+def strided_span(first: int, layout: Layout) -> tuple[int, int]:
     """Return the address of the lowest byte, and the number of bytes up to the highest one.
 
     Args:
         first: The address of the item at index 0.
-        shape: The dimensions.
-        strides: Bytes from an item to the next one, in each dimension; negative ones go down.
-        itemsize: The bytes of an item.
+        layout: Shape, strides and item size; a negative stride goes down in memory.
     """
+    shape, strides, itemsize = layout
     if 0 in shape:
         return first, 0
     reaches = [(count - 1) * stride for count, stride in zip(shape, strides)]

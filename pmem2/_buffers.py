@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, Union, cast
 
-from pmem2._arrays import array_span, scattered_address, strided_span
+from pmem2._arrays import array_layout, scattered_layout, strided_span
 from pmem2._checks import as_int, as_size, raise_if_deeper
 from pmem2._ffi import ffi, lib
 from pmem2._resource import CPYTHON
@@ -163,23 +163,28 @@ def span_of(memory: Memory, name: str) -> tuple[int, int]:
     Raises:
         TypeError: *memory* is neither; the error calls it *name*.
     """
-    return array_span(memory) or view_span(cast("Buffer", memory), name)
+    found = array_layout(memory)
+    if found is not None:
+        first, layout = found
+        return strided_span(address_of(first), layout)
+    with view_of(cast("Buffer", memory), name, "an integer, or a view or an array of this map") as view:
+        return strided_span(address_of_view(view), (view.shape or (), view.strides or (), view.itemsize))
 
 
-def view_span(memory: Buffer, name: str) -> tuple[int, int]:
-    """Return the span of the memory of a buffer, as `span_of` does."""
-    with view_of(memory, name, "an integer, or a view or an array of this map") as view:
-        return strided_span(address_of(view), view.shape or (), view.strides or (), view.itemsize)
-
-
-def address_of(view: memoryview) -> int:
+def address_of_view(view: memoryview) -> int:
     """Return the address of the first item of a view; cffi refuses one that is scattered."""
     if not CPYTHON:  # pragma: no cover: where cffi would return the address of a copy
         return cast("PyPyView", view)._pypy_raw_address()  # it must not be released: PyPy does not check
     if view.c_contiguous:
-        return int(ffi.cast("uintptr_t", pointer_to(view)[0]))
+        return address_of(view)
     with view[:1] as first:
-        return address_of(first) if first.c_contiguous else scattered_address(view)
+        return address_of(first if first.c_contiguous else scattered_layout(view)[0])
+
+
+def address_of(memory: Buffer) -> int:
+    """Return the address of a contiguous buffer."""
+    with borrow(memory) as borrowed:
+        return int(ffi.cast("uintptr_t", borrowed))
 
 
 def release_all(views: list[memoryview]) -> None:
