@@ -141,6 +141,14 @@ def test_explorer_records_views() -> None:
         explore(lambda map: workload(map, 64), check, size=PAGE)
 
 
+def test_views_without_numpy(small_map: Map, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views have ranges whether NumPy is there or not."""
+    monkeypatch.delitem(sys.modules, "numpy", raising=False)
+    with small_map.view(64, 256) as view:
+        small_map.persist(view[8:24])
+        assert span(small_map, view[8:24]) == (72, 16)
+
+
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy has no NumPy wheels")
 def test_only_numpy_can_describe(small_map: Map) -> None:
     """A view that is scattered in every dimension has a range too."""
