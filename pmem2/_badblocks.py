@@ -42,7 +42,7 @@ class BadBlockContext(Resource):
     It owns a descriptor and may outlive its source. See pmem2_badblock_context_new(3).
     """
 
-    _COPY_HINT: ClassVar[str] = "pass the path and call Source.bad_blocks() there"
+    _COPY_HINT: ClassVar[str] = "pass the path, open it there, and call Source.bad_blocks()"
 
     _handle: BadBlocksHandle
     _seen: set[BadBlock]

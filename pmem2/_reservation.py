@@ -44,7 +44,8 @@ class VMReservation(Resource):
     """
 
     _COPY_HINT: ClassVar[str] = (
-        "it is a range of addresses of this process; make a new one there, and pass a Config without it"
+        "its addresses belong to this process; to map a file in a reservation of another process, pass a Config without "
+        "one, and open it there"
     )
 
     _handle: ReservationHandle

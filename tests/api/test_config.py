@@ -130,7 +130,7 @@ def test_pickle_with_reservation() -> None:
         config = Config(reservation=reservation)
         assert copy.copy(config) == config
         for duplicate in (pickle.dumps, copy.deepcopy):
-            with pytest.raises(TypeError, match="VMReservation: it is a range of addresses of this process"):
+            with pytest.raises(TypeError, match="VMReservation: its addresses belong to this process"):
                 duplicate(config)
 
 
