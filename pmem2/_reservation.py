@@ -44,8 +44,8 @@ class VMReservation(Resource):
     """
 
     _COPY_HINT: ClassVar[str] = (
-        "its addresses belong to this process; to map a file in a reservation of another process, pass a Config without "
-        "one, and open it there"
+        "its addresses belong to this process; to map a file in a reservation of another process, pass a Config "
+        "without one, and open it there"
     )
 
     _handle: ReservationHandle
