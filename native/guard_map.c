@@ -29,10 +29,12 @@ static struct guarded_map *guarded_map_alloc(void)
 }
 
 /* Complete a map that was just created; under library_lock. */
-static void map_register(struct guarded_map *m, unsigned protection, struct guarded_reservation *r)
+static void map_register(struct guarded_map *m, const struct guarded_source *s, unsigned protection,
+                         struct guarded_reservation *r)
 {
     m->address = (uintptr_t)pmem2_map_get_address(m->map);
     m->size = pmem2_map_get_size(m->map);
+    m->page = s->huge_page ? s->huge_page : page_size();
     if (!m->persist) { /* remap_shared has set granularity and functions already */
         m->granularity = pmem2_map_get_store_granularity(m->map);
         cache_functions(m, m->map);
@@ -63,7 +65,7 @@ static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, cons
     else if (!(rc = check_tls_keys()))
         rc = map_new(m, s, request, message);
     if (!rc)
-        map_register(m, request->protection, r);
+        map_register(m, s, request->protection, r);
     if (!rc && m->granularity == PMEM2_GRANULARITY_PAGE && request->sharing == PMEM2_SHARED && s->file != NO_FILE)
         join_page_maps(m, s->description);
     unlock(&library_lock);
@@ -80,7 +82,7 @@ static int guarded_map_from_existing(struct guarded_map *m, struct guarded_sourc
     if (!(rc = check_tls_keys()))
         rc = map_existing(m, s, address, length, granularity, message);
     if (!rc)
-        map_register(m, protection, NULL);
+        map_register(m, s, protection, NULL);
     unlock(&library_lock);
     return source_leave(s, rc);
 }

@@ -15,6 +15,7 @@ struct guarded_map {
     struct guarded_pin *pins;  /* the live views; under pins_lock */
     uintptr_t address;
     size_t size;
+    size_t page;               /* bytes: the unit of the mapping, the huge page on hugetlbfs */
     unsigned protection;
     enum pmem2_granularity granularity;
     pmem2_persist_fn persist;

@@ -27,6 +27,7 @@
 #include "guard_flush.c"
 #include "guard_copy.c"
 #include "guard_atomics.c"
+#include "guard_advice.c"
 
 #include "batch_flush.c"
 #include "batch_copy.c"

@@ -94,6 +94,8 @@ int guarded_set_byte(struct guarded_map *m, ptrdiff_t index, unsigned char value
 ptrdiff_t guarded_find(struct guarded_map *m, size_t offset, size_t length, const char *wanted, size_t wanted_length);
 int guarded_read(struct guarded_map *m, size_t start, ptrdiff_t step, size_t count, char *target);
 int guarded_write(struct guarded_map *m, size_t start, ptrdiff_t step, size_t count, const char *data);
+int guarded_madvise(struct guarded_map *m, int option, size_t offset, size_t length);
+int guarded_prefault(struct guarded_map *m, size_t offset, size_t length);
 uint64_t guarded_load_u64(struct guarded_map *m, size_t offset);
 int guarded_store_u64(struct guarded_map *m, size_t offset, uint64_t value, int persist);
 uint64_t guarded_compare_exchange_u64(struct guarded_map *m, size_t offset, uint64_t expected, uint64_t desired,

@@ -279,6 +279,36 @@ static uintptr_t page_size(void)
     return (uintptr_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Older headers lack the newer kinds of advice, which a newer kernel knows all the same. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE 101
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+static int advise_pages(void *address, size_t length, int option)
+{
+    return madvise(address, length, option) ? -errno : 0;
+}
+
+/* Fault pages in, for stores or for loads; -EINVAL where the kernel cannot. */
+static int populate_pages(void *address, size_t length, int writable)
+{
+    int rc;
+    do
+        rc = advise_pages(address, length, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+    while (rc == -EINTR);
+    return rc;
+}
+
 static void unmap(void *address, size_t length)
 {
     munmap(address, length);

@@ -274,6 +274,18 @@ static uintptr_t page_size(void)
     return system.dwPageSize;
 }
 
+static int advise_pages(void *address, size_t length, int option)
+{
+    (void)address, (void)length, (void)option;
+    return -ENOSYS;
+}
+
+static int populate_pages(void *address, size_t length, int writable)
+{
+    (void)address, (void)length, (void)writable;
+    return -EINVAL;
+}
+
 static void unmap(void *address, size_t length)
 {
     (void)length;

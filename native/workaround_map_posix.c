@@ -15,9 +15,10 @@ static int to_mmap_prot(unsigned protection)
         | (protection & PMEM2_PROT_EXEC ? PROT_EXEC : 0);
 }
 
-static int mmap_shared(file_t file, size_t offset, size_t length, unsigned protection, void **address)
+/* Map a file anywhere. */
+static int mmap_file(file_t file, size_t offset, size_t length, unsigned protection, int flags, void **address)
 {
-    *address = mmap(NULL, length, to_mmap_prot(protection), MAP_SHARED, file, (off_t)offset);
+    *address = mmap(NULL, length, to_mmap_prot(protection), flags, file, (off_t)offset);
     if (*address != MAP_FAILED)
         return 0;
     return errno == EACCES ? PMEM2_E_NO_ACCESS : -errno;
@@ -35,15 +36,16 @@ static int is_dax(file_t file, size_t offset)
 }
 
 /* Replace the mapping at `address` in one step, so that no mapping of another thread can get in between. */
-static int mmap_fixed(void *address, file_t file, size_t offset, size_t length, unsigned protection)
+static int mmap_fixed(void *address, file_t file, size_t offset, size_t length, unsigned protection, int flags)
 {
     void *probe;
-    /* probe elsewhere first: a failed MAP_FIXED leaves a hole at `address` */
-    int rc = mmap_shared(file, offset, page_size(), protection, &probe);
+    /* probe elsewhere first: a failed MAP_FIXED leaves a hole at `address`; only private memory counts by its length */
+    const size_t probed = flags & MAP_PRIVATE ? length : page_size();
+    int rc = mmap_file(file, offset, probed, protection, flags, &probe);
     if (rc)
         return rc;
-    munmap(probe, page_size());
-    if (mmap(address, length, to_mmap_prot(protection), MAP_SHARED | MAP_FIXED, file, (off_t)offset) == MAP_FAILED)
+    munmap(probe, probed);
+    if (mmap(address, length, to_mmap_prot(protection), flags | MAP_FIXED, file, (off_t)offset) == MAP_FAILED)
         return -errno;
     return 0;
 }
@@ -65,7 +67,7 @@ static int map_devdax(struct guarded_map *m, struct guarded_source *s, const str
     if (request->granularity == PMEM2_GRANULARITY_BYTE)
         return PMEM2_E_GRANULARITY_NOT_SUPPORTED;
     void *address;
-    int rc = mmap_shared(s->file, offset, length, request->protection, &address);
+    int rc = mmap_file(s->file, offset, length, request->protection, MAP_SHARED, &address);
     if (rc)
         return rc;
     rc = save_errormsg(pmem2_map_from_existing(&m->map, s->source, address, length, PMEM2_GRANULARITY_CACHE_LINE),
@@ -114,11 +116,21 @@ static int remap_shared(struct guarded_map *m, struct guarded_source *s, const s
         cache_functions(m, m->map);
     if (!rc)
         rc = mmap_fixed(pmem2_map_get_address(m->map), s->file, request->offset, pmem2_map_get_size(m->map),
-                        request->protection);
+                        request->protection, MAP_SHARED);
     if (rc)
         pmem2_map_delete(&m->map); /* if this fails too, dropping `m` tries again */
     else if (m->granularity == PMEM2_GRANULARITY_PAGE)
         note_backing(m, s->file, request->offset);
+    return rc;
+}
+
+/* Make a private read-only mapping writable, without reserving memory for pages that are never written. */
+static int remap_unreserved(struct guarded_map *m, struct guarded_source *s, const struct map_request *request)
+{
+    int rc = mmap_fixed(pmem2_map_get_address(m->map), s->file, request->offset, pmem2_map_get_size(m->map),
+                        request->protection, MAP_PRIVATE | MAP_NORESERVE);
+    if (rc)
+        pmem2_map_delete(&m->map); /* if this fails too, dropping `m` tries again */
     return rc;
 }
 
@@ -146,6 +158,7 @@ static int check_huge_pages(struct guarded_source *s, const struct map_request *
  * On a file without DAX, pmem2_map_new first tries MAP_SYNC at a fixed address. Many file systems refuse only after the
  * kernel has unmapped the old range; the second attempt then replaces whatever another thread has mapped in the gap,
  * for example its stack. So libpmem2 maps such a file privately, in one attempt, and mmap_fixed replaces that mapping.
+ * A private map to write to is replaced too, because libpmem2 would reserve memory for all of it.
  */
 static int map_new(struct guarded_map *m, struct guarded_source *s, const struct map_request *request, char *message)
 {
@@ -155,13 +168,18 @@ static int map_new(struct guarded_map *m, struct guarded_source *s, const struct
     if (rc)
         return rc;
     /* hugetlbfs refuses MAP_SYNC before it unmaps anything, and a private mapping would reserve pages of its own */
-    if (s->file == NO_FILE || s->device || s->huge_page || request->sharing != PMEM2_SHARED || is_dax(s->file, request->offset))
+    if (s->file == NO_FILE || s->device || s->huge_page)
+        return map_with_config(m, s->source, request, message);
+    const int shared = request->sharing == PMEM2_SHARED;
+    if (shared ? is_dax(s->file, request->offset) : !(request->protection & PMEM2_PROT_WRITE))
         return map_with_config(m, s->source, request, message);
     struct map_request private_request = *request;
     private_request.sharing = PMEM2_PRIVATE;
     private_request.protection = PMEM2_PROT_READ;
     rc = map_with_config(m, s->source, &private_request, message);
-    return rc ? rc : remap_shared(m, s, request, message);
+    if (rc)
+        return rc;
+    return shared ? remap_shared(m, s, request, message) : remap_unreserved(m, s, request);
 }
 
 static int map_existing(struct guarded_map *m, struct guarded_source *s, uintptr_t address, size_t length,

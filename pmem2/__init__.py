@@ -10,6 +10,7 @@ Python bindings for PMDK's libpmem2; see libpmem2(7).
 """
 
 from pmem2 import _ffi  # noqa: F401 # first: it explains a library that does not load
+from pmem2 import errors as errors
 from pmem2._badblocks import BadBlock, BadBlockContext
 from pmem2._config import Config
 from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import attrs
 
@@ -41,6 +41,8 @@ class BadBlockContext(Resource):
 
     It owns a descriptor and may outlive its source. See pmem2_badblock_context_new(3).
     """
+
+    _COPY_HINT: ClassVar[str] = "pass the path, open it there, and call Source.bad_blocks()"
 
     _handle: BadBlocksHandle
     _seen: set[BadBlock]

@@ -4,33 +4,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, SupportsIndex, Union, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, Union, cast
 
-from pmem2._checks import as_int, as_size
+from pmem2._arrays import array_layout, scattered_layout, strided_span
+from pmem2._checks import as_int, as_size, raise_if_deeper
 from pmem2._ffi import ffi, lib
 from pmem2._resource import CPYTHON
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, TypeIs
 
     from pmem2._ffi import Borrowed, CharArray, CharPointer, Uint64Array
+
+    class Array(Protocol):
+        """An array of NumPy, which declares itself a buffer only from Python 3.12 on."""
+
+        @property
+        def __array_interface__(self) -> Mapping[str, object]:
+            """Its memory."""
+
+    class PyPyView(Protocol):
+        """A memoryview of PyPy."""
+
+        def _pypy_raw_address(self) -> int:
+            """Return the address of its first item."""
+
+    Memory = Union[Buffer, Array]
 
 CHAR_ARRAY = ffi.typeof("char[]")
 UINT64_ARRAY = ffi.typeof("uint64_t[]")
 UINT64_FORMATS = {order + code for order in ("", "@", "=", "<") for code in "QL"}  # where an item has 8 bytes
 SCRATCH_SIZE = 4096
 _spare_arrays: list[CharArray] = []
-CONTIGUOUS_HINT = "data must be C-contiguous: copy it first, for example with bytes()"
+ENCODE_HINT = ": encode it first, for example with .encode()"
 Range = tuple[SupportsIndex, SupportsIndex]
 Ranges = Union[Iterable[Range], "Buffer"]
 
 
-def borrow(data: Buffer, *, writable: bool = False) -> Borrowed:
+def borrow(data: Buffer, name: str = "data", *, writable: bool = False) -> Borrowed:
     """Borrow the bytes of *data*; give them back with `ffi.release` or a `with` block, on every path.
 
-    CPython's garbage collector can crash on a borrowed buffer that was not given back.
+    CPython's garbage collector can crash on a borrowed buffer that was not given back. Errors call the data *name*.
 
     Raises:
         TypeError: *data* is no buffer, or a read-only one where *writable* is asked for.
@@ -43,12 +60,35 @@ def borrow(data: Buffer, *, writable: bool = False) -> Borrowed:
                     raise BufferError
         return ffi.from_buffer(CHAR_ARRAY, data, writable)
     except (BufferError, TypeError, ValueError):  # the kind of buffer decides which
-        with memoryview(data) as view:
+        with view_of(data, name) as view:
             if writable and view.readonly:
-                raise TypeError("buffer must be writable, got a read-only one") from None
+                raise TypeError(f"{name} must be writable, got a read-only buffer") from None
             if not view.c_contiguous:
-                raise BufferError(CONTIGUOUS_HINT) from None
+                raise_scattered(name)
         raise  # pragma: no cover: an exception of a signal handler
+
+
+def view_of(data: Buffer, name: str, wanted: str = "a bytes-like object") -> memoryview:
+    """Return a view of *data*.
+
+    Raises:
+        TypeError: *data* is no buffer, but should be *wanted*.
+    """
+    try:
+        return memoryview(data)
+    except TypeError as error:
+        raise_if_deeper(error)
+        hint = ENCODE_HINT if issubclass(type(data), str) else ""
+        raise TypeError(f"{name} must be {wanted}, not {type(data).__name__}{hint}") from None
+
+
+def raise_scattered(name: str) -> NoReturn:
+    """Refuse memory that is not C-contiguous.
+
+    Raises:
+        BufferError: Always.
+    """
+    raise BufferError(f"{name} must be C-contiguous: copy it first, for example with bytes()") from None
 
 
 class Scratch:
@@ -90,13 +130,13 @@ def export(data: Buffer) -> memoryview:
         BufferError: *data* is not C-contiguous.
     """
     try:
-        view = memoryview(data)
+        view = view_of(data, "data")
     except ValueError:  # NumPy does not describe dates and times
         with borrow(data) as memory:
             return memoryview(copy_of(memory))
     if not view.c_contiguous:
         view.release()
-        raise BufferError(CONTIGUOUS_HINT)
+        raise_scattered("data")
     return view
 
 
@@ -104,6 +144,47 @@ def pointer_to(view: memoryview) -> tuple[CharPointer, int]:
     """Return the address of an exported view and its length in bytes."""
     with borrow(view) as memory:
         return ffi.cast("char *", memory), len(memory)
+
+
+def is_memory(value: SupportsIndex | Memory) -> TypeIs[Memory]:
+    """Return whether *value* is meant to be a view or an array, and no number, right or wrong.
+
+    Arrays of NumPy convert to numbers too, and its numbers are buffers too; the former have a length.
+    """
+    kind = type(value)
+    if issubclass(kind, int):
+        return False
+    return hasattr(kind, "__len__") or not (hasattr(kind, "__index__") or hasattr(kind, "__int__"))
+
+
+def span_of(memory: Memory, name: str) -> tuple[int, int]:
+    """Return the address of the first byte of a view or an array, and the number of bytes up to its last one.
+
+    Raises:
+        TypeError: *memory* is neither; the error calls it *name*.
+    """
+    found = array_layout(memory)
+    if found is not None:
+        first, layout = found
+        return strided_span(address_of(first), layout)
+    with view_of(cast("Buffer", memory), name, "an integer, or a view or an array of this map") as view:
+        return strided_span(address_of_view(view), (view.shape or (), view.strides or (), view.itemsize))
+
+
+def address_of_view(view: memoryview) -> int:
+    """Return the address of the first item of a view; cffi refuses one that is scattered."""
+    if not CPYTHON:  # pragma: no cover: where cffi would return the address of a copy
+        return cast("PyPyView", view)._pypy_raw_address()  # it must not be released: PyPy does not check
+    if view.c_contiguous:
+        return address_of(view)
+    with view[:1] as first:
+        return address_of(first if first.c_contiguous else scattered_layout(view)[0])
+
+
+def address_of(memory: Buffer) -> int:
+    """Return the address of a contiguous buffer."""
+    with borrow(memory) as borrowed:
+        return int(ffi.cast("uintptr_t", borrowed))
 
 
 def release_all(views: list[memoryview]) -> None:

@@ -28,6 +28,16 @@ VALID_FLAGS = {
 }
 
 
+def raise_if_deeper(error: Exception) -> None:
+    """Raise *error* again if it comes from Python code below the caller, such as a signal handler.
+
+    Raises:
+        Exception: *error*.
+    """
+    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+        raise error
+
+
 def check_type(value: object, kind: type, name: str) -> None:
     """Raise TypeError unless *value* is an instance of *kind*."""
     if not isinstance(value, kind):

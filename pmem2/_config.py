@@ -20,7 +20,7 @@ def config_error(code: ErrorCode, setter: str, found: str) -> Exception:
     return make_pmem2_error(code, f"pmem2_config_set_{setter}", "invalid Config", found, HINTS.get(code, ""))
 
 
-def to_granularity(value: SupportsIndex | None) -> Granularity | None:
+def to_granularity(value: Granularity | None) -> Granularity | None:
     """Convert a required granularity; `None` leaves it unset."""
     if value is None:
         return None
@@ -32,7 +32,7 @@ def to_granularity(value: SupportsIndex | None) -> Granularity | None:
         raise config_error(ErrorCode.GRANULARITY_NOT_SUPPORTED, "required_store_granularity", found) from None
 
 
-def to_sharing(value: SupportsIndex) -> Sharing:
+def to_sharing(value: Sharing) -> Sharing:
     """Convert a sharing."""
     number = as_int(value, "sharing")
     try:
@@ -42,7 +42,7 @@ def to_sharing(value: SupportsIndex) -> Sharing:
         raise config_error(ErrorCode.INVALID_SHARING_VALUE, "sharing", found) from None
 
 
-def to_protection(value: SupportsIndex | None) -> Protection | None:
+def to_protection(value: Protection | None) -> Protection | None:
     """Convert a protection; `None` stays open until mapping."""
     if value is None:
         return None

@@ -130,6 +130,11 @@ ERRNO_HINTS: dict[tuple[str, int], str] = {
     ("pmem2_map_new", errno.ENODEV): (
         "; its file system does not let programs map it: procfs, sysfs, and FUSE with direct_io do not"
     ),
+    ("pmem2_map_new", errno.EAGAIN): (
+        "; the process has no pthread keys left for one more map: close some; or mlockall(2) is in force, and the "
+        "RLIMIT_MEMLOCK too small"
+    ),
+    ("prefault", errno.EFAULT): "; the disk is full, the file was truncated, or the medium has a bad block there",
     ("pmem2_badblock_clear", errno.ENXIO): "; the platform cannot clear it: leave that part of the device unused",
 }
 

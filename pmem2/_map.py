@@ -11,11 +11,34 @@ from typing import TYPE_CHECKING, Literal, Protocol, SupportsIndex, TypeVar, Uni
 
 import attrs
 
-from pmem2._arrays import view_as_array
-from pmem2._buffers import Ranges, borrow, borrow_ranges, copy_of, export, pointer_to, release_all, scratch
-from pmem2._checks import NO_FLAGS, SIZE_MAX, as_int, as_size, check_mem_flags, check_type, int_repr, is_index
+from pmem2._advice import ADVICE_MAX, check_advice
+from pmem2._arrays import bytes_as_array, view_as_array
+from pmem2._buffers import (
+    Ranges,
+    borrow,
+    borrow_ranges,
+    copy_of,
+    export,
+    is_memory,
+    pointer_to,
+    release_all,
+    scratch,
+    span_of,
+    view_of,
+)
+from pmem2._checks import (
+    NO_FLAGS,
+    SIZE_MAX,
+    as_int,
+    as_size,
+    check_mem_flags,
+    check_type,
+    int_repr,
+    is_index,
+    raise_if_deeper,
+)
 from pmem2._config import Config
-from pmem2._enums import ErrorCode, Granularity, Protection, Sharing
+from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
 from pmem2._error_map import error_from_rc, new_error_buffer
 from pmem2._ffi import ffi, lib
 from pmem2._granularity import forced_in_c, warn_if_ignored
@@ -40,13 +63,14 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
     from typing_extensions import Buffer, TypeIs
 
+    from pmem2._buffers import Memory
     from pmem2._ffi import CharArray, CharPointer, MapHandle, Uint64Array
     from pmem2._slices import Slice
 
     Data = Union[Buffer, "Map"]
     Piece = tuple[int, CharPointer, int]
     Scalar = TypeVar("Scalar", bound=numpy.generic)
-    Shape = Union[SupportsIndex, tuple[SupportsIndex, ...]]
+    Shape = Union[SupportsIndex, tuple[SupportsIndex, ...], list[int]]
 
     class IndexedMemory(Protocol):
         """A memoryview of bytes, without the `Any` in the types of slices."""
@@ -142,7 +166,7 @@ class Map(Resource):
             raise
 
     @classmethod
-    def from_existing(cls, source: Source, buffer: Buffer, granularity: SupportsIndex) -> Map:
+    def from_existing(cls, source: Source, buffer: Buffer, granularity: Granularity) -> Map:
         """Make a Map of memory that is already mapped; the caller states its granularity.
 
         Args:
@@ -164,7 +188,7 @@ class Map(Resource):
         number = as_int(granularity, "granularity")
         if number not in tuple(Granularity):
             raise ValueError(f"granularity must be Granularity.BYTE, CACHE_LINE or PAGE, got {int_repr(number)}")
-        view = memoryview(buffer)
+        view = view_of(buffer, "buffer")
         handle = alloc_map()
         try:
             return cls._from_view(handle, source, view, Granularity(number))
@@ -305,6 +329,26 @@ class Map(Resource):
         start = as_size(offset, "offset")
         return start, max(self._size - start, 0) if length is None else as_size(length, "length")
 
+    def _span(self, offset: SupportsIndex | Memory | Map, length: SupportsIndex | None) -> tuple[int, int]:
+        """Return a range as `_range` does; *offset* may be a view or an array of this map instead of a number.
+
+        Raises:
+            TypeError: *offset* is neither, or there is a *length* with a view or an array.
+            ValueError: The memory of the view or the array does not lie in this map.
+        """
+        if is_map(offset):
+            address, count = offset._address, offset._size
+        elif is_memory(offset):
+            address, count = span_of(offset, "offset")
+        else:
+            return self._range(offset, length)
+        if length is not None:
+            raise TypeError(f"offset must be an integer if there is a length, not {type(offset).__name__}")
+        start = address - self._address
+        if not 0 <= start <= self._size - count:
+            raise ValueError(f"offset must be a view or an array of this map, got {count} bytes of other memory")
+        return start, count
+
     # ---- indexing
 
     @overload
@@ -336,6 +380,10 @@ class Map(Resource):
             self._memory = self._internal_view()
         return result
 
+    @overload
+    def __setitem__(self, key: SupportsIndex, value: SupportsIndex, /) -> None: ...
+    @overload
+    def __setitem__(self, key: Slice, value: Data, /) -> None: ...
     def __setitem__(self, key: SupportsIndex | Slice, value: SupportsIndex | Data, /) -> None:
         """Store a byte, or a slice of the same length: a plain store, not flushed.
 
@@ -372,7 +420,11 @@ class Map(Resource):
             self._memory = self._internal_view()
 
     def _index(self, key: SupportsIndex | Slice) -> int:
-        index = operator.index(cast("SupportsIndex", key))
+        try:
+            index = operator.index(cast("SupportsIndex", key))
+        except TypeError as error:
+            raise_if_deeper(error)
+            raise TypeError(f"index must be an integer or a slice, not {type(key).__name__}") from None
         offset = index + self._size if index < 0 else index
         if not 0 <= offset < self._size:
             self._check_open()
@@ -437,7 +489,7 @@ class Map(Resource):
             BufferError: *buffer* is not C-contiguous.
         """
         start = as_size(offset, "offset")
-        with borrow(buffer, writable=True) as memory:
+        with borrow(buffer, "buffer", writable=True) as memory:
             length = len(memory)
             rc = _guarded_read(self._handle, start, 1, length, memory)
         if rc:
@@ -461,7 +513,7 @@ class Map(Resource):
         first = as_int(start, "start")
         low, high = clip(first, None if end is None else as_int(end, "end"), self._size)
         is_past_end = high < low or first > self._size
-        with borrow(sub) as wanted:
+        with borrow(sub, "sub") as wanted:
             place = lib.guarded_find(self._handle, low, max(high - low, 0), wanted, len(wanted))
         if place < -1:
             raise self._error(-1 - place, "pmem2_map_get_address", "search")
@@ -480,7 +532,8 @@ class Map(Resource):
     def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> memoryview:
         """Return the memory itself, read-only if the map was made without WRITE.
 
-        A view, and every slice of it, keeps the map alive and open.
+        A view, and every slice of it, keeps the map alive and open. `memoryview(m)`, and functions that take a buffer,
+        need Python 3.12 or newer: pass them `m.view()` before.
 
         Args:
             offset: Where the view begins, in bytes.
@@ -501,69 +554,102 @@ class Map(Resource):
 
     @overload
     def as_array(
-        self, dtype: type[Scalar] | numpy.dtype[Scalar], shape: Shape | None = None, offset: SupportsIndex = 0
+        self,
+        dtype: type[Scalar] | numpy.dtype[Scalar],
+        shape: Shape | None = None,
+        offset: SupportsIndex = 0,
+        order: Literal["C", "F"] = "C",
     ) -> NDArray[Scalar]: ...
     @overload
     def as_array(
-        self, dtype: DTypeLike, shape: Shape | None = None, offset: SupportsIndex = 0
+        self,
+        dtype: DTypeLike,
+        shape: Shape | None = None,
+        offset: SupportsIndex = 0,
+        order: Literal["C", "F"] = "C",
     ) -> NDArray[numpy.generic]: ...
     def as_array(
-        self, dtype: DTypeLike, shape: Shape | None = None, offset: SupportsIndex = 0
+        self,
+        dtype: DTypeLike,
+        shape: Shape | None = None,
+        offset: SupportsIndex = 0,
+        order: Literal["C", "F"] = "C",
     ) -> NDArray[numpy.generic]:
         """Return the memory as a NumPy array, without a copy; read-only if the map was made without WRITE.
 
+        The array keeps the map alive and open. Pickling or copying it copies its bytes.
+
         Args:
             dtype: The type of the items.
-            shape: A number, or a tuple of numbers; `None` is one dimension of all whole items.
+            shape: A number, or a tuple or list of numbers; `None` is one dimension of all whole items.
             offset: The first item's place, in bytes.
+            order: Which index changes fastest in memory: "C", the last, or "F", the first.
 
         Raises:
             ImportError: NumPy is not installed (`pip install pmem2[numpy]`).
             TypeError: The items hold Python objects, an argument has a wrong type, or the map was made without READ.
-            ValueError: The array does not fit the map, the items have no size, or the map is closed.
+            ValueError: The array does not fit the map, the items have no size, the order is unknown, or the map is
+                closed.
         """
-        return view_as_array(self.view, self._size, dtype, shape, offset)  # type: ignore[misc] # NumPy's types hold Any
+        return view_as_array(self.view, self._size, dtype, shape, offset, order)  # type: ignore[misc] # it holds Any
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[numpy.generic]:
+        """Return all bytes of the map, for `numpy.asarray(m)`: the memory itself, as `as_array("u1")` does.
+
+        Raises:
+            TypeError: The map was made without READ.
+            ValueError: The map is closed, or NumPy would have to copy where *copy* forbids it.
+        """
+        return bytes_as_array(self.view(), dtype, copy)  # type: ignore[misc] # NumPy's types hold Any
 
     # ---- durability
 
-    def persist(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+    @overload
+    def persist(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None: ...
+    @overload
+    def persist(self, offset: Memory) -> None: ...
+    def persist(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
         """Make a range durable: flush it, then drain. See pmem2_get_persist_fn(3).
 
         Args:
-            offset: Where the range begins, in bytes.
+            offset: Where the range begins, in bytes; or a view or an array of this map, from first to last byte.
             length: Bytes; `None` is to the end of the map.
 
         Raises:
-            TypeError: A number has a wrong type, or the map was made with neither READ nor WRITE.
-            ValueError: The range does not lie inside the map, or the map is closed.
+            TypeError: An argument has a wrong type, or the map was made with neither READ nor WRITE.
+            ValueError: The range, view or array does not lie inside the map, or the map is closed.
             OSError: On a PAGE map, writing back failed, in this call or in an earlier one.
         """
         if offset.__class__ is not int or length.__class__ is not int:
-            offset, length = self._range(offset, length)
+            offset, length = self._span(offset, length)
         try:
             rc = _guarded_persist(self._handle, offset, length)
         except OverflowError:
-            self._range(offset, length)  # raises the precise error
+            self._span(offset, length)  # raises the precise error
             raise  # pragma: no cover
         if rc:
             raise self._range_error(rc, "pmem2_get_persist_fn", "persist", offset, length)
 
-    def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+    @overload
+    def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None: ...
+    @overload
+    def flush(self, offset: Memory) -> None: ...
+    def flush(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
         """Begin to make a range durable; `drain` completes it. See pmem2_get_flush_fn(3).
 
         Args:
-            offset: Where the range begins, in bytes.
+            offset: Where the range begins, in bytes; or a view or an array of this map, from first to last byte.
             length: Bytes; `None` is to the end of the map.
 
         Raises:
             TypeError, ValueError, OSError: As `persist`.
         """
         if offset.__class__ is not int or length.__class__ is not int:
-            offset, length = self._range(offset, length)
+            offset, length = self._span(offset, length)
         try:
             rc = _guarded_flush(self._handle, offset, length)
         except OverflowError:
-            self._range(offset, length)  # raises the precise error
+            self._span(offset, length)  # raises the precise error
             raise  # pragma: no cover
         if rc:
             raise self._range_error(rc, "pmem2_get_flush_fn", "flush", offset, length)
@@ -580,13 +666,17 @@ class Map(Resource):
         if rc:
             raise self._error(rc, "pmem2_get_drain_fn", "drain")
 
-    def deep_flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+    @overload
+    def deep_flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None: ...
+    @overload
+    def deep_flush(self, offset: Memory) -> None: ...
+    def deep_flush(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
         """Persist a range past the memory controller too, where the platform can; on PAGE the same as `persist`.
 
         See pmem2_deep_flush(3).
 
         Args:
-            offset: Where the range begins, in bytes.
+            offset: Where the range begins, in bytes; or a view or an array of this map, from first to last byte.
             length: Bytes; `None` is to the end of the map.
 
         Raises:
@@ -594,7 +684,7 @@ class Map(Resource):
             DaxRegionNotFoundError: No region of persistent memory backs the device.
             TypeError, ValueError, OSError: As `persist`.
         """
-        start, count = self._range(offset, length)
+        start, count = self._span(offset, length)
         message = new_error_buffer()
         rc = lib.guarded_deep_flush(self._handle, start, count, message)
         if rc:
@@ -646,7 +736,7 @@ class Map(Resource):
 
     # ---- copies
 
-    def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
+    def memcpy(self, offset: SupportsIndex, data: Data, flags: MemFlag = NO_FLAGS) -> None:
         """Copy *data* into the map; durable at return unless *flags* say otherwise. See pmem2_get_memcpy_fn(3).
 
         Args:
@@ -680,7 +770,7 @@ class Map(Resource):
         if rc:
             raise self._range_error(rc, "pmem2_get_memcpy_fn", "copy", offset, length)
 
-    def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
+    def memmove(self, offset: SupportsIndex, data: Data, flags: MemFlag = NO_FLAGS) -> None:
         """Copy as `memcpy` does; *data* may be a view of this map and overlap. See pmem2_get_memmove_fn(3).
 
         Raises:
@@ -689,7 +779,7 @@ class Map(Resource):
         self.memcpy(offset, data, flags)  # libpmem2 uses one function for both
 
     def memset(
-        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = NO_FLAGS
+        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: MemFlag = NO_FLAGS
     ) -> None:
         """Fill a range with one byte; durable at return unless *flags* say otherwise. See pmem2_get_memset_fn(3).
 
@@ -758,6 +848,49 @@ class Map(Resource):
     def _copied_handle(self) -> MapHandle:
         """Return the handle from which C copies the whole map to another one."""
         return self._handle
+
+    # ---- hints
+
+    def madvise(self, option: SupportsIndex, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+        """Give the kernel a hint about the use of a range. See the man page of that system call.
+
+        Args:
+            option: A constant `MADV_*` of the module `mmap`, or its number.
+            offset: Where the range begins, in bytes; it is widened to whole pages.
+            length: Bytes; `None` is to the end of the map.
+
+        Raises:
+            TypeError: A number has a wrong type, or the map was made with neither READ nor WRITE.
+            ValueError: The option can lose data or end the process, a number is negative or too large, the range does
+                not lie inside the map, or the map is closed.
+            OSError: The kernel refused: EINVAL for an option that it does not have for this memory; ENOSYS on Windows.
+        """
+        number = as_size(option, "option", ADVICE_MAX)
+        check_advice(number, volatile=self._config.sharing is Sharing.PRIVATE or self._buffer is not None)
+        start, count = self._range(offset, length)
+        rc = lib.guarded_madvise(self._handle, number, start, count)
+        if rc:
+            raise self._range_error(rc, "madvise", f"advise the kernel ({number}) on", start, count)
+
+    def prefault(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+        """Fault a range in, so that no page fault slows down its first use; its contents stay.
+
+        The pages of a map with WRITE are made ready for stores. In a PRIVATE map this copies them to memory; in a
+        sparse file it allocates them. Other threads run during the call.
+
+        Args:
+            offset: Where the range begins, in bytes.
+            length: Bytes; `None` is to the end of the map.
+
+        Raises:
+            TypeError: A number has a wrong type, or the map was made with neither READ nor WRITE.
+            ValueError: The range does not lie inside the map, or the map is closed.
+            OSError: Memory is short (ENOMEM); the disk is full, the file was truncated, or the medium fails (EFAULT).
+        """
+        start, count = self._range(offset, length)
+        rc = lib.guarded_prefault(self._handle, start, count)
+        if rc:
+            raise self._range_error(rc, "prefault", "fault in", start, count)
 
     # ---- 8-byte atomics
 
@@ -924,16 +1057,6 @@ class Map(Resource):
         if self.closed:
             return "<pmem2.Map, closed>"
         return f"<pmem2.Map of {self._size} bytes at {self._address:#x}, {self.granularity.name} granularity>"
-
-
-def raise_if_deeper(error: Exception) -> None:
-    """Raise *error* again if it comes from Python code below the caller, such as a signal handler.
-
-    Raises:
-        Exception: *error*.
-    """
-    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-        raise error
 
 
 def is_map(data: object) -> TypeIs[Map]:

@@ -7,14 +7,17 @@ import errno
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from pmem2._checks import SIZE_MAX
 from pmem2._enums import ErrorCode, Granularity
 from pmem2._error_map import HINTS, error_from_rc, make_pmem2_error, new_error_buffer
-from pmem2._ffi import lib
+from pmem2._ffi import ffi, lib
 from pmem2._granularity import granularity_error
 from pmem2._resource import NO_DESCRIPTORS, own, retry_after_gc
 
 if TYPE_CHECKING:
     from pmem2._ffi import CharArray, MapHandle, Null, ReservationHandle, SourceHandle
+
+INSIDE_HINT = "choose an offset and a length inside the source"
 
 
 class MapRequest(NamedTuple):
@@ -65,9 +68,20 @@ def map_error(rc: int, source: SourceHandle, request: MapRequest, name: str, mes
         if map_new(probe, source, coarsest, message) == 0:  # pragma: no branch: it can be mapped
             lib.guarded_map_close(probe, 0, message)
             return granularity_error(asked, Granularity(request.granularity), Granularity(probe.granularity))
+    if rc == ErrorCode.SOURCE_EMPTY and is_anonymous(source):
+        return make_pmem2_error(rc, "pmem2_map_new", asked, "it has no bytes", "pass a larger size to Source.from_anon")
+    if rc == ErrorCode.MAP_RANGE and lib.guarded_source_size(source, size := ffi.new("size_t *"), message) == 0:
+        found = f"the range lies outside the {size[0]} bytes of the source"
+        hint = INSIDE_HINT if is_anonymous(source) else HINTS[rc]
+        return make_pmem2_error(rc, "pmem2_map_new", asked, found, hint)
     if sys.platform == "win32" and rc == ErrorCode.NOSUPP:
         return make_pmem2_error(rc, "pmem2_map_new", asked, "Windows has no memory like that", "add Protection.READ")
     if rc in (ErrorCode.OFFSET_UNALIGNED, ErrorCode.LENGTH_UNALIGNED) and source.dax_size:
         found = f"the alignment of the device is {source.dax_alignment} bytes"
         return make_pmem2_error(rc, "pmem2_map_new", asked, found, HINTS[rc])
     return error_from_rc(rc, "pmem2_map_new", asked, message)
+
+
+def is_anonymous(source: SourceHandle) -> bool:
+    """Return whether *source* has no file: its descriptor, or on Windows its handle, is -1."""
+    return int(ffi.cast("uintptr_t", source.file)) == SIZE_MAX

@@ -53,8 +53,9 @@ def open(
     Args:
         path: The file.
         mode: As `numpy.memmap`: "r" reads, "r+" reads and writes, "w+" creates or truncates, "x+" creates a file that
-            does not exist, "c" is copy-on-write: writable in memory, while the file stays as it is. "a+" opens a file
-            and keeps its contents, or creates it; processes may do so at the same time.
+            does not exist, "c" is copy-on-write: writable in memory, which is not reserved before it is written, while
+            the file stays as it is. "a+" opens a file and keeps its contents, or creates it; processes may do so at the
+            same time.
         size: Bytes, only for "w+", "x+" and "a+". They are allocated on disk, so that no store can fail for lack of
             space. With "a+", a smaller file grows by zeros, a larger one stays as it is, and the size may be left out
             if the file exists and is not empty. A DAX device keeps its own size, which must not be smaller.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import weakref
-from typing import TYPE_CHECKING, SupportsIndex, final
+from typing import TYPE_CHECKING, ClassVar, SupportsIndex, final
 
 import attrs
 
@@ -42,6 +42,11 @@ class VMReservation(Resource):
     A Config with a `reservation` and a `reservation_offset` maps into it. A reservation outlives its maps.
     See pmem2_vm_reservation_new(3).
     """
+
+    _COPY_HINT: ClassVar[str] = (
+        "its addresses belong to this process; to map a file in a reservation of another process, pass a Config "
+        "without one, and open it there"
+    )
 
     _handle: ReservationHandle
     _maps: dict[int, weakref.ref[Map]]

@@ -19,7 +19,7 @@ import warnings
 import weakref
 from contextlib import suppress
 from types import MethodType
-from typing import TYPE_CHECKING, Callable, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Callable, ClassVar, NoReturn, TypeVar
 
 from pmem2._ffi import ffi, lib
 
@@ -135,6 +135,8 @@ class Resource:
 
     __slots__ = ()
 
+    _COPY_HINT: ClassVar[str] = "pass the path and open it there"
+
     @property
     def closed(self) -> bool:
         """Whether `close()` has succeeded."""
@@ -182,10 +184,9 @@ class Resource:
         """Refuse to be pickled or copied.
 
         Raises:
-            TypeError: Always: the other process must open the file itself.
+            TypeError: Always; the text says what to do instead.
         """
-        name = type(self).__name__
-        raise TypeError(f"cannot pickle or copy a {name}: pass the path and open it there")
+        raise TypeError(f"cannot pickle or copy a {type(self).__name__}: {self._COPY_HINT}")
 
 
 def drop_attrs_init(cls: type[R]) -> type[R]:

@@ -369,7 +369,7 @@ class Source(Resource):
             OSError, ValueError: As `pread_mcsafe`.
         """
         start = as_size(offset, "offset")
-        with borrow(buffer, writable=True) as target:
+        with borrow(buffer, "buffer", writable=True) as target:
             self._pread(target, len(target), start)
 
     def _pread(self, buffer: CharArray, length: int, offset: int) -> None:

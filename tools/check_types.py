@@ -31,6 +31,8 @@ def main() -> None:
     run("mypy", *(name for name in CHECKED if (PROJECT / name).exists()))
     run("mypy", f"--python-version={OLDEST}", "pmem2")
     run("mypy", "--platform=win32", "--exclude=^pmem2/(cli/|__main__)", *ON_WINDOWS)  # the command line is POSIX
+    for version in (OLDEST, NEWEST):
+        run("basedpyright", f"--pythonversion={version}", f"--pythonpath={sys.executable}")
     os.environ["MYPYPATH"] = "stubs"
     run("stubtest", "--allowlist=stubs/allowlist.txt", "_pmem2")
     del os.environ["MYPYPATH"]

@@ -24,7 +24,7 @@ def explore_model(
     *,
     size: SupportsIndex,
     setup: Callable[[Map], object] | None = None,
-    granularity: SupportsIndex = Granularity.CACHE_LINE,
+    granularity: Granularity = Granularity.CACHE_LINE,
     budget: SupportsIndex = 10_000,
     seed: int = 0,
     lint: bool = False,

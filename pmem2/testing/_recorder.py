@@ -30,6 +30,7 @@ from pmem2.testing._shadow import Shadow
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
+    from pmem2._buffers import Memory
     from pmem2._ffi import Pin
     from pmem2._map import Data
     from pmem2._slices import Slice
@@ -215,7 +216,7 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
     def __setitem__(self, key: SupportsIndex | Slice, value: SupportsIndex | Data, /) -> None:
         """Record a store."""
         with Recording(self) as location:
-            super().__setitem__(key, value)
+            super().__setitem__(key, value)  # type: ignore[assignment, index] # it has overloads
             low, length, step = self._key_span(key)
             if step == 1:
                 self._record_store(location, low, split_assignment(low, self._shadow.take(low, length)))
@@ -254,18 +255,18 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         if persist:
             self._record_flush(location, (start, WORD))
 
-    def memcpy(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
+    def memcpy(self, offset: SupportsIndex, data: Data, flags: MemFlag = NO_FLAGS) -> None:
         """Record a copy."""
         with Recording(self) as location:
             super().memcpy(offset, data, flags)
             self._record_copy(location, self._range(offset, data_size(data)), flags)
 
-    def memmove(self, offset: SupportsIndex, data: Data, flags: SupportsIndex = NO_FLAGS) -> None:
+    def memmove(self, offset: SupportsIndex, data: Data, flags: MemFlag = NO_FLAGS) -> None:
         """Record a copy."""
         self.memcpy(offset, data, flags)
 
     def memset(
-        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: SupportsIndex = NO_FLAGS
+        self, offset: SupportsIndex, value: SupportsIndex, length: SupportsIndex, flags: MemFlag = NO_FLAGS
     ) -> None:
         """Record a copy."""
         with Recording(self) as location:
@@ -299,17 +300,19 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
 
     # ---- durability
 
-    def persist(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+    def persist(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
         """Record a flush and a drain."""
         with Recording(self) as location:
-            super().persist(offset, length)
-            self._record_flush(location, self._range(offset, length), explicit=True)
+            start, count = self._span(offset, length)
+            super().persist(start, count)
+            self._record_flush(location, (start, count), explicit=True)
 
-    def flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+    def flush(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
         """Record a flush."""
         with Recording(self) as location:
-            super().flush(offset, length)
-            self._record_flush(location, self._range(offset, length), drain=False, explicit=True)
+            start, count = self._span(offset, length)
+            super().flush(start, count)
+            self._record_flush(location, (start, count), drain=False, explicit=True)
 
     def drain(self) -> None:
         """Record a drain."""

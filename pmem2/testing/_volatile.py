@@ -11,6 +11,7 @@ from pmem2._slices import as_slice, slice_span
 from pmem2._source import Source
 
 if TYPE_CHECKING:
+    from pmem2._buffers import Memory
     from pmem2._enums import Granularity
     from pmem2._slices import Slice
 
@@ -40,9 +41,9 @@ class VolatileMap(Map):  # type: ignore[misc] # final for users: a subclass must
         assert granularity is not None
         return granularity
 
-    def deep_flush(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None:
+    def deep_flush(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
         """Persist the range: libpmem2 refuses a deep flush of anonymous memory."""
-        self.persist(offset, length)
+        self.persist(*self._span(offset, length))
 
     def __del__(self) -> None:
         """Do not warn: the explorer closes its maps, users need not."""

@@ -156,7 +156,7 @@ def test_copies(arena: Map, seed: int, offset: int, value: bytes, bits: int) -> 
     """A copy stores its data if the range fits and the flags are valid, and otherwise stores nothing."""
     conflicts = ((2, 4), (8, 16), (2, 32), (8, 32))
     valid_flags = 0 <= bits < 64 and not any(bits & one and bits & other for one, other in conflicts)
-    copies: list[Callable[[int, bytes, int], None]] = [arena.memcpy, arena.memmove]
+    copies: list[Callable[..., None]] = [arena.memcpy, arena.memmove]
     for copy in copies:
         model = fill(arena, seed)
         valid = valid_flags and fits(offset, len(value))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import mmap
-import re
 import sys
 from array import array
 from collections.abc import Iterator
@@ -75,15 +74,16 @@ def test_pieces_from_every_buffer(small_map: Map, data: memoryview) -> None:
 
 @pytest.mark.parametrize("wrong", ["12345678", 8, None, [1, 2], 1.0, object(), Index(8), True])
 def test_data_of_wrong_type(small_map: Map, wrong: bytes) -> None:
-    """Data without a buffer raises memoryview's TypeError, and no copy stores anything."""
-    with pytest.raises(TypeError) as expected:
-        memoryview(wrong)
-    with pytest.raises(TypeError, match=f"^{re.escape(str(expected.value))}$"):
+    """Data without a buffer raises a TypeError that says so, and no copy stores anything."""
+    text = f"^data must be a bytes-like object, not {type(wrong).__name__}"
+    with pytest.raises(TypeError, match=text):
         small_map.memcpy(0, wrong)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=text):
         small_map.memmove(0, wrong)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=text):
         small_map.memcpy_many([(0, b"first"), (8, wrong)])
+    with pytest.raises(TypeError, match=text):
+        small_map[0:8] = wrong
     assert small_map[:] == CONTENT
 
 

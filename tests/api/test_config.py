@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Callable
 
 import attrs
@@ -11,15 +13,15 @@ from _pmem2 import lib
 from support.values import PAGE, SIZE, Index, non_integers
 
 import pmem2
-from pmem2 import Config, ErrorCode, Granularity, Protection, Sharing
+from pmem2 import Config, ErrorCode, Granularity, Protection, Sharing, VMReservation
 
 FIELDS = ("required_granularity", "offset", "length", "sharing", "protection", "reservation", "reservation_offset")
 INTEGER_FIELDS: dict[str, Callable[[int], Config]] = {
-    "required_granularity": lambda value: Config(required_granularity=value),
+    "required_granularity": lambda value: Config(required_granularity=value),  # type: ignore[arg-type]
     "offset": lambda value: Config(offset=value),
     "length": lambda value: Config(length=value),
-    "sharing": lambda value: Config(sharing=value),
-    "protection": lambda value: Config(protection=value),
+    "sharing": lambda value: Config(sharing=value),  # type: ignore[arg-type]
+    "protection": lambda value: Config(protection=value),  # type: ignore[arg-type]
     "reservation_offset": lambda value: Config(reservation_offset=value),
 }
 every_field = pytest.mark.parametrize("name", INTEGER_FIELDS)
@@ -74,7 +76,7 @@ def test_frozen(name: str) -> None:
 def test_equal_and_hashable() -> None:
     """Configs with equal values are equal and have equal hashes, also if an enum was passed as an int."""
     one = Config(required_granularity=Granularity.BYTE, offset=PAGE, sharing=Sharing.PRIVATE)
-    two = Config(required_granularity=0, offset=Index(PAGE), sharing=1)
+    two = Config(required_granularity=0, offset=Index(PAGE), sharing=1)  # type: ignore[arg-type]
     assert one == two
     assert hash(one) == hash(two)
     assert {one: "found"}[two] == "found"
@@ -102,12 +104,34 @@ def test_unequal(other: Config) -> None:
 def test_evolve() -> None:
     """`attrs.evolve` returns a new Config, converts and validates its arguments, and leaves the original unchanged."""
     config = Config(offset=PAGE)
-    evolved = attrs.evolve(config, required_granularity=1, length=3 * PAGE)
+    evolved = attrs.evolve(config, required_granularity=1, length=3 * PAGE)  # type: ignore[arg-type]
     assert evolved == Config(required_granularity=Granularity.CACHE_LINE, offset=PAGE, length=3 * PAGE)
     assert evolved.required_granularity is Granularity.CACHE_LINE
     assert config == Config(offset=PAGE)
     with pytest.raises(ValueError, match="length"):
         attrs.evolve(config, length=0)
+
+
+def test_pickle() -> None:
+    """A pickled Config is equal to the original, in every protocol, and its enums are enums."""
+    config = Config(required_granularity=Granularity.BYTE, offset=PAGE, length=PAGE, protection=Protection.READ)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        for original in (config, Config(), Config(required_granularity=None, sharing=Sharing.PRIVATE)):
+            copied = pickle.loads(pickle.dumps(original, protocol))
+            assert (copied, hash(copied), repr(copied)) == (original, hash(original), repr(original))
+            with pytest.raises(attrs.exceptions.FrozenInstanceError):
+                copied.offset = 0
+    assert copy.deepcopy(config) == config
+
+
+def test_pickle_with_reservation() -> None:
+    """A Config with a reservation cannot be pickled or deep-copied, and the error says what to do."""
+    with VMReservation(2 * PAGE) as reservation:
+        config = Config(reservation=reservation)
+        assert copy.copy(config) == config
+        for duplicate in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(TypeError, match="VMReservation: its addresses belong to this process"):
+                duplicate(config)
 
 
 # ---- valid fields
@@ -116,13 +140,13 @@ def test_evolve() -> None:
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_granularity_as_int(granularity: Granularity) -> None:
     """A plain int becomes the Granularity of that value."""
-    assert Config(required_granularity=int(granularity)).required_granularity is granularity
+    assert Config(required_granularity=int(granularity)).required_granularity is granularity  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sharing", list(Sharing))
 def test_sharing_as_int(sharing: Sharing) -> None:
     """A plain int becomes the Sharing of that value."""
-    assert Config(sharing=int(sharing)).sharing is sharing
+    assert Config(sharing=int(sharing)).sharing is sharing  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bits", range(8))
@@ -132,7 +156,7 @@ def test_protection_as_int(bits: int) -> None:
     expected = Protection.NONE
     for bit, flag in enumerate(flags):
         expected |= flag if bits >> bit & 1 else Protection.NONE
-    protection = Config(protection=int(expected)).protection
+    protection = Config(protection=int(expected)).protection  # type: ignore[arg-type]
     assert protection == expected
     assert isinstance(protection, Protection)
 
@@ -182,7 +206,7 @@ def test_none_instead_of_integer(name: str) -> None:
 def test_unknown_granularity(outside: int) -> None:
     """A number outside Granularity raises the error of libpmem2's setter."""
     with pytest.raises(pmem2.GranularityNotSupportedError, match=str(outside)) as caught:
-        Config(required_granularity=outside)
+        Config(required_granularity=outside)  # type: ignore[arg-type]
     assert caught.value.code is ErrorCode.GRANULARITY_NOT_SUPPORTED
     assert hasattr(lib, caught.value.function)
 
@@ -191,7 +215,7 @@ def test_unknown_granularity(outside: int) -> None:
 def test_unknown_sharing(outside: int) -> None:
     """A number outside Sharing raises the error of libpmem2's setter."""
     with pytest.raises(pmem2.InvalidSharingValueError, match=str(outside)) as caught:
-        Config(sharing=outside)
+        Config(sharing=outside)  # type: ignore[arg-type]
     assert caught.value.code is ErrorCode.INVALID_SHARING_VALUE
     assert hasattr(lib, caught.value.function)
 
@@ -202,7 +226,7 @@ def test_unknown_sharing(outside: int) -> None:
 def test_unknown_protection(outside: int) -> None:
     """Bits outside Protection raise the error of libpmem2's setter."""
     with pytest.raises(pmem2.InvalidProtFlagError) as caught:
-        Config(protection=outside)
+        Config(protection=outside)  # type: ignore[arg-type]
     assert caught.value.code is ErrorCode.INVALID_PROT_FLAG
     assert hasattr(lib, caught.value.function)
 

@@ -179,9 +179,9 @@ def map_read_only_for_writing(path: Path) -> None:
         source.map(pmem2.Config(protection=pmem2.Protection.WRITE))
 
 
-def use_anonymous_source(act: Callable[[pmem2.Source], object]) -> None:
+def use_anonymous_source(act: Callable[[pmem2.Source], object], size: int = PAGE) -> None:
     """Call *act* with a source of anonymous memory."""
-    with pmem2.Source.from_anon(PAGE) as source:
+    with pmem2.Source.from_anon(size) as source:
         act(source)
 
 
@@ -244,7 +244,7 @@ MISTAKES: dict[str, Mistake] = {
         "required_granularity; PAGE",
     ),
     "unknown granularity": Mistake(
-        lambda path: pmem2.Config(required_granularity=17),
+        lambda path: pmem2.Config(required_granularity=17),  # type: ignore[arg-type]
         ErrorCode.GRANULARITY_NOT_SUPPORTED,
         "pmem2_config_set_required_store_granularity",
         "Config",
@@ -252,7 +252,7 @@ MISTAKES: dict[str, Mistake] = {
         "BYTE, CACHE_LINE or PAGE",
     ),
     "unknown sharing": Mistake(
-        lambda path: pmem2.Config(sharing=17),
+        lambda path: pmem2.Config(sharing=17),  # type: ignore[arg-type]
         ErrorCode.INVALID_SHARING_VALUE,
         "pmem2_config_set_sharing",
         "Config",
@@ -260,7 +260,7 @@ MISTAKES: dict[str, Mistake] = {
         "SHARED or Sharing.PRIVATE",
     ),
     "unknown protection": Mistake(
-        lambda path: pmem2.Config(protection=17),
+        lambda path: pmem2.Config(protection=17),  # type: ignore[arg-type]
         ErrorCode.INVALID_PROT_FLAG,
         "pmem2_config_set_protection",
         "Config",
@@ -306,6 +306,22 @@ MISTAKES: dict[str, Mistake] = {
         "map from offset 0 to the end",
         "0",
         "give the file a size first",
+    ),
+    "empty anonymous source": Mistake(
+        lambda path: use_anonymous_source(pmem2.Source.map, 0),
+        ErrorCode.SOURCE_EMPTY,
+        "pmem2_map_new",
+        "0 bytes of anonymous memory",
+        "no bytes",
+        "larger size to Source.from_anon",
+    ),
+    "anonymous past the end": Mistake(
+        lambda path: use_anonymous_source(lambda source: source.map(pmem2.Config(offset=2 * PAGE))),
+        ErrorCode.MAP_RANGE,
+        "pmem2_map_new",
+        f"from offset {2 * PAGE} to the end",
+        f"outside the {PAGE} bytes",
+        "inside the source",
     ),
     "read-only source": Mistake(
         map_read_only_for_writing,

@@ -55,7 +55,7 @@ def test_mmap(path: Path) -> None:
 def test_bytearray(anonymous_source: Source, granularity: Granularity, as_int: bool) -> None:
     """A map of a bytearray has the granularity that the caller passes, as an int too."""
     memory = bytearray(CONTENT)
-    with Map.from_existing(anonymous_source, memory, int(granularity) if as_int else granularity) as map:
+    with Map.from_existing(anonymous_source, memory, int(granularity) if as_int else granularity) as map:  # type: ignore[arg-type]
         assert map.granularity is granularity
         assert map.config == Config(required_granularity=granularity)
         map.memcpy(3, b"copied")
@@ -99,14 +99,14 @@ def test_empty_buffer(anonymous_source: Source, memory: bytes) -> None:
 def test_unknown_granularity(anonymous_source: Source, granularity: int) -> None:
     """An unknown granularity raises ValueError that shows the value."""
     with pytest.raises(ValueError, match=str(granularity)):
-        Map.from_existing(anonymous_source, bytearray(8), granularity)
+        Map.from_existing(anonymous_source, bytearray(8), granularity)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [True, 1.0, "PAGE", None])
 def test_granularity_of_wrong_type(anonymous_source: Source, wrong: int) -> None:
     """A granularity that is a bool or not an integer raises TypeError."""
     with pytest.raises(TypeError, match="granularity"):
-        Map.from_existing(anonymous_source, bytearray(8), wrong)
+        Map.from_existing(anonymous_source, bytearray(8), wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", ["text", 8, None, [1], object()])

@@ -14,11 +14,11 @@ CALLS: dict[str, tuple[type[Exception], Callable[[pmem2.Map, pmem2.Source, int],
     "index": (IndexError, lambda map, _source, huge: map[huge]),
     "granularity": (
         pmem2.GranularityNotSupportedError,
-        lambda _map, _source, huge: pmem2.Config(required_granularity=huge),
+        lambda _map, _source, huge: pmem2.Config(required_granularity=huge),  # type: ignore[arg-type]
     ),
-    "existing": (ValueError, lambda _map, source, huge: pmem2.Map.from_existing(source, bytearray(8), huge)),
-    "sharing": (pmem2.InvalidSharingValueError, lambda _map, _source, huge: pmem2.Config(sharing=huge)),
-    "protection": (pmem2.InvalidProtFlagError, lambda _map, _source, huge: pmem2.Config(protection=huge)),
+    "existing": (ValueError, lambda _map, source, huge: pmem2.Map.from_existing(source, bytearray(8), huge)),  # type: ignore[arg-type]
+    "sharing": (pmem2.InvalidSharingValueError, lambda _map, _source, huge: pmem2.Config(sharing=huge)),  # type: ignore[arg-type]
+    "protection": (pmem2.InvalidProtFlagError, lambda _map, _source, huge: pmem2.Config(protection=huge)),  # type: ignore[arg-type]
     "descriptor": (pmem2.InvalidFileHandleError, lambda _map, _source, huge: pmem2.Source.from_fd(huge)),
     "length": (ValueError, lambda _map, _source, huge: pmem2.Config(length=huge)),
     "anonymous": (ValueError, lambda _map, _source, huge: pmem2.Source.from_anon(huge)),
@@ -27,7 +27,7 @@ CALLS: dict[str, tuple[type[Exception], Callable[[pmem2.Map, pmem2.Source, int],
     "memset": (ValueError, lambda map, _source, huge: map.memset(0, huge, 1)),
     "memcpy": (ValueError, lambda map, _source, huge: map.memcpy(huge, b"")),
     "delta": (ValueError, lambda map, _source, huge: map.fetch_add_u64(0, huge)),
-    "flags": (ValueError, lambda map, _source, huge: map.memcpy(0, b"", huge)),
+    "flags": (ValueError, lambda map, _source, huge: map.memcpy(0, b"", huge)),  # type: ignore[arg-type]
     "ranges": (ValueError, lambda map, _source, huge: map.persist_many([(0, 1), (huge, 1)])),
     "array": (ValueError, lambda map, _source, huge: map.as_array("u1", huge)),
     "read": (ValueError, lambda _map, source, huge: source.pread_mcsafe(huge)),

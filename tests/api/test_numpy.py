@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -126,9 +128,10 @@ def test_integer_of_wrong_type(small_map: Map, wrong: int) -> None:
     with pytest.raises(TypeError, match="offset"):
         small_map.as_array("u1", 1, wrong)
     with pytest.raises(TypeError, match="shape"):
-        small_map.as_array("u1", wrong)
-    with pytest.raises(TypeError, match="shape"):
         small_map.as_array("u1", (1, wrong))
+    if repr(wrong) != "[1]":  # a list is a shape too
+        with pytest.raises(TypeError, match="shape"):
+            small_map.as_array("u1", wrong)
 
 
 @invalid_sizes
@@ -306,6 +309,120 @@ def test_from_existing_array(granularity: pmem2.Granularity) -> None:
             Map.from_existing(source, array[:, 0], granularity)
         with pytest.raises(ValueError, match="empty"):
             Map.from_existing(source, array[:0], granularity)
+
+
+# ---- numpy.asarray(map)
+
+
+def test_asarray_is_memory(small_map: Map) -> None:
+    """numpy.asarray returns the memory of the map as bytes, on every version, and keeps the map open."""
+    array = np.asarray(small_map)
+    assert (array.dtype, array.shape) == (np.dtype("u1"), (LENGTH,))
+    assert array.ctypes.data == small_map.address
+    array[5] = 77
+    assert small_map[5] == 77
+    assert array.tobytes() == small_map[:]
+    with pytest.raises(BufferError):
+        small_map.close()
+    copied = np.array(small_map)
+    copied[5] = 1
+    assert small_map[5] == 77
+
+
+def test_asarray_converts(small_map: Map) -> None:
+    """A dtype converts the bytes into a copy; `__array__` follows NumPy's protocol."""
+    assert np.asarray(small_map, "u8").tolist() == list(small_map[:])
+    assert np.shares_memory(small_map.__array__(), small_map.as_array("u1"))
+    assert not np.shares_memory(small_map.__array__(copy=True), small_map.as_array("u1"))
+    assert small_map.__array__(np.dtype("f4")).dtype == np.dtype("f4")
+    assert np.shares_memory(small_map.__array__(copy=False), small_map.as_array("u1"))
+
+
+def test_asarray_of_protected_map(path: Path) -> None:
+    """A map without WRITE makes a read-only array; one without READ, or a closed one, makes none."""
+    with pmem2.open(path, "r") as map:
+        assert not np.asarray(map).flags.writeable
+    with pytest.raises(ValueError, match="closed"):
+        np.asarray(map)
+    with Source.from_path(path) as source, source.map(pmem2.Config(protection=WRITE)) as map:
+        with pytest.raises(TypeError, match="without READ"):
+            np.asarray(map)
+
+
+# ---- as_array: order, lists, pickles
+
+
+def test_order(small_map: Map) -> None:
+    """Order "F" lets the first index change fastest; the memory is the same."""
+    array = small_map.as_array("<u2", (3, 4), 8, order="F")
+    assert array.flags.f_contiguous
+    assert array.ravel("K").tobytes() == CONTENT[8:32]
+    array[1, 0] = 0x4142
+    assert small_map[10:12] == b"BA"
+    assert small_map.as_array("<u2", (3, 4), 8, "C")[0, 1] == 0x4142
+    for order in ("A", "K", "f", None, 1):
+        with pytest.raises(ValueError, match="order must be 'C' or 'F', got"):
+            small_map.as_array("u1", order=order)  # type: ignore[call-overload]
+
+
+def test_list_as_shape(small_map: Map) -> None:
+    """A list of numbers is a shape."""
+    assert small_map.as_array("u1", [2, 3]).shape == (2, 3)
+    assert small_map.as_array("u1", []).shape == ()
+    with pytest.raises(TypeError, match="shape"):
+        small_map.as_array("u1", [2.0])  # type: ignore[list-item]
+
+
+def test_pickled_array_is_copy(small_map: Map) -> None:
+    """An array of a map is pickled as a copy of its bytes, which does not keep the map open."""
+    array = small_map.as_array("u1", 16)
+    for copied in (pickle.loads(pickle.dumps(array)), copy.deepcopy(array)):
+        assert copied.tobytes() == CONTENT[:16]
+        assert not np.shares_memory(copied, array)
+    del array
+    small_map.close()
+
+
+# ---- arrays in place of an offset
+
+
+def test_range_of_array(small_map: Map) -> None:
+    """The range of an array begins at its first byte in memory and ends at its last."""
+    array = small_map.as_array("<u4", (8, 8), 64)
+    records = small_map.as_array(RECORD, 4, 1000)
+    dates = small_map.as_array("M8[s]", 4, 512)
+    cases = {
+        (64, 256): array,
+        (96, 32): array[1],
+        (68, 228): array[:, 1],
+        (64, 228): array[:, 0],
+        (64, 0): array[0:0],
+        (64, 24): array[0, 5::-1],
+        (64, 4): array[0:1, 0:1],
+        (68, 204): array.T[1:4, ::6],
+        (1000, 4 * 23): records,
+        (1004, 3 * 23 + 3): records["name"],  # type: ignore[call-overload]
+        (512, 32): dates,
+    }
+    for expected, part in cases.items():
+        assert small_map._span(part, None) == expected
+        small_map.persist(part)
+        small_map.flush(part)
+        small_map.deep_flush(part)
+    assert small_map._span(records[1], None) == (1023, 23)
+    assert small_map._span(array[2, 3, ...], None) == (64 + 4 * 19, 4)
+    assert small_map._span(np.broadcast_to(array[0, 0:1], (50, 50)), None) == (64, 4)
+    del part, cases
+
+
+def test_other_array(small_map: Map) -> None:
+    """An array of other memory is a ValueError; a number of NumPy is a number."""
+    for other in (np.zeros(8), np.array(8), small_map.as_array("u1").copy(), np.zeros(0)):
+        with pytest.raises(ValueError, match="of other memory"):
+            small_map.persist(other)
+    small_map.persist(np.int64(LENGTH))
+    with pytest.raises(WRONG_TYPE, match="offset"):
+        small_map.persist(np.float32(1))  # type: ignore[call-overload, unused-ignore]
 
 
 # ---- arrays as ranges

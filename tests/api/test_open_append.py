@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.values import PAGE
+from support.values import PAGE, rounds
 
 import pmem2
 
@@ -130,8 +130,8 @@ def test_path_with_a_nul(tmp_path: Path) -> None:
 START = """
 import sys
 import pmem2
-path, rounds = sys.argv[1], int(sys.argv[2])
-for number in range(rounds):
+path, count = sys.argv[1], int(sys.argv[2])
+for number in range(count):
     sys.stdin.readline()
     with pmem2.open(f"{path}{number}", "a+", size=4096) as map:
         assert len(map) == 4096
@@ -141,12 +141,12 @@ for number in range(rounds):
 
 
 def test_processes_create_at_once(tmp_path: Path) -> None:
-    """Two processes that start at the same moment both open the same file."""
-    rounds = 100
-    command = [sys.executable, "-c", START, str(tmp_path / "file"), str(rounds)]
+    """Two processes that start at the same moment both open the same file; weekly, thousands of times."""
+    count = rounds(100)
+    command = [sys.executable, "-c", START, str(tmp_path / "file"), str(count)]
     pipe = subprocess.PIPE
     children = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
-    for number in range(rounds):
+    for number in range(count):
         for child in children:
             assert child.stdin is not None
             child.stdin.write("\n")
@@ -156,6 +156,7 @@ def test_processes_create_at_once(tmp_path: Path) -> None:
             assert child.stdout.readline() == f"{number}\n"
         with pmem2.open(tmp_path / f"file{number}", "r") as map:
             assert map.load_u64(0) == 2
+        (tmp_path / f"file{number}").unlink()
     for child in children:
         assert child.stdout is not None
         child.communicate()

@@ -13,6 +13,7 @@ from pmem2.testing._recorder import RecordingMap
 from pmem2.testing._volatile import VolatileMap
 
 BOTH = {
+    "__array__": "it calls view, which is overridden",
     "__buffer__": "it calls view, which is overridden",
     "__enter__": "it does not access the memory",
     "__exit__": "it calls close",
@@ -23,6 +24,8 @@ BOTH = {
     "closed": "it does not access the memory",
     "config": "it does not access the memory",
     "from_existing": "it returns another map",
+    "madvise": "it changes no content",
+    "prefault": "it changes no content",
     "protection": "it does not access the memory",
     "sharing": "it does not access the memory",
     "size": "it does not access the memory",

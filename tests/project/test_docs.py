@@ -7,6 +7,8 @@ import ast
 import codeop
 import operator
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -174,6 +176,15 @@ def test_code_blocks_name_their_language(page: Path) -> None:
     fences = re.findall(r"^ *```(\S*)", read(page), re.MULTILINE)
     assert set(fences[::2]) <= EXECUTED | NOT_EXECUTED
     assert set(fences[1::2]) <= {""}
+
+
+def test_recipe_for_pools(tmp_path: Path) -> None:
+    """The recipe for pools of processes works as a program."""
+    (block,) = (block for block in blocks(ROOT / "docs/guide/recipes.md", "python") if "ProcessPoolExecutor" in block)
+    (tmp_path / "program.py").write_text(block, encoding="utf-8")
+    (tmp_path / "data").write_bytes(bytes(range(256)) * 16)
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{16 * sum(range(256))}\n", "")
 
 
 COMMANDS = {

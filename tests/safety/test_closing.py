@@ -113,6 +113,7 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "find": (0, 1),
     "flush_many": ([],),
     "load_u64": (0,),
+    "madvise": (0,),
     "memcpy": (0, b""),
     "memcpy_many": ([],),
     "memmove": (0, b""),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,16 @@ def test_in_reservation(source: pmem2.Source, huge: int) -> None:
             with pytest.raises(pmem2.AddressUnalignedError):
                 source.map(Config(length=huge, reservation=reservation, reservation_offset=first + huge + PAGE))
             assert list(reservation) == [map]
+
+
+def test_hints_take_huge_pages(source: pmem2.Source, huge: int) -> None:
+    """The range of a hint is widened to whole huge pages; the contents stay."""
+    with source.map() as map:
+        map.prefault(huge + 5, 10)
+        assert os.fstat(source.fd).st_blocks * 512 == huge
+        map[huge] = 7
+        map.madvise(mmap.MADV_DONTNEED, huge + 5, 10)
+        assert map[huge] == 7
 
 
 def test_open(folder: Path, huge: int) -> None:

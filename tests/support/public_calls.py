@@ -252,6 +252,9 @@ MAP_CALLS: dict[str, Call] = {
     "Map.__buffer__ and drop": lambda w: memoryview(w.map),  # type: ignore[arg-type, unused-ignore]
     "Map.persist": lambda w: w.map.persist(0, 8),
     "Map.persist outside": lambda w: refuse(w.map.persist, 0, SIZE + 1),
+    "Map.persist of a view": lambda w: w.map.persist(w.map.view(0, 8)),
+    "Map.persist of a stepped view": lambda w: w.map.persist(w.map.view(0, 8)[::-2]),
+    "Map.persist of other memory": lambda w: refuse(w.map.persist, w.data),
     "Map.flush": lambda w: w.map.flush(0, 8),
     "Map.drain": lambda w: w.map.drain(),
     "Map.deep_flush": lambda w: w.map.deep_flush(0, 8),
@@ -265,8 +268,10 @@ MAP_CALLS: dict[str, Call] = {
     "Map.acquire": with_map(methodcaller("acquire", 0, 64)),
     "Map.publish_many": with_map(methodcaller("publish_many", [(0, 64)])),
     "Map.acquire_many": with_map(methodcaller("acquire_many", [(0, 64)])),
-    "Map.prefault": with_map(methodcaller("prefault", 0, PAGE)),
-    "Map.madvise": with_map(methodcaller("madvise", 0, 0, PAGE)),  # MADV_NORMAL
+    "Map.prefault": lambda w: w.map.prefault(0, PAGE),
+    "Map.prefault outside": lambda w: refuse(w.map.prefault, 0, SIZE + 1),
+    "Map.madvise": lambda w: w.map.madvise(0, 0, PAGE),  # MADV_NORMAL
+    "Map.madvise refused": lambda w: refuse(w.map.madvise, 9),  # MADV_REMOVE
     "Map.memcpy": lambda w: w.map.memcpy(0, b"1234"),
     "Map.memcpy with flags": lambda w: w.map.memcpy(0, b"1234", MemFlag.NODRAIN | MemFlag.TEMPORAL),
     "Map.memcpy of a bytearray": lambda w: w.map.memcpy(0, w.data),
@@ -292,7 +297,9 @@ MAP_CALLS: dict[str, Call] = {
 NUMPY_CALLS: dict[str, Call] = {
     "Map.as_array": lambda w: w.map.as_array("u8", 8),
     "Map.as_array too large": lambda w: refuse(w.map.as_array, "u8", SIZE),
-    "Map.__array_interface__": lambda w: __import__("numpy").asarray(w.map),
+    "Map.as_array in other order": lambda w: w.map.as_array("u8", [2, 4], order="F"),
+    "Map.persist of an array": lambda w: w.map.persist(w.map.as_array("u8", 8)),
+    "Map.__array__": lambda w: w.map.__array__(),  # numpy.asarray itself loses an exception of `__buffer__`
 }
 RESERVATION_CALLS: dict[str, Call] = {
     "VMReservation": lambda w: w.reserve().close(),

@@ -3,7 +3,7 @@
 """Errors that a type checker must report: an unused `type: ignore` is an error. This file never runs."""
 
 import pmem2
-from pmem2 import BadBlockContext, Config, Map, Source, VMReservation
+from pmem2 import BadBlockContext, Config, Granularity, Map, MemFlag, Protection, Sharing, Source, VMReservation
 
 
 def open_() -> None:
@@ -28,11 +28,17 @@ def source(s: Source) -> None:
 
 def config(c: Config) -> None:
     """A Config accepts keywords only and is frozen."""
-    Config(4096)  # type: ignore[call-arg]
+    Config(4096)  # type: ignore[arg-type, call-arg]
     Config(size=4096)  # type: ignore[call-arg]
     Config(offset="4096")  # type: ignore[arg-type]
     Config(offset=None)  # type: ignore[arg-type]
     Config(sharing=None)  # type: ignore[arg-type]
+    Config(sharing=Granularity.PAGE)  # type: ignore[arg-type]
+    Config(sharing=1)  # type: ignore[arg-type]
+    Config(protection=MemFlag.NODRAIN)  # type: ignore[arg-type]
+    Config(protection=3)  # type: ignore[arg-type]
+    Config(required_granularity=Sharing.SHARED)  # type: ignore[arg-type]
+    Config(required_granularity=2)  # type: ignore[arg-type]
     c.offset = 4096  # type: ignore[misc]
 
 
@@ -40,18 +46,28 @@ def map_(m: Map, s: Source) -> None:
     """The methods of a Map refuse wrong types."""
     Map("path")  # type: ignore[arg-type]
     Map(s, 4096)  # type: ignore[arg-type]
-    Map.from_existing(s, "text", 2)  # type: ignore[arg-type]
+    Map.from_existing(s, "text", Granularity.PAGE)  # type: ignore[arg-type]
+    Map.from_existing(s, bytearray(8), Sharing.SHARED)  # type: ignore[arg-type]
+    Map.from_existing(s, bytearray(8), 2)  # type: ignore[arg-type]
     m.granularity = pmem2.Granularity.BYTE  # type: ignore[misc]
     m[1.5]  # type: ignore[call-overload]
     m["key"]  # type: ignore[call-overload]
-    m[0] = "x"  # type: ignore[assignment]
-    m[0:1] = "x"  # type: ignore[assignment]
+    m[0] = "x"  # type: ignore[call-overload]
+    m[0] = b"x"  # type: ignore[call-overload]
+    m[0:1] = "x"  # type: ignore[call-overload]
+    m[0:2] = 5  # type: ignore[call-overload]
     del m[0]  # type: ignore[attr-defined, misc]
     m.view(1.5)  # type: ignore[arg-type]
-    m.persist("0")  # type: ignore[arg-type]
+    m.persist("0")  # type: ignore[call-overload]
+    m.persist(m.view(), 8)  # type: ignore[call-overload]
+    m.madvise("MADV_RANDOM")  # type: ignore[arg-type]
+    m.prefault(m.view())  # type: ignore[arg-type]
     m.persist_many([0, 8])  # type: ignore[list-item]
     m.memcpy(0, "text")  # type: ignore[arg-type]
     m.memcpy(b"data", 0)  # type: ignore[arg-type]
+    m.memcpy(0, b"x", Protection.READ)  # type: ignore[arg-type]
+    m.memmove(0, b"x", 1)  # type: ignore[arg-type]
+    m.memset(0, 1, 1, Granularity.PAGE)  # type: ignore[arg-type]
     m.memcpy_many([b"data"])  # type: ignore[list-item]
     m.memset(0, b"x", 1)  # type: ignore[arg-type]
     m.store_u64(0, 1.5)  # type: ignore[arg-type]

@@ -41,6 +41,7 @@ def open_() -> None:
     assert_type(pmem2.open("path", "x+", size=4096, config=Config(offset=4096)), Map)
     assert_type(pmem2.open("path", "r+", config=Config()), Map)
     assert_type(pmem2.open("path", mode="c"), Map)
+    assert_type(pmem2.open("path", "a+", size=4096), Map)
 
 
 def enums() -> None:
@@ -48,7 +49,8 @@ def enums() -> None:
     assert_type(Granularity.BYTE < Granularity.CACHE_LINE < Granularity.PAGE, bool)
     assert_type(Granularity.PAGE.value, int)
     assert_type(Granularity(0), Granularity)
-    assert_type(Sharing(0).name, str)
+    name: str = Sharing(0).name
+    assert_type(Sharing[name], Sharing)
     assert_type(Protection.READ | Protection.WRITE, Protection)
     assert_type(~Protection.EXEC & Protection.NONE, Protection)
     assert_type(MemFlag.NODRAIN | MemFlag.NONTEMPORAL | MemFlag.TEMPORAL, MemFlag)
@@ -83,7 +85,7 @@ def source(file: FileIO, buffer: bytearray) -> None:
 
 
 def config(reservation: VMReservation) -> None:
-    """A Config accepts integers and returns enums."""
+    """A Config accepts enums and returns them."""
     c = Config(
         required_granularity=Granularity.BYTE,
         offset=4096,
@@ -100,7 +102,7 @@ def config(reservation: VMReservation) -> None:
     assert_type(c.protection, Optional[Protection])
     assert_type(c.reservation, Optional[VMReservation])
     assert_type(c.reservation_offset, int)
-    assert_type(Config(required_granularity=0, sharing=1, protection=3, length=4096), Config)
+    assert_type(Config(protection=Protection.READ | Protection.WRITE, length=4096), Config)
     assert_type(Config(required_granularity=None), Config)
     assert_type(attrs.evolve(c, offset=8192, protection=None), Config)
     assert_type(c == Config(), bool)
@@ -127,7 +129,7 @@ def properties(s: Source) -> None:
 def existing_memory(s: Source, memory: mmap.mmap) -> None:
     """Any buffer can be existing memory."""
     assert_type(Map.from_existing(s, memory, Granularity.PAGE), Map)
-    assert_type(Map.from_existing(s, memoryview(memory), 2), Map)
+    assert_type(Map.from_existing(s, memoryview(memory), Granularity.PAGE), Map)
     assert_type(Map.from_existing(s, bytearray(4096), granularity=Granularity.PAGE), Map)
 
 
@@ -169,10 +171,22 @@ def durability(m: Map) -> None:
     m.flush(offset=0, length=None)
     m.drain()
     m.deep_flush(0, 8)
+    m.persist(m.view(0, 8))
+    m.flush(bytearray(8))
+    m.deep_flush(offset=m.view())
     m.persist_many([(0, 8), (64, 8)])
     m.persist_many((n, 8) for n in range(0, 64, 8))
     m.flush_many(array("Q", (0, 8)))
     m.flush_many(memoryview(b"").cast("Q"))
+
+
+def hints(m: Map) -> None:
+    """Hints are numbers, as those of mmap."""
+    if sys.platform != "win32":
+        m.madvise(mmap.MADV_RANDOM)
+        m.madvise(mmap.MADV_SEQUENTIAL, 0, length=None)
+    m.prefault()
+    m.prefault(0, 8)
 
 
 def copies(m: Map, other: Map) -> None:
@@ -180,7 +194,7 @@ def copies(m: Map, other: Map) -> None:
     m.memcpy(0, b"data")
     m.memcpy(0, other, MemFlag.NODRAIN)
     m.memmove(0, m.view(8, 8), flags=MemFlag.NODRAIN | MemFlag.TEMPORAL)
-    m.memset(0, 255, 8, flags=0)
+    m.memset(0, 255, 8, flags=MemFlag.NODRAIN)
     m.memcpy_many([(0, b"data"), (8, b"data")])
     m.memcpy_many([(0, b"data"), (8, other), (16, bytearray(8))])
     m.memcpy_many((n, bytes(8)) for n in range(0, 64, 8))

@@ -71,16 +71,16 @@ class Facade:
     def memcpy(self, target: int, source: int, size: int, flags: int) -> None:
         """Copy from one address to another."""
         with self.map.view(source - self.address, size) as data:
-            self.map.memcpy(target - self.address, data, flags)
+            self.map.memcpy(target - self.address, data, flags)  # type: ignore[arg-type]
 
     def memmove(self, target: int, source: int, size: int, flags: int) -> None:
         """Copy from one address to another that may overlap."""
         with self.map.view(source - self.address, size) as data:
-            self.map.memmove(target - self.address, data, flags)
+            self.map.memmove(target - self.address, data, flags)  # type: ignore[arg-type]
 
     def memset(self, target: int, value: int, size: int, flags: int) -> None:
         """Fill memory at an address."""
-        self.map.memset(target - self.address, value, size, flags)
+        self.map.memset(target - self.address, value, size, flags)  # type: ignore[arg-type]
 
 
 Copier = Union[Library, Facade]

@@ -76,7 +76,7 @@ def test_invalid_granularity() -> None:
     with libpmem2.config() as config:
         assert libpmem2.set_granularity(config, 999) == lib.PMEM2_E_GRANULARITY_NOT_SUPPORTED
     with pytest.raises(pmem2.GranularityNotSupportedError):
-        pmem2.Config(required_granularity=999)
+        pmem2.Config(required_granularity=999)  # type: ignore[arg-type]
 
 
 @pytest.mark.upstream("pmem2_config/TEST5", "pmem2_config/TEST8")
@@ -134,7 +134,7 @@ def test_invalid_sharing() -> None:
     with libpmem2.config() as config:
         assert libpmem2.set_sharing(config, 777) == lib.PMEM2_E_INVALID_SHARING_VALUE
     with pytest.raises(pmem2.InvalidSharingValueError):
-        pmem2.Config(sharing=777)
+        pmem2.Config(sharing=777)  # type: ignore[arg-type]
 
 
 @pytest.mark.upstream("pmem2_config/TEST11")
@@ -169,7 +169,7 @@ def test_invalid_protection(source: pmem2.Source, raw_source: int) -> None:
             assert libpmem2.permissions(libpmem2.map_address(pointer)) == "rw-s"
     default = pmem2.Config()
     with pytest.raises(pmem2.InvalidProtFlagError):
-        attrs.evolve(default, protection=PROT_WRITE)
+        attrs.evolve(default, protection=PROT_WRITE)  # type: ignore[arg-type]
     with source.map(default) as map:
         assert map.protection == READ | WRITE
         assert libpmem2.permissions(map.address) == "rw-s"
