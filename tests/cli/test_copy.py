@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import stat
@@ -27,7 +28,7 @@ def after_each_chunk(monkeypatch: pytest.MonkeyPatch, action: Callable[[], objec
     """Run *action* after each copied chunk."""
 
     @contextmanager
-    def progress(_what: str, _total: int) -> Iterator[Callable[[int], object]]:
+    def progress(_what: str, _total: int, _quiet: bool) -> Iterator[Callable[[int], object]]:
         yield lambda _done: action()
 
     with monkeypatch.context() as patch:
@@ -283,12 +284,42 @@ def test_verify_finds_difference(
 
 
 def test_progress(path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal shows the progress of both steps."""
+    """A terminal shows the progress of both steps, and a summary at the end."""
     block_imports(monkeypatch, "rich.console")
     with terminal_output(monkeypatch, "stderr") as printed:
         assert run_copy("--verify", path, target) == 0
     for what in ("copying", "verifying"):
         assert f"{what}: 100 %, 8 KiB of 8 KiB" in printed[0]
+    assert re.search(rf"\rcopied 8 KiB to {target} in \S+ [mµn]?s, \S+ .?B/s(, durable)?, verified\n", printed[0])
+
+
+def test_summary_of_holes(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The summary names the holes; nothing was copied, so there is no speed."""
+    source = tmp_path / "hole"
+    source.touch()
+    os.truncate(source, 64 * PAGE)
+    monkeypatch.setattr(copy, "warn_if_volatile", lambda _path: False)
+    with terminal_output(monkeypatch, "stderr") as printed:
+        assert run_copy(source, target) == 0
+    assert re.fullmatch(rf"copied 256 KiB to {target} in \S+ .?s, 256 KiB of holes, durable\n", printed[0])
+
+
+def test_quiet(path: Path, target: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --quiet, a terminal shows neither progress nor summary nor a warning, but errors."""
+    with terminal_output(monkeypatch, "stderr") as printed, open(target, "w+b") as file:
+        for destination in (target, small_disk / "copy", f"/proc/self/fd/{file.fileno()}"):
+            assert run_copy("--quiet", "--verify", path, destination) == 0
+        assert run_copy("-q", path, path) == 1
+    assert printed == [f"pmem2: {path} and {path} are the same file\n"]
+
+
+def test_tmpfs_warning(path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy on tmpfs works, with a warning, and the summary does not call it durable."""
+    with terminal_output(monkeypatch, "stderr") as printed:
+        assert run_copy(path, small_disk / "copy") == 0
+    assert f"pmem2: {small_disk}/copy is on tmpfs, in memory: a power failure or a restart loses it\n" in printed[0]
+    assert printed[0].splitlines()[-1].startswith(f"copied 8 KiB to {small_disk}/copy in ")
+    assert "durable" not in printed[0]
 
 
 def test_source_grows(tmp_path: Path) -> None:
