@@ -15,7 +15,7 @@ import pytest
 from support.terminal import block_imports, terminal_output
 from support.values import PAGE
 
-from pmem2.cli import bench, main
+from pmem2.cli import _terminal, bench, main
 
 SCHEMA = Path(bench.__file__).parent / "bench.schema.json"
 
@@ -213,12 +213,11 @@ def test_signal_does_not_wait(tmp_path: Path, sizes: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(bench, "LATENCY_SIZES", ())
     monkeypatch.setattr(bench, sizes, (64,))
     timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGTERM))
-    show_status = bench.show_status
 
     def start_timer(text: str) -> None:
         if text:
             timer.start()
-        show_status(text)
+        _terminal.show_status(text)
 
     monkeypatch.setattr(bench, "show_status", start_timer)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -236,7 +236,8 @@ sys.exit(main(["copy", path, target]) == main(["info", path]) == 0 and main(["in
 def test_closed_streams(closed: str, path: Path, tmp_path: Path) -> None:
     """The command does its work when standard output or error is closed."""
     target = tmp_path / "copy"
-    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", CLOSED_STREAMS, path, target, tmp_path / "no"]
+    code = [sys.executable, "-c", CLOSED_STREAMS, str(path), str(target), str(tmp_path / "no")]
+    command = ["sh", "-c", f'"$@" {closed}', "sh", *code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -344,7 +345,7 @@ for name in ("rich", "rich.console", "shtab", "matplotlib", "numpy", "jsonschema
     sys.modules[name] = None
 from pmem2.cli import main
 path, copy = sys.argv[1:]
-sys.exit(main(["info", path]) or main(["copy", path, copy]) or main(["badblocks", path]))
+sys.exit(main(["info", path]) or main(["copy", "-q", path, copy]) or main(["badblocks", path]))
 """
 
 
@@ -361,7 +362,7 @@ def test_without_docstrings(path: Path, run_child: RunChild) -> None:
         import sys
         from pmem2.cli import main
 
-        sys.exit(main(["info", sys.argv[1], "/"]) or main(["copy", sys.argv[1], f"{sys.argv[1]}.copy"]))
+        sys.exit(main(["info", sys.argv[1], "/"]) or main(["copy", "-q", sys.argv[1], f"{sys.argv[1]}.copy"]))
     """
     done = run_child(code, str(path), PYTHONOPTIMIZE="2")
     assert (done.returncode, done.stderr) == (0, "")
