@@ -19,13 +19,14 @@ from pmem2.cli._output import check_output_path, with_filename
 from pmem2.cli._platform import VOLATILE, find_mount
 from pmem2.cli._terminal import GREEN, RED, YELLOW, show_step
 from pmem2.cli._text import format_size
+from pmem2.testing import CrashConsistencyError, Report, explore
+from pmem2.testing._errors import relative_path
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
     from pmem2.cli._command import Commands
-    from pmem2.testing import Report
 
 HELP = """
 Writes to a file of 16 MiB in several ways. Checks its own code in every state that a power failure could leave, with
@@ -110,7 +111,6 @@ def explore_append(append: Callable[[pmem2.Map], int]) -> Report:
     Raises:
         CrashConsistencyError: A record is damaged, or lost although `append` has returned.
     """
-    from pmem2.testing import explore  # takes as long to import as all other modules of the command line
 
     def workload(m: pmem2.Map) -> Iterator[int]:
         for _ in range(3):
@@ -126,9 +126,6 @@ def explore_append(append: Callable[[pmem2.Map], int]) -> Report:
 
 def explore_both() -> bool:
     """Explore `append` with and without its persist; return whether the explorer finds the difference."""
-    from pmem2.testing import CrashConsistencyError
-    from pmem2.testing._errors import relative_path
-
     report = explore_append(append)
     show_step(
         "explored", f"append(): {report.images} states that a power failure can leave; none loses or damages a record"

@@ -316,6 +316,7 @@ def test_quiet(path: Path, target: Path, small_disk: Path, monkeypatch: pytest.M
 
 def test_tmpfs_warning(path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy on tmpfs works, with a warning, and the summary does not call it durable."""
+    block_imports(monkeypatch, "rich.console")
     with terminal_output(monkeypatch, "stderr") as printed:
         assert run_copy(path, small_disk / "copy") == 0
     assert f"pmem2: {small_disk}/copy is on tmpfs, in memory: a power failure or a restart loses it\n" in printed[0]

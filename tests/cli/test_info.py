@@ -542,6 +542,7 @@ print(info.examine_platform().flush_instruction)
 """
 
 
+@pytest.mark.libpmem2
 @pytest.mark.parametrize("variables", [[], ["PMEM_NO_CLWB"], ["PMEM_NO_CLWB", "PMEM_NO_CLFLUSHOPT"]])
 def test_flush_instruction_of_libpmem2(
     variables: list[str], debug_library: Path, tmp_path: Path, run_child: RunChild
