@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Callable, Optional, TextIO
 
 from pmem2.cli._text import RATES, format_decimal, format_size, format_time, printable, wrap
@@ -21,6 +21,7 @@ LEAST_ROOM = 24  # columns for a value beside its label
 WIDE = 70  # columns for a progress bar with speed and time
 STEP_INDENT = 9  # columns
 REDRAW_INTERVAL = 0.1  # seconds
+PROGRESS_DELAY = 0.5  # seconds; a bar that disappears at once is a nuisance, and importing rich takes a moment
 BOLD, RED, GREEN, YELLOW, CYAN = "1", "1;31", "32", "33", "36"  # parameters of the escape sequence SGR
 
 
@@ -115,13 +116,32 @@ def show_step(label: str, text: str, style: str = BOLD) -> None:
 
 @contextmanager
 def progress(label: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Yield a callback that advances the progress bar by a number of bytes; only a terminal shows the bar."""
-    if quiet or not total or not is_terminal(sys.stderr):
+    """Yield a callback that counts the bytes that are done; a terminal shows them if they take more than a moment."""
+    if quiet or not is_terminal(sys.stderr):
         yield lambda _done: None
         return
+    began, done = time.monotonic(), 0
+    bar: Optional[Callable[[int], None]] = None
+    with ExitStack() as stack:
+
+        def advance(more: int) -> None:
+            nonlocal done, bar
+            done += more
+            if bar is not None:
+                bar(more)
+            elif time.monotonic() - began >= PROGRESS_DELAY:
+                bar = stack.enter_context(progress_bar(label, total, began))
+                bar(done)
+
+        yield advance
+
+
+@contextmanager
+def progress_bar(label: str, total: int, began: float) -> Iterator[Callable[[int], None]]:
+    """Yield a callback that advances a progress bar by a number of bytes."""
     console = rich_console(sys.stderr)
     if console is None:
-        line = ProgressLine(label, total)
+        line = ProgressLine(label, total, began)
         try:
             yield line.advance
         finally:
@@ -140,11 +160,10 @@ def progress(label: str, total: int, quiet: bool = False) -> Iterator[Callable[[
 class ProgressLine:
     """Progress on one line of a terminal, redrawn in place."""
 
-    def __init__(self, label: str, total: int) -> None:
-        """Start the clock."""
+    def __init__(self, label: str, total: int, began: float) -> None:
+        """Set the time at which the first byte was begun."""
         self.label, self.total, self.done = label, total, 0
-        self.began = time.monotonic()
-        self.drawn = self.began - REDRAW_INTERVAL
+        self.began, self.drawn = began, began - REDRAW_INTERVAL
 
     def advance(self, done: int) -> None:
         """Count *done* more bytes; redraw at most once per interval, and at the end."""

@@ -91,7 +91,7 @@ def confirm(blocks: Sequence[BadBlock], yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise CommandError("nothing was cleared: stdin is not a terminal; --yes clears without asking")
     try:
         answer = input(f"{total_size(blocks)} will be overwritten with zeros, their data is lost. Clear? [y/N] ")

@@ -83,6 +83,7 @@ def test_confirm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def test_script_needs_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal, nothing is cleared unless --yes is given."""
     with open(os.devnull, encoding="utf-8") as null:
-        monkeypatch.setattr("sys.stdin", null)
-        with pytest.raises(CommandError, match="--yes clears without asking"):
-            badblocks.confirm(BLOCKS, yes=False)
+        for stdin in (null, None):  # None: the parent process closed it
+            monkeypatch.setattr("sys.stdin", stdin)
+            with pytest.raises(CommandError, match="--yes clears without asking"):
+                badblocks.confirm(BLOCKS, yes=False)

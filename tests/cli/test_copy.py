@@ -20,7 +20,7 @@ from support.terminal import block_imports, terminal_output
 from support.values import CONTENT, PAGE
 
 import pmem2
-from pmem2.cli import _output, copy, main
+from pmem2.cli import _output, _terminal, copy, main
 
 
 @contextmanager
@@ -287,6 +287,7 @@ def test_verify_finds_difference(
 def test_progress(path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal shows the progress of both steps, and a summary at the end."""
     block_imports(monkeypatch, "rich.console")
+    monkeypatch.setattr(_terminal, "PROGRESS_DELAY", 0)
     with terminal_output(monkeypatch, "stderr") as printed:
         assert run_copy("--verify", path, target) == 0
     for what in ("copying", "verifying"):
@@ -316,7 +317,6 @@ def test_quiet(path: Path, target: Path, small_disk: Path, monkeypatch: pytest.M
 
 def test_tmpfs_warning(path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy on tmpfs works, with a warning, and the summary does not call it durable."""
-    block_imports(monkeypatch, "rich.console")
     with terminal_output(monkeypatch, "stderr") as printed:
         assert run_copy(path, small_disk / "copy") == 0
     assert f"pmem2: {small_disk}/copy is on tmpfs, in memory: a power failure or a restart loses it\n" in printed[0]

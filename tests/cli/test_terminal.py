@@ -250,6 +250,12 @@ def test_steps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 # ---- progress
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show progress from the beginning."""
+    monkeypatch.setattr(_terminal, "PROGRESS_DELAY", 0)
+
+
 def test_no_progress_without_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal, progress prints nothing."""
     with _terminal.progress("copying", 10) as advance:
@@ -257,6 +263,7 @@ def test_no_progress_without_terminal(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(("columns", "bar"), [("200", True), ("40", False)])
 def test_rich_progress(monkeypatch: pytest.MonkeyPatch, columns: str, bar: bool) -> None:
     """On a terminal rich shows a progress bar; a narrow one gets the figures only, on one line."""
@@ -269,17 +276,33 @@ def test_rich_progress(monkeypatch: pytest.MonkeyPatch, columns: str, bar: bool)
     assert ("━" in printed[0]) == bar
 
 
+@pytest.mark.usefixtures("at_once")
 def test_quiet_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing to copy, or --quiet: no progress."""
+    """With --quiet, a terminal shows no progress."""
     with terminal_output(monkeypatch, "stderr") as printed:
-        for total, quiet in ((0, False), (10, True)):
-            with _terminal.progress("copying", total, quiet) as advance:
-                advance(total)
+        with _terminal.progress("copying", 10, quiet=True) as advance:
+            advance(10)
     assert printed == [""]
 
 
+def test_short_work_has_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal shows progress once half a second has passed, with all that was done before."""
+    block_imports(monkeypatch, "rich.console")
+    clock = iter([0.0, 0.4, 0.6, 0.6, 1.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with terminal_output(monkeypatch, "stderr") as printed:
+        with _terminal.progress("copying", 4000) as advance:
+            for _ in range(3):
+                advance(1000)
+    first, second, last = printed[0].split("\r")[1:]
+    assert first == "copying: 50 %, 2.0 KiB of 3.9 KiB, 3.3 kB/s, 0:01 left"
+    assert second.startswith("copying: 75 %")
+    assert last == ""
+
+
+@pytest.mark.usefixtures("at_once")
 def test_plain_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal without rich, one line shows progress and disappears at the end."""
+    """On a terminal without rich, one line shows progress, sometimes, and disappears at the end."""
     block_imports(monkeypatch, "rich.console")
     monkeypatch.setattr(_terminal, "REDRAW_INTERVAL", 1000)
     with terminal_output(monkeypatch, "stderr") as printed:
@@ -289,7 +312,7 @@ def test_plain_progress(monkeypatch: pytest.MonkeyPatch) -> None:
             advance(4096)
     lines = printed[0].split("\r")
     assert lines[0] == lines[-1] == ""
-    assert lines[1].startswith("copying: ")
+    assert lines[1].startswith("copying: 0 %")
     assert "copying: 100 %, 4 KiB of 4 KiB, " in printed[0]
     assert len(lines) < 6
 
@@ -299,17 +322,6 @@ def test_status_fits_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     with terminal_output(monkeypatch, "stderr", COLUMNS="10") as printed:
         _terminal.show_status("0123456789")
     assert printed == ["\r012345678"]
-
-
-def test_plain_progress_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The remaining time follows from the speed so far."""
-    block_imports(monkeypatch, "rich.console")
-    clock = iter([0.0, 10.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    with terminal_output(monkeypatch, "stderr") as printed:
-        with _terminal.progress("copying", 2048) as advance:
-            advance(1024)
-    assert "copying: 50 %, 1 KiB of 2 KiB, 102 B/s, 0:10 left" in printed[0]
 
 
 def test_output_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
