@@ -124,7 +124,9 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Examine each path and show the result."""
     platform = examine_platform()
-    found = [examine(path, platform) for path in arguments.paths or _platform.list_persistent_memory()]
+    # in a container, sysfs has devices that /dev lacks
+    paths = arguments.paths or list(filter(os.path.exists, _platform.list_persistent_memory()))
+    found = [examine(path, platform) for path in paths]
     if arguments.json:
         print(
             json.dumps({"platform": attrs.asdict(platform), "paths": [attrs.asdict(info) for info in found]}, indent=2)
