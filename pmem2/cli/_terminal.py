@@ -151,7 +151,7 @@ def progress_bar(label: str, total: int, began: float) -> Iterator[Callable[[int
 
     columns = [bars.TextColumn("{task.description}"), bars.TaskProgressColumn(), bars.DownloadColumn(binary_units=True)]
     if console.width >= WIDE:
-        columns += [bars.BarColumn(bar_width=None), bars.TransferSpeedColumn(), bars.TimeRemainingColumn()]
+        columns += [bars.BarColumn(), bars.TransferSpeedColumn(), bars.TimeRemainingColumn()]
     with bars.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, advance=done)
