@@ -102,7 +102,7 @@ def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def measured(*values: float) -> Callable[[float], tuple[float, float]]:
-    """Return a measurement that gives these values, and then the last for ever."""
+    """Return a measurement that gives these values, and then the last again and again."""
     left = list(values)
     return lambda _seconds: (left[0], left.pop(0) if len(left) > 1 else left[0])
 
