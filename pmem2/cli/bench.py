@@ -494,4 +494,5 @@ def plot(figure: Figure, result: Result) -> None:
         axes.yaxis.set_minor_formatter(axes.yaxis.get_major_formatter() if few_ticks else NullFormatter())
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(f"{result.path}, {result.granularity} granularity, {result.python}")
+    title = f"{printable(result.path)}, {result.granularity} granularity, {result.python}"
+    figure.suptitle(title, parse_math=False)

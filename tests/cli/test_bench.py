@@ -295,13 +295,21 @@ def test_terminal_shows_current_figure(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("few_sizes")
 def test_plot(tmp_path: Path) -> None:
-    """The plot is saved in the format of the file name; sizes have binary units, figures their own."""
+    """The plot is saved in the format of the file name, with units and the path, whatever characters it has."""
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "picture.SVG"
-    assert run_bench(tmp_path, "--threads", 2, "--plot", picture) == 0
+    picture, folder = tmp_path / "picture.SVG", tmp_path / "$\\nothing$\udcff"
+    folder.mkdir()
+    assert run_bench(folder, "--threads", 2, "--plot", picture) == 0
     content = picture.read_text(encoding="utf-8")
     assert content.startswith("<?xml")
-    for text in (r"memset non-temporal, 2 threads", r"4 KiB", r"size", r"\d [nµm]?s", r"\d [kMG]?B/s"):
+    for text in (
+        r"memset non-temporal, 2 threads",
+        r"4 KiB",
+        r"size",
+        r"\$\\nothing\$\\xff, .*",
+        r"\d [nµm]?s",
+        r"\d [kMG]?B/s",
+    ):
         assert re.search(f"<!-- [^>]*{text} -->", content), text
 
 
