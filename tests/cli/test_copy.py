@@ -160,6 +160,14 @@ def test_source_with_wrong_size(target: Path, path: str, verify: list[str]) -> N
     assert target.read_bytes() == Path(path).read_bytes() != b""
 
 
+def test_source_that_cannot_be_read(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of the kernel that seems empty and cannot be read is an error, not an empty copy."""
+    assert copy_error(capsys, "/proc/self/mem", target) == (
+        "pmem2: /proc/self/mem: cannot be copied to a temporary file: Input/output error"
+    )
+    assert not target.exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_read_only_file_system(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The error names the path that the user gave."""
