@@ -12,30 +12,34 @@ from typing import TYPE_CHECKING, Optional
 
 from pmem2._version import __version__
 from pmem2.cli import badblocks, bench, copy, demo, info
-from pmem2.cli._command import CommandError, HelpFormatter, add_command
+from pmem2.cli._command import CommandError, HelpFormatter, Parser, add_command
 from pmem2.cli._signals import SignalExit, exit_on_signals
-from pmem2.cli._terminal import print_error
+from pmem2.cli._terminal import print_error, print_warning
+from pmem2.cli._text import show_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-DESCRIPTION = "Inspect files, file systems and DAX devices, copy durably, measure speed, list and clear bad blocks."
-EXAMPLES = """\
-  pmem2 info /mnt/pmem /dev/dax0.0      show what they support, and why
-  pmem2 copy database /mnt/pmem/        copy; the copy is durable when the command returns
-  pmem2 bench /mnt/pmem                 measure the speed
-  pmem2 demo                            write, kill a process mid-write, verify the data
+DESCRIPTION = "Tools for persistent memory and memory-mapped files."
+HELP = """\
+examples:
+  pmem2 info                          the persistent memory of this machine
+  pmem2 info /mnt/pmem /dev/dax0.0    what they support, and why
+  pmem2 copy database /mnt/pmem/      copy; the copy is durable at return
+  pmem2 bench /mnt/pmem               measure the speed
+  pmem2 demo                          see durable writes and a lost one
 
 Details about a command: pmem2 info --help.
+
 Exit status: 0 success, 1 the command failed, 2 wrong usage, 128 + N ended by signal N."""
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pmem2",
         description=DESCRIPTION,
-        epilog=f"examples:\n{EXAMPLES}",
+        epilog=HELP,
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
@@ -44,16 +48,18 @@ def make_parser() -> argparse.ArgumentParser:
     for module in (info, copy, bench, badblocks, demo):
         module.add(commands)
     completion = add_command(commands, "completion", "print a shell completion script", COMPLETION)
-    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"one of {', '.join(SHELLS)}")
     completion.set_defaults(run=lambda arguments: print_completion(parser, commands.choices.values(), arguments.shell))
     return parser
 
 
+SHELLS = ("bash", "fish", "tcsh", "zsh")
 COMPLETION = """
 Needs the extra: pip install 'pmem2[cli]'.
 
 examples:
   pmem2 completion bash > ~/.local/share/bash-completion/completions/pmem2
+  pmem2 completion fish > ~/.config/fish/completions/pmem2.fish
   pmem2 completion zsh > /usr/local/share/zsh/site-functions/_pmem2"""
 
 
@@ -63,6 +69,8 @@ def print_completion(parser: argparse.ArgumentParser, commands: Iterable[argpars
         import shtab
     except ImportError:
         raise CommandError("completion needs shtab: pip install 'pmem2[cli]'") from None
+    if shell not in shtab.SUPPORTED_SHELLS:
+        raise CommandError(f"completion for {shell} needs a newer shtab: pip install --upgrade shtab")
     for action in (action for command in commands for action in command._actions):
         if action.metavar in ("PATH", "SRC", "DST", "FILE"):
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads this attribute
@@ -88,7 +96,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         try:
             with warnings.catch_warnings(), exit_on_signals():
-                warnings.showwarning = lambda message, *_rest, **_more: print_error(str(message))
+                warnings.showwarning = lambda message, *_rest, **_more: print_warning(str(message))
                 arguments = make_parser().parse_args(argv)
                 return int(arguments.run(arguments))
         except SignalExit as stop:
@@ -115,4 +123,4 @@ def error_text(error: Exception) -> str:
     """Return the text of an error with its file name, without the errno."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
-    return error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return error.strerror if error.filename is None else f"{show_name(os.fsdecode(error.filename))}: {error.strerror}"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from pmem2._files import allocate
 from pmem2._source import Source
 from pmem2.cli._command import CommandError
-from pmem2.cli._platform import find_mount
-from pmem2.cli._terminal import format_size
+from pmem2.cli._platform import VOLATILE, find_mount, is_dax_device
+from pmem2.cli._terminal import print_warning
+from pmem2.cli._text import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,15 @@ def resolve_links(path: str) -> tuple[str, bool]:
 def is_on_procfs(link: str) -> bool:
     """Return whether a symbolic link is one of the kernel's, as /proc/self/fd/N."""
     return find_mount(os.path.dirname(link) or ".").filesystem == "proc"
+
+
+def warn_if_volatile(path: str) -> bool:
+    """Return whether a path is on a file system in memory, and warn about it; a DAX device itself is elsewhere."""
+    filesystem = find_mount(path).filesystem
+    volatile = filesystem in VOLATILE and not is_dax_device(os.stat(path))
+    if volatile:
+        print_warning(f"{path} is on {filesystem}, in memory: a power failure or a restart loses it")
+    return volatile
 
 
 def source_of(fd: int, name: str) -> Source:

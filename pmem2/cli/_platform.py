@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROC = Path("/proc")
+TMPFS = ("tmpfs", "ramfs")
+VOLATILE = (*TMPFS, "hugetlbfs")  # these keep files in memory and lose them when power fails
 O_PATH = getattr(os, "O_PATH", 0o10000000)  # missing in PyPy's os
 
 
@@ -83,10 +85,10 @@ def find_mount(path: str) -> Mount:
 def parse_mounts(mountinfo: str) -> dict[str, Mount]:
     """Return the mounts in /proc/self/mountinfo by their numbers; see proc(5)."""
     mounts = {}
-    for line in mountinfo.splitlines():
+    for line in mountinfo.strip().split("\n") if mountinfo else []:
         before, _, after = line.partition(" - ")
-        number, _, _, _, point, options = before.split()[:6]
-        filesystem, source, more = after.split()[:3]
+        number, _, _, _, point, options = before.split(" ")[:6]
+        filesystem, source, more = after.split(" ")[:3]  # the source may be empty
         unique = dict.fromkeys([*options.split(","), *more.split(",")])
         mounts[number] = Mount(filesystem, unescape_mount(point), unescape_mount(source), tuple(unique))
     return mounts
@@ -97,24 +99,61 @@ def unescape_mount(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
+def list_devices(pattern: str) -> list[Path]:
+    """Return the directories of sysfs that match a pattern, in numerical order."""
+    return sorted(Path(SYSFS).glob(pattern), key=lambda folder: (len(folder.name), folder.name))
+
+
 def list_regions() -> list[Region]:
-    """Return the regions of NVDIMMs in numerical order."""
-    folders = Path(SYSFS, "bus/nd/devices").glob("region*")
+    """Return the regions of NVDIMMs."""
+    folders = list_devices("bus/nd/devices/region*")
+    return [Region(folder.name, read_text(folder / "persistence_domain")) for folder in folders]
+
+
+def list_namespaces() -> list[tuple[str, str, int]]:
+    """Return name, mode as ndctl calls it, and size of the namespaces of NVDIMMs."""
+    modes = {"memory": "fsdax", "dax": "devdax", "safe": "sector"}
+    found = []
+    for folder in list_devices("bus/nd/devices/namespace*"):
+        mode = read_text(folder / "mode") or "unknown mode"
+        found.append((folder.name, modes.get(mode, mode), read_int(folder / "size")))
+    return [namespace for namespace in found if namespace[2]]  # an empty one is the seed of the next
+
+
+def list_cxl_regions() -> list[tuple[str, str, int]]:
+    """Return name, mode ("ram", "pmem") and size of the regions of CXL memory."""
+    folders = list_devices("bus/cxl/devices/region*")
     return [
-        Region(folder.name, read_text(folder / "persistence_domain"))
-        for folder in sorted(folders, key=lambda folder: (len(folder.name), folder.name))
+        (folder.name, read_text(folder / "mode") or "unknown mode", read_int(folder / "size")) for folder in folders
     ]
 
 
+def list_persistent_memory() -> list[str]:
+    """Return the paths of this machine's persistent memory: DAX mounts, other disks of NVDIMMs, DAX devices."""
+    mounts = [mount for mount in parse_mounts(read_text(PROC / "self/mountinfo") or "").values() if mount.dax]
+    disks = [folder.name for folder in list_devices("block/pmem*")]
+    sources = " ".join(str(mount.source) for mount in mounts)
+    unused = [disk for disk in disks if not re.search(rf"/dev/{disk}(p\d+)?\b", sources)]
+    devices = [folder.name for folder in list_devices("bus/dax/devices/dax*")]
+    return [*dict.fromkeys(str(mount.point) for mount in mounts), *(f"/dev/{name}" for name in [*unused, *devices])]
+
+
 def find_region(status: os.stat_result) -> Optional[str]:
-    """Return the region of NVDIMMs that a file or a device lies on, or `None`."""
-    device = sysfs_device(status)
-    return next((part for part in device.parts if re.fullmatch(r"region\d+", part)), None)
+    """Return the region of NVDIMMs that a file or a device lies on, or `None`; CXL has regions of the same names."""
+    match = re.search(r"/ndbus\d+/(region\d+)/", str(sysfs_device(status)))
+    return match and match[1]
+
+
+def find_cxl_region(status: os.stat_result) -> Optional[str]:
+    """Return the region of CXL memory that a device lies on, or `None`."""
+    match = re.search(r"/(region\d+)/dax_region\d+/", str(sysfs_device(status)))
+    return match and match[1]
 
 
 def sysfs_device(status: os.stat_result) -> Path:
-    """Return the sysfs directory of a character device, or of the disk that a file is on."""
-    kind, number = ("char", status.st_rdev) if stat.S_ISCHR(status.st_mode) else ("block", status.st_dev)
+    """Return the sysfs directory of a device, or of the disk that a file is on."""
+    kind = "char" if stat.S_ISCHR(status.st_mode) else "block"
+    number = status.st_rdev if kind == "char" or stat.S_ISBLK(status.st_mode) else status.st_dev
     return Path(SYSFS, "dev", kind, f"{os.major(number)}:{os.minor(number)}").resolve()
 
 
@@ -129,6 +168,11 @@ def read_text(path: Path) -> Optional[str]:
         return path.read_text(encoding="utf-8", errors="surrogateescape").strip()
     except OSError:
         return None
+
+
+def read_int(path: Path) -> int:
+    """Return the number in a file of sysfs, decimal or with 0x; 0 if there is none."""
+    return int(read_text(path) or "0", 0)
 
 
 def flush_instruction(cpuinfo: str, environment: Mapping[str, str]) -> Optional[str]:
@@ -149,7 +193,7 @@ def loaded_libpmem2(maps: str) -> tuple[Optional[str], Optional[str]]:
     Args:
         maps: The content of /proc/self/maps; see proc(5).
     """
-    path = next((line.split(None, 5)[5] for line in maps.splitlines() if "/libpmem2" in line), None)
+    path = next((line.split(None, 5)[5] for line in maps.split("\n") if "/libpmem2" in line), None)
     if path is None:
         return None, None
     try:

@@ -8,7 +8,9 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
+import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
@@ -28,10 +30,12 @@ from pmem2.cli._output import (
     remove_if_exists,
     resolve_links,
     source_of,
+    warn_if_volatile,
     with_filename,
 )
 from pmem2.cli._platform import is_dax_device
-from pmem2.cli._terminal import print_error, progress
+from pmem2.cli._terminal import is_terminal, print_warning, progress
+from pmem2.cli._text import RATES, TIMES, format_decimal, format_size, printable
 from pmem2.errors import IoFailError, NoAccessError, NosuppError
 
 if TYPE_CHECKING:
@@ -50,17 +54,17 @@ A DST that nothing can replace is overwritten in place, as cp does: a DAX device
 a sticky directory, a file in a directory without write permission, and /proc/self/fd/N. The command says so; an
 interrupted copy leaves such a DST half written.
 
---sparse: "auto" allocates disk space in DST for what has space in SRC; "always" makes holes of all blocks of zeros;
-"never" allocates all of DST, so that no later store can meet a full disk.
+With --sparse, "auto" (the default) allocates disk space in DST for what has space in SRC; "always" makes holes of all
+blocks of zeros; "never" allocates all of DST, so that no later store can meet a full disk.
 
 Data that SRC has lost to bad blocks becomes zeros in DST; the command reports these parts and exits with status 1.
 Such a copy does not replace an existing DST.
 
 examples:
-  pmem2 copy database /mnt/pmem/             copy to a file system on persistent memory
+  pmem2 copy database /mnt/pmem/             copy to persistent memory
   pmem2 copy --sparse=never database copy    allocate the holes, too
-  pmem2 copy --verify /dev/dax0.0 image      copy from a device, then compare
-  pmem2 copy image /dev/dax0.0               copy to a device; its old content is lost"""
+  pmem2 copy --verify /dev/dax0.0 image      copy a device, then compare
+  pmem2 copy image /dev/dax0.0               replace the content of a device"""
 
 CHUNK = 4 * 1024 * 1024
 PAGE = 4096  # bytes that become zeros around a bad block
@@ -77,6 +81,7 @@ class Options:
 
     sparse: str
     verify: bool
+    quiet: bool
 
 
 class CannotReplaceError(Exception):
@@ -93,15 +98,23 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "copy", "copy a file or a DAX device durably", HELP)
     parser.add_argument("source", metavar="SRC", help="a file or a DAX device")
     parser.add_argument("destination", metavar="DST", help="a new file, a file to replace, a directory or a DAX device")
-    parser.add_argument("--sparse", choices=["auto", "always", "never"], default="auto", help="what becomes a hole")
+    parser.add_argument(
+        "--sparse",
+        metavar="WHEN",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="what becomes a hole: auto, always or never",
+    )
     parser.add_argument("--verify", action="store_true", help="read both again and compare")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy."""
     path: str = arguments.source
-    options = Options(arguments.sparse, bool(arguments.verify))
+    options = Options(arguments.sparse, bool(arguments.verify), bool(arguments.quiet))
+    began = time.monotonic()
     with Source.from_path(path, writable=is_writable_device(path)) as source:
         destination = check_output_path(arguments.destination)
         if os.path.isdir(destination):
@@ -116,9 +129,24 @@ def run(arguments: argparse.Namespace) -> int:
                 copy_to_device(reader, destination, options)
             else:
                 copy_to_file(reader, source.fd, destination, existing, is_name, options)
-    if reader.lost:  # pragma: no cover: nox -s nvdimm
-        raise CommandError(f"{describe_lost(reader.lost)} of {path}; {destination} has zeros there")
+            if reader.lost:  # pragma: no cover: nox -s nvdimm
+                raise CommandError(f"{describe_lost(reader.lost)} of {path}; {destination} has zeros there")
+            if not options.quiet:
+                report(reader, destination, time.monotonic() - began, options)
     return 0
+
+
+def report(reader: Reader, destination: str, seconds: float, options: Options) -> None:
+    """Warn if the copy is in memory only; on a terminal, sum up what was copied."""
+    durable = not warn_if_volatile(destination)
+    if not is_terminal(sys.stderr):
+        return
+    size, data = reader.size, sum(length for _, length in reader.data_ranges())
+    facts = [f"copied {format_size(size)} to {printable(destination)} in {format_decimal(seconds * 1e9, TIMES)}"]
+    facts += [f"{format_decimal(data / seconds, RATES)}"] * bool(data)
+    facts += [f"{format_size(size - data)} of holes"] * (data < size)
+    facts += ["durable"] * durable + ["verified"] * options.verify
+    print(", ".join(facts), file=sys.stderr)
 
 
 def is_writable_device(path: str) -> bool:
@@ -156,9 +184,12 @@ def spool_if_size_lies(source: Source, path: str) -> Iterator[Source]:
         yield source
         return
     with tempfile.TemporaryFile() as spool:
-        with open(os.dup(source.fd), "rb") as file:
-            shutil.copyfileobj(file, spool)
-        spool.flush()
+        try:
+            with open(os.dup(source.fd), "rb") as file:
+                shutil.copyfileobj(file, spool)
+            spool.flush()
+        except OSError as error:
+            raise with_filename(error, "cannot be copied to a temporary file", path) from None
         with source_of(spool.fileno(), repr(path)) as content:
             yield content
 
@@ -171,8 +202,8 @@ def reports_true_size(fd: int) -> bool:
     try:
         beyond = os.pread(fd, 1, before.st_size) and os.fstat(fd).st_size == before.st_size  # else it has grown
         return not beyond and (before.st_size == 0 or bool(os.pread(fd, 1, before.st_size - 1)))
-    except OSError:  # pragma: no cover: nox -s nvdimm; a bad block
-        return True
+    except OSError:  # a bad block, or an empty file that is none, such as /proc/self/mem
+        return before.st_size > 0
 
 
 class Reader:
@@ -290,7 +321,7 @@ def replace_file(
         set_attributes(fd, source, destination, existing)
         sync_new_file(fd, destination)
         if options.verify:
-            verify(reader, fd, destination)
+            verify(reader, fd, destination, options)
         if reader.lost and existing is not None:  # pragma: no cover: nox -s nvdimm
             raise CommandError(f"{describe_lost(reader.lost)}; {destination} is unchanged: copy to a new file")
         with name_in_errors(destination, "cannot be replaced"):
@@ -346,7 +377,8 @@ def overwrite_file(reader: Reader, destination: str, reason: str, options: Optio
         reader.read(offset, length)
     if reader.lost:  # pragma: no cover: nox -s nvdimm
         raise CommandError(f"{describe_lost(reader.lost)}; {destination} is unchanged: copy to a new file")
-    print_error(f"{destination}: written in place, not atomically: {reason}")
+    if not options.quiet:
+        print_warning(f"{destination}: written in place, not atomically: {reason}")
     fd = os.open(destination, os.O_RDWR | OPEN_FLAGS)
     with ExitStack() as undo, ExitStack() as restore_size:
         undo.callback(os.close, fd)
@@ -361,7 +393,7 @@ def overwrite_file(reader: Reader, destination: str, reason: str, options: Optio
             transfer(reader, write, attrs.evolve(options, sparse="never"))
         sync_new_file(fd, destination)
         if options.verify:
-            verify(reader, fd, destination)
+            verify(reader, fd, destination, options)
 
 
 @contextmanager
@@ -389,7 +421,7 @@ def write_at(fd: int, offset: int, data: Data, destination: str) -> None:
 def transfer(reader: Reader, write: Writer, options: Options) -> None:
     """Copy the data of the source, piece by piece; with --sparse=always, leave out blocks of zeros."""
     ranges = reader.data_ranges()
-    with progress("copying", sum(length for _, length in ranges)) as advance:
+    with progress("copying", sum(length for _, length in ranges), options.quiet) as advance:
         for offset, length in split_into_chunks(ranges):
             data = reader.read(offset, length)
             pieces = nonzero_ranges(data) if options.sparse == "always" else [(0, length)]
@@ -400,21 +432,21 @@ def transfer(reader: Reader, write: Writer, options: Options) -> None:
             advance(length)
 
 
-def verify(reader: Reader, fd: int, destination: str) -> None:
+def verify(reader: Reader, fd: int, destination: str, options: Options) -> None:
     """Compare the copy on the medium, not in the page cache, with its source."""
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     with source_of(fd, repr(destination)) as target:
-        compare(reader, Reader(target), destination)
+        compare(reader, Reader(target), destination, options)
 
 
-def compare(one: Reader, other: Reader, destination: str) -> None:
+def compare(one: Reader, other: Reader, destination: str, options: Options) -> None:
     """Compare the copy with its source, except for common holes.
 
     Raises:
         CommandError: They differ.
     """
     ranges = merge_ranges([*one.data_ranges(), *data_ranges(other.source.fd, one.size)])
-    with progress("verifying", sum(length for _, length in ranges)) as advance:
+    with progress("verifying", sum(length for _, length in ranges), options.quiet) as advance:
         for offset, length in split_into_chunks(ranges):
             expected, found = one.read(offset, length), other.read(offset, length)
             if expected != found:
@@ -436,7 +468,7 @@ def copy_to_device(reader: Reader, destination: str, options: Options) -> None: 
                     map.memset(offset, 0, length, MemFlag.NONTEMPORAL)
                 transfer(reader, lambda offset, data: map.memcpy(offset, data, MemFlag.NONTEMPORAL), options)
         if options.verify:
-            compare(reader, Reader(target), destination)
+            compare(reader, Reader(target), destination, options)
 
 
 def describe_lost(lost: list[Range]) -> str:

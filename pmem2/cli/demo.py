@@ -10,16 +10,17 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from textwrap import indent
 from typing import TYPE_CHECKING, Callable
 
 import pmem2
 from pmem2._granularity import explain_granularity
 from pmem2.cli._command import CommandError, add_command
 from pmem2.cli._output import check_output_path, with_filename
-from pmem2.cli._platform import find_mount
-from pmem2.cli._terminal import format_size
+from pmem2.cli._platform import VOLATILE, find_mount
+from pmem2.cli._terminal import GREEN, RED, YELLOW, show_step
+from pmem2.cli._text import format_size
 from pmem2.testing import CrashConsistencyError, Report, explore
+from pmem2.testing._errors import relative_path
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +43,6 @@ GREETING = b"hello, persistent memory"
 POINT = struct.Struct("<dd8s")
 COUNTER, RECORDS = 4096, 8192
 RECORD = struct.Struct("<QI52s")
-VOLATILE = ("tmpfs", "ramfs")
 SLOTS = (SIZE - RECORDS) // RECORD.size
 
 
@@ -128,43 +128,55 @@ def explore_append(append: Callable[[pmem2.Map], int]) -> Report:
 def explore_both() -> bool:
     """Explore `append` with and without its persist; return whether the explorer finds the difference."""
     report = explore_append(append)
-    print(f"explored append(): {report.images} states that a power failure can leave; none loses or damages a record")
+    show_step(
+        "explored", f"append(): {report.images} states that a power failure can leave; none loses or damages a record"
+    )
     try:
         explore_append(append_without_persist)
     except CrashConsistencyError as error:
-        print("explored append() without its persist():")
-        print(indent(str(error), "         "))
+        show_step("explored", "append() without its persist():")
+        here = relative_path(__file__)
+        what, *_table, fix = str(error).replace(here, os.path.basename(here)).splitlines()
+        show_step("", what)
+        for store in error.lost:
+            place = f"{os.path.basename(store.filename)}:{store.lineno}"
+            show_step("", f"lost: {store.length} bytes at {store.offset}, stored at {place}: {store.reason}")
+        show_step("", fix)
         return True
     return False
 
 
 def run_demo(path: Path) -> int:
     """Run the demonstration on the new file at *path* and return the exit status."""
-    mount = find_mount(os.fspath(path))
+    filesystem = find_mount(os.fspath(path)).filesystem
     with pmem2.open(path) as m:
-        if mount.filesystem in VOLATILE:
-            print(f"created  {path}, {SIZE >> 20} MiB, on {mount.filesystem}: nothing there survives a reboot")
-        else:
-            print(f"created  {path}, {SIZE >> 20} MiB, allocated on disk")
-        print(f"mapped   with {m.granularity.name} granularity: {explain_granularity(m.granularity)}")
+        show_step("created", f"{path}, {format_size(SIZE)}, allocated on {filesystem}")
+        if filesystem in VOLATILE:
+            show_step(
+                "warning", f"{filesystem} is in memory: nothing there survives a power failure or a restart", YELLOW
+            )
+        show_step("mapped", f"with {m.granularity.name} granularity: {explain_granularity(m.granularity)}")
 
         m.memcpy(0, GREETING)
-        print(f"wrote    {GREETING.decode()!r} with memcpy: durable when the call returns")
+        show_step("wrote", f"{GREETING.decode()!r} with memcpy: durable when the call returns")
 
         with m.view(64, POINT.size) as view:
             POINT.pack_into(view, 0, 52.52, 13.405, b"Berlin")
         m.persist(64, POINT.size)
-        print("wrote    a struct through a view (a plain store); persist() made its 24 bytes durable")
+        show_step("wrote", "a struct through a view (a plain store); persist() made its 24 bytes durable")
 
         for _ in range(3):
             m.fetch_add_u64(128, 1, persist=True)
-        print("wrote    a counter, three times, with fetch_add_u64: an atomic update of 8 bytes")
+        show_step("wrote", "a counter, three times, with fetch_add_u64: an atomic update of 8 bytes")
 
     found = explore_both()
 
     reported = kill_mid_write(path)
-    print(f"killed   a process in mid-write (SIGKILL) after it reported {reported:,} records;")
-    print("         this proves nothing about power: what a process has stored survives its end in the page cache")
+    show_step(
+        "killed",
+        f"a process in mid-write (SIGKILL) after it reported {reported:,} records; this proves nothing about power: "
+        "what a process has stored survives its end in the page cache",
+    )
 
     with pmem2.open(path, "r") as m:
         with m.view(64, POINT.size) as view:
@@ -172,13 +184,16 @@ def run_demo(path: Path) -> int:
         city = name.rstrip(bytes(1)).decode()
         count = m.load_u64(COUNTER)
         damaged = count_damaged(m, count)
-        print(f"reopened the file: {m[: len(GREETING)].decode()!r}; {city} at {latitude}, {longitude};")
-        print(f"         the counter is {m.load_u64(128)}; {count:,} records, {damaged} of them damaged")
+        show_step(
+            "reopened",
+            f"the file: {m[: len(GREETING)].decode()!r}; {city} at {latitude}, {longitude}; the counter is "
+            f"{m.load_u64(128)}; {count:,} records, {damaged:,} of them damaged",
+        )
         lost = m[: len(GREETING)] != GREETING or m.load_u64(128) != 3 or count < reported or damaged > 0
     if lost or not found:
-        print("FAILED: durable data is lost" if lost else "FAILED: the explorer does not find a missing persist")
+        show_step("FAILED", "durable data is lost" if lost else "the explorer does not find a missing persist", RED)
         return 1
-    print("all durable data is there")
+    show_step("done", "all durable data is there", GREEN)
     return 0
 
 

@@ -22,7 +22,9 @@ from pmem2.cli import _platform
 from pmem2.cli._command import add_command
 from pmem2.cli._extents import has_shared_extents
 from pmem2.cli._output import source_of
-from pmem2.cli._terminal import format_size, print_error, show_table
+from pmem2.cli._platform import TMPFS, VOLATILE
+from pmem2.cli._terminal import BOLD, print_error, show_facts, show_text, styled
+from pmem2.cli._text import format_size, printable, show_name
 from pmem2.errors import CannotReadBoundsError, DaxRegionNotFoundError, NosuppError, SourceEmptyError
 
 if TYPE_CHECKING:
@@ -42,11 +44,11 @@ docs/command-line.md lists the keys of --json. Every key is always present; null
 property. If a PATH cannot be examined, the exit status is 1; the other paths are still shown.
 
 examples:
+  pmem2 info                             the persistent memory of this machine
   pmem2 info /mnt/pmem                   a file system
   pmem2 info database /dev/dax0.0        a file and a device
   pmem2 info --json /mnt/pmem | jq '.paths[0].granularity'"""
 
-TMPFS = ("tmpfs", "ramfs")
 COPY_ON_WRITE = ("btrfs", "bcachefs", "zfs")
 DAX_FILESYSTEMS = ("ext2", "ext4", "xfs")
 O_TMPFILE = getattr(os, "O_TMPFILE", 0o20000000 | os.O_DIRECTORY)  # missing in PyPy's os
@@ -109,7 +111,12 @@ class Info:
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "info", "show the properties of files, file systems and DAX devices", HELP)
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="a file, a directory, a DAX device or any other file")
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="a file, a directory, a DAX device or any other file (default: the persistent memory of this machine)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON with a stable schema")
     parser.set_defaults(run=run)
 
@@ -117,18 +124,23 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Examine each path and show the result."""
     platform = examine_platform()
-    found = [examine(path, platform) for path in arguments.paths]
+    # in a container, sysfs has devices that /dev lacks
+    paths = arguments.paths or list(filter(os.path.exists, _platform.list_persistent_memory()))
+    found = [examine(path, platform) for path in paths]
     if arguments.json:
         print(
             json.dumps({"platform": attrs.asdict(platform), "paths": [attrs.asdict(info) for info in found]}, indent=2)
         )
     else:
         show_platform(platform)
+        if not arguments.paths:
+            show_regions(platform, found)
         for info in found:
-            show_path(info)
+            if info.error is None:
+                show_path(info)
     for info in found:
         if info.error is not None:
-            print_error(f"{info.path}: {info.error}")
+            print_error(f"{show_name(info.path)}: {info.error}")
     return int(any(info.error is not None for info in found))
 
 
@@ -167,12 +179,14 @@ def examine(path: str, platform: Platform) -> Info:
     elif stat.S_ISREG(status.st_mode):
         info.size = status.st_size
         info.kind = classify_file(mount, None)
-    elif not stat.S_ISDIR(status.st_mode):
-        info.granularity_reason = f"a {info.type} cannot be mapped"
-        return info
     info.region = _platform.find_region(status)
     domains = {region.name: region.persistence_domain for region in platform.regions}
     info.persistence_domain = None if info.region is None else domains.get(info.region)
+    if info.kind == "not mappable" and not stat.S_ISDIR(status.st_mode):
+        info.granularity_reason = f"a {info.type} cannot be mapped"
+        if info.region is not None:  # pragma: no cover: nox -s nvdimm
+            info.notes.append("to use it, make a file system on it and mount that with -o dax")
+        return info
     folder = info.type == "directory"
     try:
         with open_for_probe(path, status) as source:
@@ -207,6 +221,9 @@ def examine_device(info: Info, status: os.stat_result) -> None:  # pragma: no co
     for name, key in (("size", "size"), ("align", "alignment"), ("numa_node", "numa_node")):
         text = _platform.read_text(device / name)
         setattr(info, key, None if text is None else int(text))
+    region = _platform.find_cxl_region(status)
+    if region is not None:
+        info.notes.append(f"memory of CXL {region}; ask its vendor whether it survives a power failure")
 
 
 @contextmanager
@@ -336,7 +353,7 @@ def explain_unforced(granularity: Granularity, kind: Optional[str], mount: Mount
             return f"{medium}, and the platform flushes its caches when power fails (eADR; {source})"
         return f"{medium}, but the platform does not flush its caches when power fails (no eADR; {source})"
     where = mount.filesystem if mount.point is None else f"{mount.filesystem} at {mount.point}"
-    if mount.filesystem in TMPFS:
+    if mount.filesystem in VOLATILE:
         return f"{mount.filesystem} keeps files in memory and loses them when power fails"
     if mount.dax:
         return f"{where} is mounted with DAX, but the kernel refuses MAP_SYNC for it"
@@ -359,13 +376,24 @@ def show_platform(platform: Platform) -> None:
         ("flush instruction", platform.flush_instruction or "unknown"),
         ("eADR", eadr),
     ]
-    rows += [
+    if platform.forced_granularity is not None:
+        rows.append((FORCE_GRANULARITY_ENV, platform.forced_granularity))
+    show_facts(rows)
+
+
+def show_regions(platform: Platform, found: Sequence[Info]) -> None:
+    """Print the regions and namespaces of the machine, or that it has no persistent memory."""
+    rows = [
         (region.name, f"persistence domain {region.persistence_domain or 'unknown'}") for region in platform.regions
     ]
-    if FORCE_GRANULARITY_ENV in os.environ:
-        value = platform.forced_granularity or f"{os.environ[FORCE_GRANULARITY_ENV]!r}, ignored by libpmem2"
-        rows.append((FORCE_GRANULARITY_ENV, value))
-    show_table(("", ""), rows)
+    rows += [(name, f"{mode}, {format_size(size)}") for name, mode, size in _platform.list_namespaces()]
+    rows += [(f"CXL {name}", f"{mode}, {format_size(size)}") for name, mode, size in _platform.list_cxl_regions()]
+    if rows:
+        print()
+        show_facts(rows)
+    if not found:
+        print()
+        show_text("No DAX mount and no DAX device found. `pmem2 info PATH` examines any file or directory.")
 
 
 def format_exact_size(number: int) -> str:
@@ -375,11 +403,10 @@ def format_exact_size(number: int) -> str:
 
 def show_path(info: Info) -> None:
     """Print the facts about a path."""
-    print(f"\n{info.path}")
+    print(f"\n{styled(printable(info.path), BOLD)}")
     rows = [
-        ("error", info.error),
         ("type", info.type),
-        ("kind", info.kind),
+        ("kind", info.kind if info.kind in ("fsdax", "devdax") else None),  # others repeat the type or the file system
         ("file system", None if info.filesystem is None else format_filesystem(info)),
         ("granularity", info.granularity),
         ("because", info.granularity_reason),
@@ -395,7 +422,7 @@ def show_path(info: Info) -> None:
         ("needs root", ", ".join(info.needs_root) or None),
         *(("note", text) for text in info.notes),
     ]
-    show_table(("", ""), [(f"  {name}", str(value)) for name, value in rows if value is not None])
+    show_facts([(f"  {name}", printable(str(value))) for name, value in rows if value is not None])
 
 
 def format_filesystem(info: Info) -> str:

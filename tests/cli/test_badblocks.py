@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pmem2 import BadBlock
 from pmem2.cli import badblocks, main
 from pmem2.cli._command import CommandError
 
+SCHEMA = Path(badblocks.__file__).parent / "badblocks.schema.json"
 BLOCKS = [BadBlock(4096, 4096), BadBlock(65536, 8192)]
 
 
@@ -25,12 +27,30 @@ def test_no_bad_blocks(path: Path, flags: list[str], capsys: pytest.CaptureFixtu
     assert path.read_bytes() == before
 
 
-def test_yes_needs_clear(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--yes without --clear is wrong usage."""
+@pytest.mark.parametrize("flags", [[], ["--clear", "--yes"]])
+def test_json(path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """--json prints one object; the schema accepts it, and requires every key."""
+    assert main(["badblocks", str(path), "--json", *flags]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"path": str(path), "bad_blocks": [], "cleared": bool(flags)}
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate({**found, "bad_blocks": badblocks.as_json(BLOCKS)})
+    assert not validator.is_valid({**found, "more": 1})
+    assert not any(validator.is_valid({key: found[key] for key in found if key != missing}) for missing in found)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"), [(["--yes"], "--yes needs --clear"), (["--json", "--clear"], "--json --clear needs --yes")]
+)
+def test_flags_that_need_others(path: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--yes without --clear is wrong usage; so is a question that a script cannot answer."""
     with pytest.raises(SystemExit) as caught:
-        main(["badblocks", str(path), "--yes"])
+        main(["badblocks", str(path), *flags])
     assert caught.value.code == 2
-    assert "--yes needs --clear" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_other_file_types(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +83,7 @@ def test_confirm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def test_script_needs_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal, nothing is cleared unless --yes is given."""
     with open(os.devnull, encoding="utf-8") as null:
-        monkeypatch.setattr("sys.stdin", null)
-        with pytest.raises(CommandError, match="--yes clears without asking"):
-            badblocks.confirm(BLOCKS, yes=False)
+        for stdin in (null, None):  # None: the parent process closed it
+            monkeypatch.setattr("sys.stdin", stdin)
+            with pytest.raises(CommandError, match="--yes clears without asking"):
+                badblocks.confirm(BLOCKS, yes=False)

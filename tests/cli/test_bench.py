@@ -9,12 +9,13 @@ import re
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from support.terminal import block_imports, terminal_output
+from support.values import PAGE
 
-from pmem2.cli import bench, main
+from pmem2.cli import _terminal, bench, main
 
 SCHEMA = Path(bench.__file__).parent / "bench.schema.json"
 
@@ -38,17 +39,16 @@ def run_bench(*arguments: object) -> int:
     return main(["bench", "--seconds", "0.0002", *map(str, arguments)])
 
 
-def test_all_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """JSON has each figure once: 8 bytes to 4 KiB, 64 bytes to 16 MiB; no file remains."""
-    assert run_bench(tmp_path, "--json", "--threads", 2) == 0
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    assert run_bench(tmp_path, "--json", "--threads", 1) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert [(each["threads"], each["size"]) for each in found["persist"]] == [
-        (threads, size) for threads in (1, 2) for size in (0, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-    ]
-    kinds = [(each["threads"], each["operation"], each["stores"], each["size"]) for each in found["copies"]]
+    sizes = [each["size"] for each in found["persist"]]
+    assert sizes == [0, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
+    kinds = [(each["operation"], each["stores"], each["size"]) for each in found["copies"]]
     assert kinds == [
-        (threads, operation, stores, 1 << power)
-        for threads in (1, 2)
+        (operation, stores, 1 << power)
         for operation in ("memcpy", "memset")
         for stores in ("temporal", "non-temporal")
         for power in range(6, 25)
@@ -74,15 +74,75 @@ def test_thread_counts(most: int, counts: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("few_sizes")
+def test_threads_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON has each figure for each number of threads."""
+    assert run_bench(tmp_path, "--json", "--threads", 2) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["threads"] for each in found["persist"]] == [1] * 3 + [2] * 3
+    assert [each["threads"] for each in found["copies"]] == [1] * 8 + [2] * 8
+
+
+@pytest.mark.usefixtures("few_sizes")
 def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """For each number of threads there is a table of latencies and one of bandwidths."""
+    """For each number of threads there are tables of latencies and bandwidths, each cell with its unit."""
     assert run_bench(tmp_path, "--threads", 2) == 0
     text = capsys.readouterr().out
     for threads in ("1 thread", "2 threads"):
-        assert f"\npersist, {threads}, in nanoseconds\nsize " in text
-        assert f"\ndurable copies, {threads}, in MB/s\nsize " in text
-    assert "memset non-temporal" in text
+        for title in ("persist", "durable memcpy", "durable memset"):
+            assert f"\n{title}, {threads}\nsize " in text
     assert text.count("\n8 bytes ") == 2
+    assert " min " in text
+    assert re.search(r"\nsize +temporal +operations/s +non-temporal +operations/s\n", text)
+    rows = re.findall(r"\n(\d+ (?:bytes|KiB)) +(.*)", text)
+    assert len(rows) == 2 * (3 + 2 * 2)
+    for _, cells in rows:
+        for cell in re.split("  +", cells):
+            assert re.fullmatch(r"~?\d+(\.\d)?( ([nµm]?s|[kMGT]?B/s|[kMG]))?", cell), cell
+            assert not cell.startswith(("0.0", "~0.0"))
+
+
+def measured(*values: float) -> Callable[[float], tuple[float, float]]:
+    """Return a measurement that gives these values, and then the last again and again."""
+    left = list(values)
+    return lambda _seconds: (left[0], left.pop(0) if len(left) > 1 else left[0])
+
+
+def test_repeat_until_stable() -> None:
+    """A figure is measured until the last three agree within 10 %, and those are taken."""
+    assert bench.repeat(measured(9, 1, 5, 5.2, 5.4, 100), 1000) == ([5, 5.2, 5.4], True)
+    assert bench.repeat(measured(0), 1000) == ([0, 0, 0], True)
+
+
+def test_repeat_not_forever() -> None:
+    """A figure that does not settle is measured three times at least, and is known to vary."""
+    assert bench.repeat(measured(1, 2, 4, 8), 0) == ([1, 2, 4], False)
+
+
+@pytest.mark.usefixtures("few_sizes")
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_unstable_figures(
+    tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures that vary are marked in the table, and counted on standard error."""
+    monkeypatch.setattr(bench, "TOLERANCE", -1)
+    assert run_bench(tmp_path, "--threads", 1, *flags) == 0
+    out, error = capsys.readouterr()
+    mark = "" if flags else " (~)"
+    assert f"pmem2: 11 of 11 figures{mark} vary by more than -100 %: other programs run, or" in error
+    assert out.count("~") == (0 if flags else 3 * 4 + 2 * 2 * 4)
+
+
+def test_tmpfs_warning(small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On tmpfs, the command warns that nothing there is durable."""
+    monkeypatch.setattr(bench, "BYTES_PER_THREAD", PAGE)
+    monkeypatch.setattr(bench, "measure", lambda *_arguments: ([], []))
+    file = small_disk / "file"
+    file.write_bytes(bytes(PAGE))
+    for target, place in ((small_disk, small_disk), (small_disk / "new", small_disk), (file, file)):
+        assert run_bench(target, "--threads", 1, "--overwrite") == 0
+        assert capsys.readouterr().err == (
+            f"pmem2: {place} is on tmpfs, in memory: a power failure or a restart loses it\n"
+        )
 
 
 @pytest.mark.usefixtures("few_sizes")
@@ -147,6 +207,30 @@ def test_signal_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("few_sizes")
+@pytest.mark.parametrize("sizes", ["LATENCY_SIZES", "BANDWIDTH_SIZES"])
+def test_signal_does_not_wait(tmp_path: Path, sizes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal ends a measurement at once, however long it should take, and the terminal's line is empty."""
+    monkeypatch.setattr(bench, "LATENCY_SIZES", ())
+    monkeypatch.setattr(bench, sizes, (64,))
+    timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGTERM))
+
+    def start_timer(text: str) -> None:
+        if text:
+            timer.start()
+        _terminal.show_status(text)
+
+    monkeypatch.setattr(bench, "show_status", start_timer)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with terminal_output(monkeypatch, "stderr") as printed:
+            assert main(["bench", str(tmp_path), "--threads", "1", "--seconds", "3000"]) == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    timer.join()
+    assert printed[0].endswith("\r")
+
+
+@pytest.mark.usefixtures("few_sizes")
 def test_thread_cannot_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,7 +246,7 @@ def test_thread_cannot_start(
     monkeypatch.setattr(bench, "thread_counts", lambda most: [most])
     monkeypatch.setattr(bench, "LATENCY_SIZES", (8,))
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    bench.run_in_threads(1, lambda number: number)
+    bench.run_in_threads(1, lambda number, _stopped: number)
     assert run_bench(tmp_path, "--threads", 3) == 1
     assert capsys.readouterr().err == "pmem2: cannot use 3 threads: can't start new thread\n"
 
@@ -170,7 +254,7 @@ def test_thread_cannot_start(
 def test_error_in_thread() -> None:
     """An error in one thread is raised in the caller."""
     with pytest.raises(OSError, match="written back"):
-        bench.run_in_threads(3, lambda number: os.strerror(0) if number else write_back())
+        bench.run_in_threads(3, lambda number, _stopped: os.strerror(0) if number else write_back())
 
 
 def write_back() -> str:
@@ -200,6 +284,7 @@ def test_wrong_numbers(tmp_path: Path, flag: tuple[str, str], capsys: pytest.Cap
 @pytest.mark.usefixtures("few_sizes")
 def test_terminal_shows_current_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal shows the current figure; the line is empty at the end."""
+    monkeypatch.setattr(bench, "TOLERANCE", 1)
     with terminal_output(monkeypatch, "stderr") as printed:
         assert run_bench(tmp_path, "--threads", 1) == 0
     steps = printed[0].split("\r")
@@ -209,15 +294,40 @@ def test_terminal_shows_current_figure(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("few_sizes")
-@pytest.mark.parametrize(("suffix", "beginning"), [("svg", b"<?xml"), ("PNG", b"\x89PNG")])
-def test_plot(tmp_path: Path, suffix: str, beginning: bytes) -> None:
-    """The plot is saved in the format of the file name."""
+def test_plot(tmp_path: Path) -> None:
+    """The plot is saved in the format of the file name, with units and the path, whatever characters it has."""
     pytest.importorskip("matplotlib")
-    picture = tmp_path / f"picture.{suffix}"
-    assert run_bench(tmp_path, "--threads", 2, "--plot", picture) == 0
-    content = picture.read_bytes()
-    assert content.startswith(beginning)
-    assert suffix == "PNG" or b"<!-- memset non-temporal, 2 threads -->" in content
+    picture, folder = tmp_path / "picture.SVG", tmp_path / "$\\nothing$\udcff"
+    folder.mkdir()
+    assert run_bench(folder, "--threads", 2, "--plot", picture) == 0
+    content = picture.read_text(encoding="utf-8")
+    assert content.startswith("<?xml")
+    for text in (
+        r"memset non-temporal, 2 threads",
+        r"4 KiB",
+        r"size",
+        r"\$\\nothing\$\\xff, .*",
+        r"\d [nµm]?s",
+        r"\d [kMG]?B/s",
+    ):
+        assert re.search(f"<!-- [^>]*{text} -->", content), text
+
+
+def test_plot_scale() -> None:
+    """Figures of less than a decade have labels between the powers of ten, others have not."""
+    figure_module = pytest.importorskip("matplotlib.figure")
+    for slowest, labels in ((500, 2), (5_000_000, 0)):
+        figure = figure_module.Figure()
+        latencies = [
+            bench.Measured(bench.Latency(1, size, 1, 1, ns, 9), 1, True) for size, ns in ((8, 100), (64, slowest))
+        ]
+        bandwidth = bench.Bandwidth("memcpy", "temporal", 1, 64, 1, 10**9)
+        bench.plot(
+            figure, bench.Result("p", "PAGE", "1", "2", None, "3", latencies, [bench.Measured(bandwidth, 1, True)])
+        )
+        axis = figure.axes[0].yaxis
+        texts = axis.get_minor_formatter().format_ticks([200, 300])
+        assert [text for text in texts if text] == ["200 ns", "300 ns"][:labels]
 
 
 def test_unwritable_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,16 +11,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.children import RunChild
-from support.terminal import block_imports, terminal_output
+from support.terminal import block_imports
 
 import pmem2
-from pmem2.cli import _terminal, error_text, main
+from pmem2.cli import SHELLS, error_text, main
 from pmem2.cli._signals import SIGNALS, SignalExit, exit_on_signals
 
 COMMANDS = ["info", "copy", "bench", "badblocks", "demo", "completion"]
@@ -43,33 +42,52 @@ def test_help_lists_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    assert all(f"\n    {command}  " in text for command in COMMANDS)
+    assert all(f"\n  {command}  " in text for command in COMMANDS)
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["info"], ["info", "--jso", "."], ["copy", "one"], ["bench", ".", "--threads", "0"]]
+    ("arguments", "usage"),
+    [
+        ([], "[-h] [--version] COMMAND"),
+        (["nonsense"], "[-h]"),
+        (["--nonsense", "info"], "[-h]"),
+        (["info", "--jso", "."], "info"),
+        (["copy", "one"], "copy"),
+        (["copy", "-v", "one", "two"], "copy"),
+        (["badblocks", "one", "two"], "badblocks"),
+        (["bench", ".", "--threads", "0"], "bench"),
+        (["completion", "ksh"], "completion"),
+    ],
 )
-def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong usage prints the usage on standard error and exits with 2."""
+def test_wrong_usage(arguments: list[str], usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage prints the usage of the command on standard error and exits with 2."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     output, error = capsys.readouterr()
     assert output == ""
-    assert error.startswith("usage: pmem2")
+    assert error.startswith(f"usage: pmem2 {usage} ")
 
 
 def test_module() -> None:
-    """`python -m pmem2` runs the command."""
-    done = subprocess.run([*PMEM2, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"pmem2 {pmem2.__version__}\n"
+    """`python -m pmem2`, which test_closed_pipe_ends_quietly runs, is the same function."""
     assert importlib.import_module("pmem2.__main__").main is main
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version prints the version of pmem2."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr() == (f"pmem2 {pmem2.__version__}\n", "")
 
 
 def test_failure_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A failed command prints one line on standard error and returns 1."""
     assert main(["badblocks", str(tmp_path / "missing")]) == 1
     assert capsys.readouterr() == ("", f"pmem2: {tmp_path / 'missing'}: No such file or directory\n")
+    assert main(["badblocks", ""]) == 1
+    assert capsys.readouterr() == ("", "pmem2: '': No such file or directory\n")
 
 
 def test_error_text() -> None:
@@ -140,7 +158,7 @@ import sys
 from contextlib import contextmanager
 from pmem2.cli import copy, main
 @contextmanager
-def progress(what, total):
+def progress(*arguments):
     print("started", flush=True)
     import time
     for _ in range(600):  # Python handles a signal that arrives just before a sleep only after it
@@ -152,9 +170,8 @@ sys.exit(main(["copy", *sys.argv[1:]]))
 
 
 @pytest.mark.usefixtures("signals_enabled")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_copy_quietly(path: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """A signal during a copy ends the process without output and leaves no file."""
+def test_signal_ends_copy_quietly(path: Path, tmp_path: Path) -> None:
+    """A signal during a copy ends the process without output and leaves no file; test_copy.py has other signals."""
     target = tmp_path / "target"
     target.mkdir()
     command = [sys.executable, "-c", INTERRUPTED_COPY, str(path), str(target)]
@@ -162,9 +179,9 @@ def test_signal_ends_copy_quietly(path: Path, tmp_path: Path, number: signal.Sig
         assert child.stdout is not None
         assert child.stdout.readline() == "started\n"
         assert len(list(target.iterdir())) == 1
-        child.send_signal(number)
+        child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=60) == ("", "")
-    assert child.returncode == 128 + number
+    assert child.returncode == 128 + signal.SIGINT
     assert not list(target.iterdir())
 
 
@@ -212,45 +229,51 @@ def test_missing_streams(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+CLOSED_STREAMS = """
+import sys
+from pmem2.cli import main
+
+path, target, missing = sys.argv[1:]
+sys.exit(main(["copy", path, target]) == main(["info", path]) == 0 and main(["info", missing]))
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_closed_streams(closed: str, path: Path, tmp_path: Path) -> None:
     """The command does its work when standard output or error is closed."""
     target = tmp_path / "copy"
-    for arguments, status in ((["copy", path, target], 0), (["info", path], 0), (["info", tmp_path / "missing"], 1)):
-        command = ["sh", "-c", f'"$@" {closed}', "sh", *PMEM2, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == status
-        assert "Traceback" not in done.stderr
+    code = [sys.executable, "-c", CLOSED_STREAMS, str(path), str(target), str(tmp_path / "no")]
+    command = ["sh", "-c", f'"$@" {closed}', "sh", *code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
     assert target.read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "statuses"), [("info", {128 + signal.SIGPIPE}), ("--help", {0, 128 + signal.SIGPIPE})]
-)
-def test_closed_pipe_ends_quietly(arguments: str, statuses: set[int]) -> None:
+def test_closed_pipe_ends_quietly() -> None:
     """A closed pipe causes no message, neither in the command nor at interpreter exit."""
     read, write = os.pipe()
     os.close(read)
-    with subprocess.Popen([*PMEM2, arguments, "."], stdout=write, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([*PMEM2, "info", "."], stdout=write, stderr=subprocess.PIPE, text=True) as child:
         os.close(write)
         assert child.communicate(timeout=60)[1] == ""
-    assert child.returncode in statuses  # some versions of argparse ignore a closed pipe
+    assert child.returncode == 128 + signal.SIGPIPE
 
 
-@pytest.mark.parametrize("times", [1, 100])
+@pytest.mark.parametrize("arguments", [["info", "."], ["info", *["."] * 50], ["--help"]], ids=len)
 def test_closed_pipe_in_process(
-    times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """main() returns 128 + SIGPIPE for a closed pipe, at the final flush or before, and drops the output."""
     read, write = os.pipe()
     os.close(read)
     with open(write, "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
-        assert main(["info", *["."] * times]) == 128 + signal.SIGPIPE
+        assert main(arguments) == 128 + signal.SIGPIPE
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("times", [1, 100])
+@pytest.mark.parametrize("times", [1, 50])
 def test_full_disk_behind_stdout(
     times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,26 +299,40 @@ def test_undecodable_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with open(name, "wb"):
         pass
     assert main(["info", os.fsdecode(name)]) == 0
-    assert "\\udcff" in capsys.readouterr().out
+    assert f"\n{tmp_path}/\\xff\n" in capsys.readouterr().out
 
 
 def test_name_with_newline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An error is one line even if the file name has control characters."""
     assert main(["info", str(tmp_path / "a\nb\x1b[2J")]) == 1
     assert capsys.readouterr().err == f"pmem2: {tmp_path}/a\\nb\\x1b[2J: No such file or directory\n"
+    (tmp_path / "a\nb").touch()
+    for command, wanted in (("info", "\n{}\n"), ("badblocks", "{}: no bad blocks")):
+        assert main([command, str(tmp_path / "a\nb")]) == 0
+        assert wanted.format(f"{tmp_path}/a\\nb") in capsys.readouterr().out
 
 
 # ---- completion
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", SHELLS)
 def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each shell's script completes the commands and file names."""
     shtab = pytest.importorskip("shtab")
+    if shell not in shtab.SUPPORTED_SHELLS:
+        pytest.skip(f"this shtab does not know {shell}")
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert all(command in script for command in COMMANDS)
     assert script.count(shtab.FILE[shell]) > 5
+
+
+def test_old_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An shtab that does not know the shell is reported."""
+    shtab = pytest.importorskip("shtab")
+    monkeypatch.setattr(shtab, "SUPPORTED_SHELLS", ["bash", "zsh", "tcsh"])
+    assert main(["completion", "fish"]) == 1
+    assert capsys.readouterr().err == "pmem2: completion for fish needs a newer shtab: pip install --upgrade shtab\n"
 
 
 def test_completion_needs_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,140 +342,22 @@ def test_completion_needs_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "pip install 'pmem2[cli]'" in capsys.readouterr().err
 
 
-# ---- terminals
+# ---- without extras
 
 
-NO_EXTRAS = """
+BARE = """
 import sys
 for name in ("rich", "rich.console", "shtab", "matplotlib", "numpy", "jsonschema"):
     sys.modules[name] = None
 from pmem2.cli import main
-sys.exit(main(sys.argv[1:]))
+
+path, copy = sys.argv[1:]
+sys.exit(main(["info", path, "/"]) or main(["copy", "-q", path, copy]) or main(["badblocks", path]))
 """
 
 
-def test_commands_need_no_extras(tmp_path: Path, path: Path, run_child: RunChild) -> None:
-    """The commands run without the optional dependencies."""
-    for arguments in (["info", str(path)], ["copy", str(path), str(tmp_path / "copy")], ["badblocks", str(path)]):
-        done = run_child(NO_EXTRAS, *arguments)
-        assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0 bytes"),
-        (1023, "1023 bytes"),
-        (1024, "1 KiB"),
-        (1536, "1.5 KiB"),
-        (5022, "4.9 KiB"),
-        (200 * 1024**2 + 1, "200 MiB"),
-        (3 * 1024**4, "3 TiB"),
-        (5000 * 1024**6, "5000 EiB"),
-    ],
-)
-def test_sizes(number: int, text: str) -> None:
-    """Sizes are printed in binary units."""
-    assert _terminal.format_size(number) == text
-
-
-def test_times() -> None:
-    """Times are printed as minutes and seconds."""
-    assert _terminal.format_time(187.4) == "3:07"
-
-
-ROWS = [("[red]", "1"), ("two", "22")]
-
-
-@pytest.mark.parametrize(
-    ("headers", "numbers", "expected"),
-    [
-        (("name", "count"), True, "name   count\n[red]      1\ntwo       22\n"),
-        (("name", "count"), False, "name   count\n[red]  1\ntwo    22\n"),
-        (("", ""), False, "[red]  1\ntwo    22\n"),
-    ],
-)
-def test_plain_table(
-    headers: tuple[str, ...], numbers: bool, expected: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Without a terminal, a table has columns separated by blanks."""
-    _terminal.show_table(headers, ROWS, numbers)
-    assert capsys.readouterr().out == expected
-
-
-def test_rich_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal rich draws the table and does not interpret markup in cells."""
-    pytest.importorskip("rich")
-    with terminal_output(monkeypatch, "stdout") as printed:
-        _terminal.show_table(("name", "count"), ROWS, numbers=True)
-    assert [line.split() for line in printed[0].splitlines() if "2" in line or "[" in line] == [
-        ["[red]", "1"],
-        ["two", "22"],
-    ]
-    assert "─" in printed[0]
-
-
-def test_terminal_table_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal without rich, a table is plain."""
-    block_imports(monkeypatch, "rich.console")
-    with terminal_output(monkeypatch, "stdout") as printed:
-        _terminal.show_table(("", ""), ROWS)
-    assert printed == ["[red]  1\ntwo    22\n"]
-
-
-def test_no_progress_without_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal, progress prints nothing."""
-    with _terminal.progress("copying", 10) as advance:
-        advance(10)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_rich_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal rich shows a progress bar."""
-    pytest.importorskip("rich")
-    with terminal_output(monkeypatch, "stderr") as printed:
-        with _terminal.progress("copying", 4096) as advance:
-            advance(4096)
-    assert "copying" in printed[0]
-    assert "100%" in printed[0]
-
-
-@pytest.mark.parametrize("total", [0, 4096])
-def test_plain_progress(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
-    """On a terminal without rich, one line shows progress and disappears at the end."""
-    block_imports(monkeypatch, "rich.console")
-    monkeypatch.setattr(_terminal, "REDRAW_INTERVAL", 1000)
-    with terminal_output(monkeypatch, "stderr") as printed:
-        with _terminal.progress("copying", total) as advance:
-            advance(0)
-            advance(0)
-            advance(total)
-    lines = printed[0].split("\r")
-    assert lines[0] == lines[-1] == ""
-    assert lines[1].startswith("copying: ")
-    assert f"copying: 100 %, {_terminal.format_size(total)} of {_terminal.format_size(total)}" in printed[0]
-    assert len(lines) < 6
-
-
-def test_plain_progress_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The remaining time follows from the speed so far."""
-    block_imports(monkeypatch, "rich.console")
-    clock = iter([0.0, 10.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    with terminal_output(monkeypatch, "stderr") as printed:
-        with _terminal.progress("copying", 2048) as advance:
-            advance(1024)
-    assert "copying: 50 %, 1 KiB of 2 KiB, 102 bytes/s, 0:10 left" in printed[0]
-
-
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="importing everything takes seconds on PyPy")
-def test_without_docstrings(path: Path, run_child: RunChild) -> None:
-    """Under `python -OO`, which removes docstrings and asserts, every command works."""
-    code = """
-        import sys
-        from pmem2.cli import main
-
-        sys.exit(main(["info", sys.argv[1], "/"]) or main(["copy", sys.argv[1], f"{sys.argv[1]}.copy"]))
-    """
-    done = run_child(code, str(path), PYTHONOPTIMIZE="2")
+def test_bare_python(tmp_path: Path, path: Path, run_child: RunChild) -> None:
+    """Commands run without the optional dependencies, and under `python -OO`, which removes docstrings and asserts."""
+    optimize = "2" if sys.implementation.name == "cpython" else ""  # compiling everything takes seconds on PyPy
+    done = run_child(BARE, str(path), str(tmp_path / "copy"), PYTHONOPTIMIZE=optimize)
     assert (done.returncode, done.stderr) == (0, "")

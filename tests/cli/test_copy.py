@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import stat
@@ -14,12 +15,12 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from support.copying import copy_error, run_copy
+from support.copying import copy_error, run_copy, without_tmpfs_warning
 from support.terminal import block_imports, terminal_output
 from support.values import CONTENT, PAGE
 
 import pmem2
-from pmem2.cli import _output, copy, main
+from pmem2.cli import _output, _terminal, copy, main
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def after_each_chunk(monkeypatch: pytest.MonkeyPatch, action: Callable[[], objec
     """Run *action* after each copied chunk."""
 
     @contextmanager
-    def progress(_what: str, _total: int) -> Iterator[Callable[[int], object]]:
+    def progress(_what: str, _total: int, _quiet: bool) -> Iterator[Callable[[int], object]]:
         yield lambda _done: action()
 
     with monkeypatch.context() as patch:
@@ -51,7 +52,8 @@ def test_copy(
     source.write_bytes(os.urandom(size))
     assert run_copy(*verify, source, target) == 0
     assert target.read_bytes() == source.read_bytes()
-    assert capsys.readouterr() == ("", "")
+    output, error = capsys.readouterr()
+    assert (output, without_tmpfs_warning(error)) == ("", "")
 
 
 def test_every_granularity(path: Path, target: Path, granularity: object) -> None:
@@ -156,6 +158,14 @@ def test_source_with_wrong_size(target: Path, path: str, verify: list[str]) -> N
         pytest.skip(f"this kernel has no {path}")
     assert run_copy(*verify, path, target) == 0
     assert target.read_bytes() == Path(path).read_bytes() != b""
+
+
+def test_source_that_cannot_be_read(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of the kernel that seems empty and cannot be read is an error, not an empty copy."""
+    assert copy_error(capsys, "/proc/self/mem", target) == (
+        "pmem2: /proc/self/mem: cannot be copied to a temporary file: Input/output error"
+    )
+    assert not target.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
@@ -283,12 +293,43 @@ def test_verify_finds_difference(
 
 
 def test_progress(path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal shows the progress of both steps."""
+    """A terminal shows the progress of both steps, and a summary at the end."""
     block_imports(monkeypatch, "rich.console")
+    monkeypatch.setattr(_terminal, "PROGRESS_DELAY", 0)
     with terminal_output(monkeypatch, "stderr") as printed:
         assert run_copy("--verify", path, target) == 0
     for what in ("copying", "verifying"):
         assert f"{what}: 100 %, 8 KiB of 8 KiB" in printed[0]
+    assert re.search(rf"\rcopied 8 KiB to {target} in \S+ [mµn]?s, \S+ .?B/s(, durable)?, verified\n", printed[0])
+
+
+def test_summary_of_holes(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The summary names the holes; nothing was copied, so there is no speed."""
+    source = tmp_path / "hole"
+    source.touch()
+    os.truncate(source, 64 * PAGE)
+    monkeypatch.setattr(copy, "warn_if_volatile", lambda _path: False)
+    with terminal_output(monkeypatch, "stderr") as printed:
+        assert run_copy(source, target) == 0
+    assert re.fullmatch(rf"copied 256 KiB to {target} in \S+ .?s, 256 KiB of holes, durable\n", printed[0])
+
+
+def test_quiet(path: Path, target: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --quiet, a terminal shows neither progress nor summary nor a warning, but errors."""
+    with terminal_output(monkeypatch, "stderr") as printed, open(target, "w+b") as file:
+        for destination in (target, small_disk / "copy", f"/proc/self/fd/{file.fileno()}"):
+            assert run_copy("--quiet", "--verify", path, destination) == 0
+        assert run_copy("-q", path, path) == 1
+    assert printed == [f"pmem2: {path} and {path} are the same file\n"]
+
+
+def test_tmpfs_warning(path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy on tmpfs works, with a warning, and the summary does not call it durable."""
+    with terminal_output(monkeypatch, "stderr") as printed:
+        assert run_copy(path, small_disk / "copy") == 0
+    assert f"pmem2: {small_disk}/copy is on tmpfs, in memory: a power failure or a restart loses it\n" in printed[0]
+    assert printed[0].splitlines()[-1].startswith(f"copied 8 KiB to {small_disk}/copy in ")
+    assert "durable" not in printed[0]
 
 
 def test_source_grows(tmp_path: Path) -> None:

@@ -20,47 +20,60 @@ from pmem2.cli._platform import Mount
 def no_msync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Avoid msync, which would take most of the time of these tests; tests/project/test_readme.py runs it."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
+    monkeypatch.setenv("COLUMNS", "200")
 
 
-def test_demo_in_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo finds all durable data and removes its file."""
-    assert main(["demo", str(tmp_path)]) == 0
+@pytest.fixture
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Append a few records in this process instead of killing another one."""
+
+    def append_records(path: Path) -> int:
+        with pmem2.open(path) as m:
+            return [demo.append(m) for _ in range(3)][-1]
+
+    monkeypatch.setattr(demo, "kill_mid_write", append_records)
+
+
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo finds all durable data, shows a missing persist with its fix, fits the terminal, removes its file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["demo"]) == 0
     out, error = capsys.readouterr()
-    assert out.endswith("0 of them damaged\nall durable data is there\n")
     assert error == ""
+    assert [line for line in out.splitlines() if len(line) > 60] == []
+    text = " ".join(out.split())
+    lines, first = inspect.getsourcelines(demo.append_without_persist)
+    line = first + next(number for number, text in enumerate(lines) if "fetch_add_u64" in text)
+    assert "states that a power failure can leave; none loses or damages a record" in text
+    assert f"a power failure at demo.py:{line} (append_without_persist) can leave" in text
+    assert f"lost: 64 bytes at 8192, stored at demo.py:{line - 1}: never flushed" in text
+    assert f"fix: call persist(8192, 64) before line {line} of demo.py" in text
+    assert "proves nothing about power" in text
+    assert text.endswith("0 of them damaged done all durable data is there")
     assert os.listdir(tmp_path) == []
 
 
-def test_missing_persist_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo explores its append with and without the persist, and prints the failing case with its fix."""
-    assert main(["demo", str(tmp_path)]) == 0
-    out, _ = capsys.readouterr()
-    lines, first = inspect.getsourcelines(demo.append_without_persist)
-    line = first + next(number for number, text in enumerate(lines) if "fetch_add_u64" in text)
-    assert "states that a power failure can leave; none loses or damages a record\n" in out
-    assert re.search(rf"a power failure at .*demo\.py:{line} \(append_without_persist\) can leave", out)
-    assert re.search(rf"fix: call persist\(8192, 64\) before line {line} of .*demo\.py\n", out)
-    assert "proves nothing about power" in out
-
-
+@pytest.mark.usefixtures("no_child")
 def test_append_keeps_persist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The demo fails if the explorer does not find the missing persist."""
     monkeypatch.setattr(demo, "append_without_persist", demo.append)
     assert main(["demo", str(tmp_path)]) == 1
-    assert capsys.readouterr().out.endswith("FAILED: the explorer does not find a missing persist\n")
+    assert capsys.readouterr().out.endswith("FAILED   the explorer does not find a missing persist\n")
 
 
+@pytest.mark.usefixtures("no_child")
 @pytest.mark.parametrize("filesystem", ["tmpfs", "ext4"])
 def test_volatile_file_system(
     filesystem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On tmpfs the demo says that nothing there survives a reboot."""
+    """On tmpfs the demo warns that nothing there survives a power failure."""
     monkeypatch.setattr(demo, "find_mount", lambda _path: Mount(filesystem, "/", "none", ()))
+    monkeypatch.setattr(demo, "explore_both", lambda: True)
     assert main(["demo", str(tmp_path)]) == 0
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first.endswith(", on tmpfs: nothing there survives a reboot") == (filesystem == "tmpfs")
+    assert ("\nwarning  tmpfs is in memory: nothing" in capsys.readouterr().out) == (filesystem == "tmpfs")
 
 
 def test_child_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,11 +84,20 @@ def test_child_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.usefixtures("no_child")
 def test_lost_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A record that differs from the appended one makes the demo fail."""
-    monkeypatch.setattr(demo, "make_record", lambda _number: bytes(demo.RECORD.size))
+    monkeypatch.setattr(demo, "explore_both", lambda: True)
+    append = demo.append
+
+    def append_another(m: pmem2.Map) -> int:
+        count = append(m)
+        m[demo.record_offset(1)] = 0xFF
+        return count
+
+    monkeypatch.setattr(demo, "append", append_another)
     assert main(["demo", str(tmp_path)]) == 1
-    assert capsys.readouterr().out.endswith("FAILED: durable data is lost\n")
+    assert capsys.readouterr().out.endswith(" 1 of them damaged\nFAILED   durable data is lost\n")
 
 
 def test_mapping_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,6 +176,7 @@ def test_one_missing_path(path: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         output, error = capsys.readouterr()
         assert error == f"pmem2: {missing}: No such file or directory\n"
         assert str(path) in output
+        assert (str(missing) in output) == bool(flags)  # JSON has every path; people need not read it twice
     found = examine(capsys, missing, path)["paths"]
     assert [each["error"] for each in found] == ["No such file or directory", None]
 
@@ -208,22 +210,26 @@ def test_table(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         r"  size +8 KiB \(8192 bytes\)\n",
         r"  because +\S",
         f"\n\n{re.escape(str(tmp_path))}\n  type +directory\n",
-        r"  type +character device\n  kind +not mappable\n",
+        r"  type +character device\n  file system .*\n  because +a character device cannot be mapped\n",
     ):
         assert re.search(wanted, text), wanted
+    assert "  kind " not in text
     assert "None" not in text
     assert "NUMA" not in text
 
 
-@pytest.mark.filterwarnings("ignore:PMEM2_FORCE_GRANULARITY")
 def test_table_names_variable(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The table shows PMEM2_FORCE_GRANULARITY, and says if libpmem2 ignores it."""
+    """The table shows PMEM2_FORCE_GRANULARITY; a value that libpmem2 ignores causes a warning only."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "BYTE")
     main(["info", str(path)])
     assert "PMEM2_FORCE_GRANULARITY  BYTE\n" in capsys.readouterr().out
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "nonsense")
-    main(["info", str(path)])
-    assert "PMEM2_FORCE_GRANULARITY  'nonsense', ignored by libpmem2\n" in capsys.readouterr().out
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        main(["info", str(path)])
+    output, error = capsys.readouterr()
+    assert "PMEM2_FORCE_GRANULARITY" not in output
+    assert error.startswith("pmem2: PMEM2_FORCE_GRANULARITY='nonsense' has no effect")
 
 
 WITHOUT_PRIVILEGES = """
@@ -308,6 +314,7 @@ def make_platform(regions: list[Region], forced: str | None = None) -> info.Plat
         (Granularity.PAGE, "regular file", EXT4, [], "ext4 at /mnt is not mounted with -o dax"),
         (Granularity.PAGE, "regular file", DAX, [], "is mounted with DAX, but the kernel refuses MAP_SYNC"),
         (Granularity.PAGE, "tmpfs", TMPFS, [], "loses them when power fails"),
+        (Granularity.PAGE, "regular file", Mount("hugetlbfs"), [], "hugetlbfs keeps files in memory and loses them"),
         (Granularity.PAGE, "regular file", BTRFS, [], "btrfs at / has no DAX"),
         (Granularity.PAGE, "regular file", UNLISTED, [], "xfs is not mounted with -o dax"),
         (Granularity.CACHE_LINE, "fsdax", DAX, REGIONS, "no eADR; persistence domains: region0 memory_controller"),
@@ -346,7 +353,7 @@ def test_kind(mount: Mount, granularity: Granularity | None, kind: str) -> None:
 MOUNTINFO = r"""
 21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
 30 21 259:0 / /mnt/with\040blank rw,noatime - ext4 /dev/pmem0 rw,dax=always
-31 21 259:1 / /mnt/twice rw - xfs /dev/one rw
+31 21 259:1 / /mnt/twice rw - xfs  rw
 32 21 259:2 / /mnt/twice rw - xfs /dev/two rw
 """
 
@@ -357,7 +364,7 @@ def test_mounts() -> None:
     assert {number: (mount.point, mount.source, mount.dax) for number, mount in mounts.items()} == {
         "21": ("/", "/dev/vda", False),
         "30": ("/mnt/with blank", "/dev/pmem0", True),
-        "31": ("/mnt/twice", "/dev/one", False),
+        "31": ("/mnt/twice", "", False),
         "32": ("/mnt/twice", "/dev/two", False),
     }
     assert mounts["21"].options == ("rw", "relatime", "discard")
@@ -412,13 +419,98 @@ def test_regions(
     assert found["platform"]["eadr"] is False
     assert found["paths"][0]["region"] == "region1"
     assert found["paths"][0]["persistence_domain"] == "memory_controller"
-    main(["info", str(path)])
-    text = capsys.readouterr().out
-    assert "region1            persistence domain memory_controller\n" in text
-    assert "region10           persistence domain unknown\n" in text
     for name in ("region1", "region10"):
         (sysfs / "bus/nd/devices" / name / "persistence_domain").write_text("cpu_cache", encoding="ascii")
     assert examine(capsys, path)["platform"]["eadr"] is True
+
+
+def make_sysfs(root: Path, files: dict[str, str]) -> Path:
+    """Make a tree of files like sysfs; a name that ends in a slash is a directory."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            (root / name).mkdir()
+        else:
+            (root / name).write_text(f"{content}\n", encoding="ascii")
+    return root
+
+
+def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without PATH, the command shows what this machine has; without persistent memory it says so."""
+    assert main(["info"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    paths = examine(capsys)["paths"]
+    assert {each["path"] for each in paths} <= set(_platform.list_persistent_memory())
+    assert ("No DAX mount and no DAX device found." in text) == (paths == [])
+
+
+def test_persistent_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without PATH, the command lists regions and namespaces, then DAX mounts, other disks and devices as paths."""
+    pmem = "bus/nd/devices"
+    sysfs = {
+        f"{pmem}/region0/persistence_domain": "memory_controller",
+        f"{pmem}/region10/available_size": "0",
+        f"{pmem}/region2/persistence_domain": "cpu_cache",
+        f"{pmem}/namespace0.0/mode": "memory",
+        f"{pmem}/namespace0.0/size": str(4 << 30),
+        f"{pmem}/namespace1.0/mode": "dax",
+        f"{pmem}/namespace1.0/size": str(2 << 30),
+        f"{pmem}/namespace1.1/mode": "raw",
+        f"{pmem}/namespace1.1/size": "0",
+        f"{pmem}/namespace2.0/size": "4096",
+        "bus/cxl/devices/region0/size": "0x100000000",
+        "bus/cxl/devices/region0/mode": "ram",
+        "bus/cxl/devices/region1/": "",
+        "bus/dax/devices/dax1.0/": "",
+        "bus/dax/devices/dax10.0/": "",
+        "bus/dax/devices/dax2.0/": "",
+        **dict.fromkeys(("block/pmem0/", "block/pmem1/", "block/pmem10/", "block/sda/"), ""),
+    }
+    point = tmp_path / "with blank"
+    mountinfo = f"""\
+21 1 254:0 / / rw - ext4 /dev/vda rw
+30 21 259:0 / {str(point).replace(" ", chr(92) + "040")} rw - ext4 /dev/pmem0p1 rw,dax=always
+31 21 259:0 /inside {str(point).replace(" ", chr(92) + "040")} rw - ext4 /dev/pmem0p1 rw,dax=always
+32 21 259:0 / /mnt/xfs rw - xfs /dev/pmem10 rw,dax"""
+    proc = make_sysfs(tmp_path / "proc", {"self/mountinfo": mountinfo})
+    monkeypatch.setattr(_platform, "SYSFS", make_sysfs(tmp_path / "sys", sysfs))
+    monkeypatch.setattr(_platform, "PROC", proc)
+    paths = [str(point), "/mnt/xfs", "/dev/pmem1", "/dev/dax1.0", "/dev/dax2.0", "/dev/dax10.0"]
+    assert _platform.list_persistent_memory() == paths
+    point.mkdir()
+    monkeypatch.setattr(_platform, "list_persistent_memory", lambda: [str(point), f"{point}/missing"])
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert f"\n\n{point}\n  type " in text
+    assert "missing" not in text
+    regions = text.split("\n\n")[1]
+    assert [re.split("  +", line) for line in regions.splitlines()] == [
+        ["region0", "persistence domain memory_controller"],
+        ["region2", "persistence domain cpu_cache"],
+        ["region10", "persistence domain unknown"],
+        ["namespace0.0", "fsdax, 4 GiB"],
+        ["namespace1.0", "devdax, 2 GiB"],
+        ["namespace2.0", "unknown mode, 4 KiB"],
+        ["CXL region0", "ram, 4 GiB"],
+        ["CXL region1", "unknown mode, 0 bytes"],
+    ]
+
+
+def test_region_of_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A region of CXL memory is not taken for one of NVDIMMs, and a disk is found by its own number."""
+    status = os.stat("/dev/null")
+    link = tmp_path / f"dev/char/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    link.parent.mkdir(parents=True)
+    monkeypatch.setattr(_platform, "SYSFS", tmp_path)
+    for folder, region, cxl in (
+        ("devices/ACPI0012:00/ndbus0/region1/dax1.1/dax1.0", "region1", None),
+        ("devices/ACPI0017:00/root0/decoder0.0/region4/dax_region4/dax4.0", None, "region4"),
+        ("devices/virtual/mem/null", None, None),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        link.symlink_to(tmp_path / folder)
+        assert (_platform.find_region(status), _platform.find_cxl_region(status)) == (region, cxl)
+        link.unlink()
 
 
 CLWB = "processor : 0\nflags\t\t: fpu clflush clflushopt clwb\n"
@@ -451,6 +543,7 @@ print(info.examine_platform().flush_instruction)
 """
 
 
+@pytest.mark.libpmem2
 @pytest.mark.parametrize("variables", [[], ["PMEM_NO_CLWB"], ["PMEM_NO_CLWB", "PMEM_NO_CLFLUSHOPT"]])
 def test_flush_instruction_of_libpmem2(
     variables: list[str], debug_library: Path, tmp_path: Path, run_child: RunChild

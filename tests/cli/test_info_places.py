@@ -117,32 +117,37 @@ def test_removed_working_directory(tmp_path: Path, capsys: pytest.CaptureFixture
         os.chdir(before)
 
 
-@pytest.mark.parametrize("proc", [True, False])
-def test_chroot(tmp_path: Path, run_child: RunChild, proc: bool) -> None:
-    """In a chroot whose / is no mount point, and without /proc, the file system is still known."""
+IN_CHROOT = """
+import os, sys
+from pmem2.cli import main
+
+main(["info", "--json", sys.argv[1]])  # imports everything
+for folder in sys.argv[1:]:
+    print("inside", flush=True)
+    if not os.fork():
+        os.chroot(folder)
+        main(["info", "--json", "/file"])
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_chroot(tmp_path: Path, run_child: RunChild) -> None:
+    """In a chroot whose / is no mount point, with and without /proc, the file system is still known."""
     if os.geteuid() != 0:
         pytest.skip("only root can change the root directory")
-    code = """
-        import os, sys
-        from pmem2.cli import main
-
-        main(["info", "--json", sys.argv[1]])  # imports everything
-        sys.stdout.flush()
-        print("inside")
-        os.chroot(sys.argv[1])
-        sys.exit(main(["info", "--json", "/file"]))
-    """
-    (tmp_path / "file").write_bytes(bytes(PAGE))
-    (tmp_path / "proc").mkdir()
-    if proc:
-        with mounted(tmp_path / "proc", "-t", "proc", "none"):
-            done = run_child(code, str(tmp_path))
-    else:
-        done = run_child(code, str(tmp_path))
+    folders = [tmp_path / "with", tmp_path / "without"]
+    for folder in folders:
+        (folder / "proc").mkdir(parents=True)
+        (folder / "file").write_bytes(bytes(PAGE))
+    with mounted(tmp_path / "with/proc", "-t", "proc", "none"):
+        done = run_child(IN_CHROOT, *map(str, folders))
     assert (done.returncode, done.stderr) == (0, "")
-    outside, inside = (json.loads(each)["paths"][0] for each in done.stdout.split("inside\n"))
-    assert (inside["filesystem"], inside["granularity"]) == (outside["filesystem"], "PAGE")
-    assert inside["mount_point"] is None
+    outside, *inside = (json.loads(each)["paths"][0] for each in done.stdout.split("inside\n"))
+    assert len(inside) == 2
+    for found in inside:
+        assert (found["filesystem"], found["granularity"]) == (outside["filesystem"], "PAGE")
+        assert found["mount_point"] is None
 
 
 FILL_AND_STORE = """

@@ -18,6 +18,7 @@ from support.values import MEDIUM_GRANULARITY
 import pmem2
 from hardware import inject
 from pmem2.cli import main
+from pmem2.cli._platform import find_mount
 
 pytestmark = pytest.mark.medium
 
@@ -73,9 +74,24 @@ def test_info(fsdax: Path, devdax: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert file["bad_blocks"] == []
 
 
+def test_info_without_path(fsdax: Path, devdax: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`info` without PATH finds the mount and the device, and names regions and namespaces with their modes."""
+    found = info_json(capsys)
+    paths = [each["path"] for each in found["paths"]]
+    assert {find_mount(str(fsdax)).point, str(devdax)} <= set(paths)
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    for region in found["platform"]["regions"]:
+        assert re.search(rf"^{region['name']} +persistence domain {region['persistence_domain']}$", text, re.MULTILINE)
+    for mode in ("fsdax", "devdax"):
+        assert re.search(rf"^namespace\d+\.\d+ +{mode}, \d", text, re.MULTILINE)
+    assert all(f"\n\n{path}\n  type " in text for path in paths)
+
+
 AS_PLAIN_USER = """
 import contextlib, io, os, sys
 from pmem2.cli import main
+from pmem2.cli._platform import find_mount
 with contextlib.redirect_stdout(io.StringIO()):
     main(["info", "/"])  # imports all modules while root can still read them
 os.setuid(65534)
@@ -137,6 +153,9 @@ def test_badblocks(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`badblocks` lists bad blocks and, on request, clears them to zeros; the rest is unchanged."""
     assert main(["badblocks", str(damaged)]) == 0
     assert "1 bad, 8 KiB in all" in capsys.readouterr().out
+    assert main(["badblocks", str(damaged), "--json"]) == 0
+    blocks = [{"offset": 5 * PAGE, "length": 2 * PAGE}]
+    assert json.loads(capsys.readouterr().out) == {"path": str(damaged), "bad_blocks": blocks, "cleared": False}
     assert main(["badblocks", str(damaged), "--clear", "--yes"]) == 0
     assert "cleared 1" in capsys.readouterr().out
     with pmem2.Source.from_path(damaged) as source:

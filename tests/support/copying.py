@@ -18,6 +18,11 @@ def run_copy(*arguments: object) -> int:
     return main(["copy", *map(str, arguments)])
 
 
+def without_tmpfs_warning(error: str) -> str:
+    """Return what a command printed on standard error, without the warning that the tests run on tmpfs."""
+    return "".join(line for line in error.splitlines(keepends=True) if " is on tmpfs, in memory: " not in line)
+
+
 def copy_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Run `pmem2 copy`, which fails, and return its one line of error."""
     status = run_copy(*arguments)

@@ -43,12 +43,12 @@ class Terminal:
 
 
 @contextmanager
-def terminal_output(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[str]]:
+def terminal_output(monkeypatch: pytest.MonkeyPatch, name: str, **environment: str) -> Iterator[list[str]]:
     """Replace `sys.stdout` or `sys.stderr` with a terminal; after the block the list holds its output."""
     terminal, printed = Terminal(), list[str]()
     with monkeypatch.context() as patch:
-        patch.setenv("TERM", "xterm")
-        patch.setenv("COLUMNS", "200")
+        for variable, value in {"TERM": "xterm", "COLUMNS": "200", **environment}.items():
+            patch.setenv(variable, value)
         patch.setattr(sys, name, terminal.stream)
         try:
             yield printed
