@@ -60,6 +60,12 @@ from pmem2.errors import (
     VmReservationNotEmptyError,
 )
 
+for public in (BadBlock, BadBlockContext, Config, Map, Source, VMReservation, open):
+    public.__module__ = __name__  # pickles and tracebacks name what users import
+for enumeration in (ErrorCode, Granularity, MemFlag, Protection, Sharing):
+    enumeration.__module__ = __name__
+del public, enumeration
+
 __all__ = [
     "AddressNullError",
     "AddressUnalignedError",

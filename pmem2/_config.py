@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Config: how to map a source, and the validation of its fields."""
 
-from __future__ import annotations
-
 from typing import Optional, SupportsIndex, final
 
 import attrs
@@ -20,7 +18,7 @@ def config_error(code: ErrorCode, setter: str, found: str) -> Exception:
     return make_pmem2_error(code, f"pmem2_config_set_{setter}", "invalid Config", found, HINTS.get(code, ""))
 
 
-def to_granularity(value: Granularity | None) -> Granularity | None:
+def to_granularity(value: Optional[Granularity]) -> Optional[Granularity]:
     """Convert a required granularity; `None` leaves it unset."""
     if value is None:
         return None
@@ -42,7 +40,7 @@ def to_sharing(value: Sharing) -> Sharing:
         raise config_error(ErrorCode.INVALID_SHARING_VALUE, "sharing", found) from None
 
 
-def to_protection(value: Protection | None) -> Protection | None:
+def to_protection(value: Optional[Protection]) -> Optional[Protection]:
     """Convert a protection; `None` stays open until mapping."""
     if value is None:
         return None
@@ -62,7 +60,7 @@ def to_offset(value: SupportsIndex) -> int:
     return as_size(number, "offset")
 
 
-def to_length(value: SupportsIndex | None) -> int | None:
+def to_length(value: Optional[SupportsIndex]) -> Optional[int]:
     """Convert a length; `None` is the rest of the source."""
     if value is None:
         return None

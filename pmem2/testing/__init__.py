@@ -22,8 +22,8 @@ from pmem2.testing._explore import Explorer, Report, explore
 from pmem2.testing._explore_model import explore_model
 from pmem2.testing._lint import Finding
 
-for public in (CrashConsistencyError, Finding, LostStore, Report):
-    public.__module__ = __name__  # tracebacks show the name to import
+for public in (CrashConsistencyError, Explorer, Finding, LostStore, Report, explore, explore_model):
+    public.__module__ = __name__  # pickles and tracebacks name what users import
 del public
 
 __all__ = ["CrashConsistencyError", "Explorer", "Finding", "LostStore", "Report", "explore", "explore_model"]

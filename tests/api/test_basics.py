@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from types import FunctionType, ModuleType
+from typing import Optional, cast, get_type_hints
 
 import pytest
 from support.children import run_interpreter
@@ -66,6 +67,19 @@ def test_exports() -> None:
     assert pmem2.testing.__all__ == explorer
     for module in (pmem2, pmem2.testing):
         assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("module", [pmem2, pmem2.testing], ids=lambda module: module.__name__)
+def test_public_names_say_so(module: ModuleType) -> None:
+    """The `__module__` of each public class and function is the module that users import it from."""
+    exported = [getattr(module, name) for name in module.__all__]
+    defined = {item.__module__ for item in exported if isinstance(item, (type, FunctionType))}
+    assert defined - {"pmem2.errors"} <= {module.__name__}
+
+
+def test_config_has_type_hints() -> None:
+    """Libraries that read annotations find the types of a Config."""
+    assert get_type_hints(pmem2.Config)["length"] == Optional[int]
 
 
 def test_version() -> None:

@@ -435,8 +435,7 @@ def test_short(example: Path) -> None:
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_script(example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Every example runs as a script: without arguments it prints its usage and fails."""
-    if example.stem == "numpy_array":
-        pytest.importorskip("numpy")
+    pytest.importorskip({"numpy_array": "numpy", "dask_array": "dask.array"}.get(example.stem, "pmem2"))
     monkeypatch.setattr("sys.argv", [str(example)])
     with pytest.raises(SystemExit, match=r"^1$"):
         runpy.run_path(str(example), run_name="__main__")

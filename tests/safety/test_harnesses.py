@@ -41,25 +41,25 @@ def test_calls_are_distinct() -> None:
 
 def test_interrupted_calls(run_child: RunChild) -> None:
     """An exception of a signal handler comes out of any call, which leaves nothing behind."""
-    run_harness(run_child, "interrupts", 10)
+    run_harness(run_child, "interrupts", 5)
 
 
 @weekly_on_pypy
 def test_interrupted_blocks(run_child: RunChild) -> None:
     """An interrupted call in a `with` block lets the block close its map."""
-    run_harness(run_child, "blocks", 6, "BYTE")
+    run_harness(run_child, "blocks", 3, "BYTE")
 
 
 @weekly_on_pypy
 def test_calls_interrupted_twice(run_child: RunChild) -> None:
     """A second exception soon after the first leaves nothing behind either."""
-    run_harness(run_child, "double-interrupts", 6, "PAGE")
+    run_harness(run_child, "double-interrupts", 3, "PAGE")
 
 
 @weekly_on_pypy
 def test_interrupts_in_cycles(run_child: RunChild) -> None:
     """The collector can free the frames of an interrupted call in a garbage cycle."""
-    run_harness(run_child, "cycles", 6)
+    run_harness(run_child, "cycles", 3)
 
 
 def test_each_allocation_of_calls(run_child: RunChild) -> None:
@@ -70,13 +70,13 @@ def test_each_allocation_of_calls(run_child: RunChild) -> None:
 @weekly_on_pypy
 def test_calls_at_recursion_limit(run_child: RunChild) -> None:
     """A call at any depth works or raises RecursionError, and leaves nothing behind, as does dropping its result."""
-    run_harness(run_child, "recursion", 15)
+    run_harness(run_child, "recursion", 10)
 
 
 @weekly_on_pypy
 def test_forks_inside_calls(run_child: RunChild) -> None:
     """A child that a signal handler forks inside a call cannot unmap what the call uses, and can close it later."""
-    run_harness(run_child, "forks", 3, only="Map.")
+    run_harness(run_child, "forks", 2, only="Map.")
 
 
 def test_calls_of_threads(run_child: RunChild) -> None:
