@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, SupportsIndex, cast
 
 import attrs
@@ -21,7 +20,9 @@ import attrs
 from pmem2._buffers import Ranges, borrow, borrow_ranges
 from pmem2._checks import NO_FLAGS
 from pmem2._enums import Granularity, MemFlag
+from pmem2._ffi import lib
 from pmem2._map import Map
+from pmem2._resource import new_pin
 from pmem2.testing._events import WORD, Drain, Event, Flush, Store, Unit, split_assignment, split_copy
 from pmem2.testing._locations import SourceLocation, caller_location
 from pmem2.testing._read_tracking import ReadTrackingMap
@@ -29,6 +30,7 @@ from pmem2.testing._shadow import Shadow
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
+    from pmem2._ffi import Pin
     from pmem2._map import Data
     from pmem2._slices import Slice
 
@@ -98,7 +100,7 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
     trace_statements: Callable[[], None]
     used_in_other_thread: bool
     _in_method: bool
-    _pin: memoryview
+    _pin: Pin
     _recording: bool
     _shadow: Shadow
     _thread: int
@@ -113,7 +115,8 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         self.used_in_other_thread = False
         self._in_method = False
         self._recording = True
-        self._pin = self._pinned_view(0, 0, None)  # the workload may know the address: this makes Map.close(map) fail
+        self._pin = new_pin()  # the workload may know the address: this makes Map.close(map) fail
+        lib.guarded_pin_view(self._pin, self._handle, 0, 0, False)
         self._shadow = shadow
         self._thread = threading.get_ident()
         self._watched = []
@@ -154,13 +157,12 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         if self._recording:
             self._recording = False
             self._watched = []
-            self._pin.release()
+            lib.guarded_unpin(self._pin)
 
     def dispose(self) -> None:
-        """Unmap the memory, unless a view of it is alive."""
+        """Unmap the memory, at once or after the last view of it."""
         self.stop()
-        with suppress(BufferError):
-            self.close()
+        self.close(defer=True)
 
     # ---- stores through views, arrays and the address
 

@@ -135,8 +135,8 @@ class CheckRunner:
         map._handle = self._closed._handle
 
     def dispose(self) -> None:
-        """Unmap the memory."""
-        self._memory.close()
+        """Unmap the memory, at once or after the last view of it."""
+        self._memory.close(defer=True)
 
 
 def is_skip(error: BaseException) -> bool:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -39,11 +41,18 @@ def start(name: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def run(name: str, *arguments: str) -> tuple[int, str, str]:
-    """Run an example; return its status, its output and its errors."""
+def run_process(name: str, *arguments: str) -> tuple[int, str, str]:
+    """Run an example in a process; return its status, its output and its errors."""
     with start(name, *arguments) as process:
         output, error = process.communicate(timeout=60)
     return process.returncode, output, error
+
+
+def run(name: str, *arguments: str) -> tuple[int, str, str]:
+    """Run an example in this process; return its status, its output and its errors."""
+    with redirect_stdout(io.StringIO()) as output, redirect_stderr(io.StringIO()) as error:
+        status: int = import_example(name).main([name, *arguments])
+    return status, output.getvalue(), error.getvalue()
 
 
 # ---- append_queue.py
@@ -91,9 +100,9 @@ def test_queue_full(memory: pmem2.Map) -> None:
 def test_queue_of_two_processes(tmp_path: Path) -> None:
     """A process takes the records of processes that have ended."""
     path = str(tmp_path / "queue")
-    assert run("append_queue", path, "put", "one", "two") == (0, "", "")
+    assert run_process("append_queue", path, "put", "one", "two") == (0, "", "")
     assert run("append_queue", path, "put", "three") == (0, "", "")
-    assert run("append_queue", path, "take") == (0, "one\ntwo\nthree\n", "")
+    assert run_process("append_queue", path, "take") == (0, "one\ntwo\nthree\n", "")
     assert run("append_queue", path, "take") == (0, "", "")
 
 
@@ -132,7 +141,7 @@ def test_table_full(memory: pmem2.Map) -> None:
 
 
 def test_table_commands(tmp_path: Path) -> None:
-    """A process reads the values that another process has set."""
+    """A command reads the values that another command has set."""
     path = str(tmp_path / "table")
     assert run("table", path, "set", "city", "Berlin") == (0, "", "")
     assert run("table", path, "set", "city", "Bern") == (0, "", "")
@@ -204,7 +213,7 @@ def test_array_saves_changed_rows(memory: pmem2.Map, same_memory: pmem2.Map) -> 
 
 
 def test_array_commands(tmp_path: Path) -> None:
-    """A process shows the rows that another process has set."""
+    """A command shows the rows that another command has set."""
     pytest.importorskip("numpy")
     path = str(tmp_path / "array")
     assert run("numpy_array", path, "set", "3", "1", "2", "3", "4.5") == (0, "3 1.0 2.0 3.0 4.5\n", "")

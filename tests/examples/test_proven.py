@@ -44,6 +44,7 @@ def test_basic(granularity: Granularity) -> None:
 def test_log(granularity: Granularity) -> None:
     """Appending one record or several, creating and emptying a log are atomic."""
     module = import_example("log")
+    vars(module)["MINIMUM"] = 512
 
     class Model:
         """A log without a medium."""
@@ -179,12 +180,14 @@ def test_ring_buffer(granularity: Granularity) -> None:
     assert report.images > 10
 
 
+unsafe_shutdown = import_example("unsafe_shutdown")
+
+
 def write_texts(map: pmem2.Map, *texts: bytes) -> Iterator[bytes]:
     """Write texts as unsafe_shutdown.py does; yield each text when its file is closed."""
-    module = import_example("unsafe_shutdown")
     with pmem2.Source.from_anon(map.size) as source:
         for text in texts:
-            pool = module.Pool(map, source, "pool")
+            pool = unsafe_shutdown.Pool(map, source, "pool")
             if pool.interrupted:
                 pool.recover()
             pool.write(text)
@@ -194,9 +197,8 @@ def write_texts(map: pmem2.Map, *texts: bytes) -> Iterator[bytes]:
 
 def open_text(map: pmem2.Map) -> bytes:
     """Recover as unsafe_shutdown.py does, and return the text."""
-    module = import_example("unsafe_shutdown")
     with pmem2.Source.from_anon(map.size) as source:
-        pool = module.Pool(map, source, "pool")
+        pool = unsafe_shutdown.Pool(map, source, "pool")
         if pool.interrupted:
             pool.recover()
         text = pool.read()
@@ -261,6 +263,7 @@ def test_demo() -> None:
 def test_ledger(granularity: Granularity) -> None:
     """The ledger of the power-cut test loses no acknowledged record, also when it wraps around."""
     module = import_script(EXAMPLES.parent / "tools/nvdimm/ledger.py")
+    vars(module)["MAX_DATA"] = 256
 
     def open_ledger(map: pmem2.Map) -> Any:  # noqa: ANN401 # the module is imported at run time
         ledger = module.Ledger.__new__(module.Ledger)
@@ -283,7 +286,7 @@ def test_ledger(granularity: Granularity) -> None:
     def check(map: pmem2.Map, acknowledged: list[int]) -> None:
         assert last - len(acknowledged) in (0, 1)
 
-    explore(workload, check, size=8192, recover=recover, granularity=granularity, budget=60)
+    explore(workload, check, size=4096 + 512, recover=recover, granularity=granularity, budget=60)
 
 
 # ---- our own examples

@@ -270,8 +270,10 @@ class Closure:
         recovered: For each image, the content of the memory after its recovery.
     """
 
-    def __init__(self, steps: Iterable[Step], rules: list[Rule], size: int, granularity: Granularity) -> None:
-        """Follow every power failure; stop when no new image comes."""
+    def __init__(
+        self, steps: Iterable[Step], rules: list[Rule], size: int, granularity: Granularity, limit: int
+    ) -> None:
+        """Follow every power failure; stop when no new image comes, or more than *limit* have come."""
         workload = Oracle(bytes(size), granularity)
         for step in steps:
             workload.step(step)
@@ -280,7 +282,7 @@ class Closure:
         new, depth = workload.images, 1
         while new:
             self.depths.update(dict.fromkeys(new, depth))
-            if len(self.depths) > 2000:
+            if len(self.depths) > limit:
                 raise TooMany
             found: set[Image] = set()
             for yields, image in new:

@@ -66,7 +66,7 @@ def assert_matches_oracle(steps: list[oracle.Step], granularity: Granularity, sl
 
 @pytest.mark.parametrize("granularity", list(Granularity))
 @given(data=st.data())
-@settings(max_examples=20 if HYPOTHESIS_PROFILE == "default" else 200)  # brute force is slow
+@settings(max_examples=10 if HYPOTHESIS_PROFILE == "default" else 200)  # brute force is slow
 def test_images_match_oracle(granularity: Granularity, data: st.DataObject) -> None:
     """explore checks each image that the oracle finds once, and no others, for any workload."""
     scale = 512 if granularity is Granularity.PAGE else 64
@@ -124,7 +124,7 @@ def test_program_matches_oracle(name: str, granularity: Granularity) -> None:
 
 @pytest.mark.parametrize("granularity", list(Granularity))
 @given(data=st.data(), budget=st.integers(1, 60), size=st.sampled_from([2500, 4096, 9000]))
-@settings(max_examples=15 if HYPOTHESIS_PROFILE == "default" else 500)
+@settings(max_examples=8 if HYPOTHESIS_PROFILE == "default" else 500)
 def test_any_workload_is_explored(granularity: Granularity, data: st.DataObject, budget: int, size: int) -> None:
     """explore returns a consistent report or a consistent error for large copies, small budgets and any check."""
     sizes = st.sampled_from([1, 3, 8, 9, 64, 65, 500, 1024])

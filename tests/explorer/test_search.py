@@ -15,7 +15,7 @@ from pmem2.testing import CrashConsistencyError, Report, explore
 from pmem2.testing._volatile import VolatileMap
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE", "default") != "default"
-LINES = 10 if LONG else 8
+LINES = 10 if LONG else 7
 """Lines that `toggle_lines` toggles: they have 2**LINES images."""
 SEEDS = 3 if LONG else 1
 
@@ -33,24 +33,24 @@ def test_identical_images_are_checked_once() -> None:
 
 
 def test_repeated_values_bring_no_images() -> None:
-    """A thousand stores of the same two values to two lines give four images."""
+    """Hundreds of stores of the same two values to two lines give four images."""
 
     def workload(map: Map) -> None:
-        for number in range(1000):
+        for number in range(300):
             map.store_u64(0, number % 2)
             map.store_u64(64, number % 2)
 
     assert values_of(workload, 0, 64) == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
-def toggle_lines(map: Map, counted: bool) -> None:
-    """Set all lines, clear them, and so on, 60 times; *counted* also stores the turn in another line."""
-    for turn in range(60):
+def toggle_lines(map: Map, counted: bool, lines: int = LINES) -> None:
+    """Set all lines, clear them, and so on, 40 times; *counted* also stores the turn in another line."""
+    for turn in range(40):
         if counted:
-            map.store_u64(64 * (LINES + 1), turn, persist=True)
-        for line in range(LINES):
+            map.store_u64(64 * (lines + 1), turn, persist=True)
+        for line in range(lines):
             map[64 * line] = (turn + 1) % 2
-        map.persist(0, 64 * LINES)
+        map.persist(0, 64 * lines)
 
 
 @pytest.mark.parametrize(("counted", "budget"), [(False, 2**LINES), (False, 5 * 2**LINES), (True, 5 * 2**LINES)])
@@ -69,12 +69,12 @@ def test_search_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report is not exhaustive if the passes run out before the search has proved that no image is left."""
     monkeypatch.setattr("pmem2.testing._search.MAX_PASSES", 1)
     report = explore(
-        lambda map: toggle_lines(map, counted=True),
-        discard(lambda map: map[0 : 64 * LINES : 64]),
-        size=64 * (LINES + 2),
-        budget=2**LINES + 6,
+        lambda map: toggle_lines(map, counted=True, lines=8),
+        discard(lambda map: map[0 : 64 * 8 : 64]),
+        size=64 * 10,
+        budget=2**8 + 6,
     )
-    assert report.images <= 2**LINES
+    assert report.images <= 2**8
     assert not report.exhaustive
 
 
@@ -100,7 +100,7 @@ def test_store_over_many_lines() -> None:
     """A store to 17 lines merges its states if it cannot tear; otherwise the budget limits them."""
 
     def words(map: Map) -> None:
-        for number in range(100):
+        for number in range(20):
             map[0 : 17 * 64 : 64] = bytes([number % 2]) * 17
 
     def lines(map: Map) -> None:
@@ -118,10 +118,10 @@ def test_unflushed_counter() -> None:
     """A line with more states than the search merges still has each image checked once."""
 
     def workload(map: Map) -> None:
-        for number in range(2000):
+        for number in range(1100):
             map.store_u64(0, number)
 
-    assert len(images_of(workload)) == 2000
+    assert len(images_of(workload)) == 1100
 
 
 def test_small_budget() -> None:
@@ -145,14 +145,14 @@ def test_boundary_images_come_first() -> None:
         map.store_u64(8, 1)
 
     seen: list[bytes] = []
-    report = explore(workload, lambda map: seen.append(map[:]), size=SIZE, budget=1000)
-    assert (report.images, report.exhaustive) == (1000, False)
-    assert len(set(seen)) == 1000
+    report = explore(workload, lambda map: seen.append(map[:]), size=SIZE, budget=300)
+    assert (report.images, report.exhaustive) == (300, False)
+    assert len(set(seen)) == 300
     lines = [[image[n] for n in range(0, SIZE, 64)] for image in seen if image[8]]
     assert [1] * 64 in lines
     assert any(sum(line) == 1 for line in lines)
     again: list[bytes] = []
-    explore(workload, lambda map: again.append(map[:]), size=SIZE, budget=1000)
+    explore(workload, lambda map: again.append(map[:]), size=SIZE, budget=300)
     assert again == seen
     other: list[bytes] = []
     explore(workload, lambda map: other.append(map[:]), size=SIZE, budget=1000, seed=1)
@@ -202,8 +202,8 @@ def test_unread_lines_are_pruned() -> None:
 
     report = explore(workload, discard(lambda map: (map.load_u64(0), map.load_u64(640))), size=6400)
     assert (report.images, report.exhaustive) == (4, True)
-    report = explore(workload, discard(lambda map: map.view().release()), size=6400, budget=500)
-    assert (report.images, report.exhaustive) == (500, False)
+    report = explore(workload, discard(lambda map: map.view().release()), size=6400, budget=250)
+    assert (report.images, report.exhaustive) == (250, False)
 
 
 def test_reads_may_depend_on_reads() -> None:
@@ -398,13 +398,13 @@ def test_check_memory_is_unmapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_large_copy_is_sampled() -> None:
-    """The search finds a torn copy of 256 KiB by a sample of 50 images."""
+    """The search finds a torn copy of 64 KiB by a sample of 50 images."""
 
     def workload(map: Map) -> None:
-        map.memset(0, 1, 2**18)
+        map.memset(0, 1, 2**16)
 
-    error = failure_of(workload, lambda map: len(set(map[:])) == 1 or pytest.fail("half"), size=2**18, budget=50)
-    assert [(store.offset, store.length) for store in error.lost] == [(0, 2**18)]
+    error = failure_of(workload, lambda map: len(set(map[:])) == 1 or pytest.fail("half"), size=2**16, budget=50)
+    assert [(store.offset, store.length) for store in error.lost] == [(0, 2**16)]
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
@@ -425,8 +425,8 @@ def test_state_numbers_exceed_64_bits(granularity: Granularity) -> None:
         def check(map: Map, seen: list[bytes] = seen) -> None:
             seen.append(map[:])
 
-        report = explore(workload, check, size=SIZE, granularity=granularity, budget=200)
-        assert report.images == len(set(seen)) == 200
+        report = explore(workload, check, size=SIZE, granularity=granularity, budget=50)
+        assert report.images == len(set(seen)) == 50
         assert not report.exhaustive
         error = failure_of(workload, lambda map: map[8] == map[16] or pytest.fail("torn"), granularity=granularity)
         assert len(error.lost) == 1
