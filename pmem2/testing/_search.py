@@ -150,8 +150,9 @@ class Search:
             yield from self._search_in_order(BOTH_EXTREMES)
             return
         yield from self._check_extremes()
-        yield ONE_CELL
-        yield from self._check_one_cell()
+        if self.run.successors or total > self._checker.budget:
+            yield ONE_CELL
+            yield from self._check_one_cell()
         yield THE_REST
         if total <= self._checker.budget:
             yield from self._search_in_order(THE_REST)
@@ -200,16 +201,22 @@ class Search:
 
     def _check_extremes(self) -> Iterator[int]:
         """Check the images most likely to fail: all or nothing survives."""
-        for point in self.crash_points():
-            yield BOTH_EXTREMES
-            cells = self._cells(point)
-            self._check_if_new(point, cells, highest_options(cells))
-            self._check_if_new(point, cells, lowest_options(point, cells))
+        for number, point in enumerate(self.crash_points()):
+            if self._new_images[number]:
+                yield BOTH_EXTREMES
+                cells = self._cells(point)
+                path = self._check_if_new(point, cells, highest_options(cells))
+                if self._new_images[number] > 1:
+                    self._check_if_new(point, cells, lowest_options(point, cells))
+                elif path is not None:
+                    self._new_images[number] = 0
 
     def _check_one_cell(self) -> Iterator[int]:
         """Check the images in which one cell is lost, or one cell survives."""
         share = max(2, self._checker.budget_left // 2 // len(self._new_images))
-        for point in self.crash_points():
+        for point_number, point in enumerate(self.crash_points()):
+            if not self._new_images[point_number]:
+                continue
             yield ONE_CELL
             cells = self._cells(point)
             highest, lowest = highest_options(cells), lowest_options(point, cells)
@@ -222,13 +229,14 @@ class Search:
                     options[number] = other[number]
                     self._check_if_new(point, cells, options)
 
-    def _check_if_new(self, point: CrashPoint, cells: Sequence[AnyCell], options: Options) -> None:
+    def _check_if_new(self, point: CrashPoint, cells: Sequence[AnyCell], options: Options) -> Path | None:
         self._render(cells, options)
         path = self._checker.find(self._image, point.acknowledged)
         if path is None and self._checker.has_budget():
             path = self._checker.check(self._image, point.acknowledged)
         if path is not None:
             self._visit(point, cells, lowest_options(point, cells), path)
+        return path
 
     def _cells(self, point: CrashPoint) -> Sequence[AnyCell]:
         """Return the cells with more than one state at a crash point."""
