@@ -34,6 +34,8 @@ AnyCell = Union[Cell, FreeCell]
 UNLIMITED = 2**63
 LOOKUPS_PER_CHECK = 10
 """Images that may turn out to be checked already, for each image that is checked."""
+FIRST_SHARE = 8
+"""Images of each crash point in the first round of sampling; each further round allows so many times as many."""
 MAX_PASSES = 4
 """Passes over the unfinished crash points at the end of the search."""
 FEW_IMAGES = 16
@@ -171,11 +173,12 @@ class Search:
     def _sample(self) -> Iterator[int]:
         """Search the crash points that have few images, and random images of the others."""
         finished = [count == 0 for count in self._new_images]
+        round_budget = FIRST_SHARE * finished.count(False)
         while self._checker.budget_left and not all(finished):
             checks = 0
             wanted = [count for count, done in zip(self._new_images, finished) if not done]
-            budget_left = self._checker.budget_left
-            share = fair_share(budget_left, wanted)
+            budget = min(round_budget, self._checker.budget_left)
+            share = fair_share(budget, wanted)
             for number, point in enumerate(self.crash_points()):
                 if not finished[number]:
                     yield THE_REST
@@ -183,8 +186,9 @@ class Search:
                     rng = None if self._new_images[number] <= share else self._rng
                     finished[number] = self._search(point, share, LOOKUPS_PER_CHECK * share + 100, rng)
                     checks += before - self._checker.budget_left
-            if checks <= budget_left // 8:  # sampling mostly repeats images that were checked
+            if checks <= budget // 8:  # sampling mostly repeats images that were checked
                 break
+            round_budget *= FIRST_SHARE
         yield from self._exhaust_remaining(finished)
         self.exhausted = all(finished)
 
