@@ -238,7 +238,7 @@ class Search:
         path = self._checker.find(self._image, point.acknowledged)
         if path is None and self._checker.has_budget():
             path = self._checker.check(self._image, point.acknowledged)
-        if path is not None:
+        if path is not None and self._recover is not None:
             self._visit(point, cells, lowest_options(point, cells), path)
         return path
 
