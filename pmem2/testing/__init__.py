@@ -10,7 +10,8 @@ moment of the workload; with `recover`, also of the recovery from such a state, 
 """
 
 # The path of an exploration through the modules, in which imports point one way only:
-#   _workload        runs the workload; _recorder writes its _events (_tracing and _shadow find stores through views)
+#   _workload        runs the workload; _recorder writes its _events (_tracing and _shadow find stores through views,
+#                    _threads refuses threads)
 #   _memory_model    replays the events, and knows the states that a power failure can leave
 #   _search          chooses the images to check; _pruning skips those in which a check reads nothing new
 #   _closure         searches the recovery of each image too, until no new image comes

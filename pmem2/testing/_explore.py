@@ -22,6 +22,7 @@ from pmem2.testing._memory_model import cell_size, stored_cells
 from pmem2.testing._pruning import CheckedImages
 from pmem2.testing._recorder import new_recording_map
 from pmem2.testing._runner import CheckRunner
+from pmem2.testing._threads import replaced_thread_start
 from pmem2.testing._workload import record_workload
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def explore(
         if function is not None:
             check_callable(function, name, ["map"])
     with ExitStack() as stack:
+        stack.enter_context(replaced_thread_start())
         map = new_recording_map(map_size, checked_granularity)
         stack.callback(map.dispose)
         if setup is not None:

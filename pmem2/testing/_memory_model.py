@@ -127,9 +127,9 @@ class Cell:
 
     def option(self, number: int) -> bytes:
         """Return the content of an option."""
-        if self._options is None:
-            return self.content(self._first_states[self.guaranteed] + number)
-        return self.content(self._options[number])
+        options = self._options
+        state = self._first_states[self.guaranteed] + number if options is None else options[number]
+        return self._contents.get(state) or self.content(state)
 
     def _decode(self, state: int) -> tuple[int, int, int]:
         """Return the count of surviving ordered pieces, and the masks of the next one and of the unordered units."""

@@ -27,6 +27,7 @@ from pmem2.testing._events import WORD, Drain, Event, Flush, Store, Unit, split_
 from pmem2.testing._locations import SourceLocation, caller_location
 from pmem2.testing._read_tracking import ReadTrackingMap
 from pmem2.testing._shadow import Shadow
+from pmem2.testing._tracing import do_nothing
 from pmem2.testing._volatile import VolatileMap
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from pmem2._map import Data
     from pmem2._slices import Slice
 
+NOWHERE = SourceLocation("<unknown>", 0, "<unknown>")
+THREAD_START_ERROR = "an explored workload must not start threads"
 OTHER_THREAD_ERROR = "an explored workload must not use its map in other threads"
 UNRECORDED_STORES_ERROR = (
     "the map of an explored workload contains stores that cannot be recorded: another process made them, "
@@ -68,8 +71,7 @@ class Recording:
     def __enter__(self) -> SourceLocation:
         """Record earlier stores through views; return the location of the method call."""
         if self._map._recording and threading.get_ident() != self._map._thread:
-            self._map.used_in_other_thread = True  # the exception may get lost in this thread
-            raise self._map.refuse(RuntimeError(OTHER_THREAD_ERROR))
+            raise self._map.refuse_thread(OTHER_THREAD_ERROR)  # which may get lost in this thread
         location = caller_location()
         self._map.scan_views(location)
         self._map._in_method = True
@@ -92,14 +94,14 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         "_watched",
         "events",
         "last_location",
+        "thread_error",
         "trace_statements",
-        "used_in_other_thread",
     )
 
     events: list[Event]
     last_location: SourceLocation
+    thread_error: Exception | None
     trace_statements: Callable[[], None]
-    used_in_other_thread: bool
     _in_method: bool
     _pin: Pin
     _recording: bool
@@ -111,9 +113,9 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         """Share the memory of another map; *shadow* is a copy of it."""
         super().__init__(memory)
         self.events = []
-        self.last_location = caller_location()
-        self.trace_statements = nothing_to_trace
-        self.used_in_other_thread = False
+        self.last_location = NOWHERE
+        self.thread_error = None
+        self.trace_statements = do_nothing
         self._in_method = False
         self._recording = True
         self._pin = new_pin()  # the workload may know the address: this makes Map.close(map) fail
@@ -139,14 +141,23 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
         if any(self._shadow.changed(0, self._size)):
             raise self.refuse(RuntimeError(UNRECORDED_STORES_ERROR))
 
-    def check_thread(self) -> None:
-        """Check that all calls came from the thread that made the map.
+    def check_threads(self) -> None:
+        """Check that no other thread was started, or has used the map.
 
         Raises:
-            RuntimeError: Another thread has used the map.
+            RuntimeError: One was.
         """
-        if self.used_in_other_thread:
-            raise self.refuse(RuntimeError(OTHER_THREAD_ERROR))
+        if self.thread_error is not None:
+            raise self.thread_error
+
+    def refuse_start(self) -> Exception:
+        """Return and remember the error of a thread that is started."""
+        return self.refuse_thread(THREAD_START_ERROR)
+
+    def refuse_thread(self, message: str) -> Exception:
+        """Return and remember an error about threads."""
+        self.thread_error = self.refuse(RuntimeError(message))
+        return self.thread_error
 
     def refuse(self, error: Exception) -> Exception:
         """Return *error*, and remember that it is no failure of the workload, but a refusal."""
@@ -369,10 +380,6 @@ def new_recording_map(size: int, granularity: Granularity) -> RecordingMap:
     """Return a map of *size* zero bytes that records."""
     memory = VolatileMap(size, granularity)
     return RecordingMap(memory, Shadow(memory._address, size))
-
-
-def nothing_to_trace() -> None:
-    """Do nothing: no workload is running."""
 
 
 def always_alive() -> object:

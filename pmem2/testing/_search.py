@@ -34,6 +34,8 @@ AnyCell = Union[Cell, FreeCell]
 UNLIMITED = 2**63
 LOOKUPS_PER_CHECK = 10
 """Images that may turn out to be checked already, for each image that is checked."""
+FIRST_SHARE = 8
+"""Images of each crash point in the first round of sampling; each further round allows so many times as many."""
 MAX_PASSES = 4
 """Passes over the unfinished crash points at the end of the search."""
 FEW_IMAGES = 16
@@ -150,8 +152,9 @@ class Search:
             yield from self._search_in_order(BOTH_EXTREMES)
             return
         yield from self._check_extremes()
-        yield ONE_CELL
-        yield from self._check_one_cell()
+        if self.run.successors or total > self._checker.budget:
+            yield ONE_CELL
+            yield from self._check_one_cell()
         yield THE_REST
         if total <= self._checker.budget:
             yield from self._search_in_order(THE_REST)
@@ -170,11 +173,12 @@ class Search:
     def _sample(self) -> Iterator[int]:
         """Search the crash points that have few images, and random images of the others."""
         finished = [count == 0 for count in self._new_images]
+        round_budget = FIRST_SHARE * finished.count(False)
         while self._checker.budget_left and not all(finished):
             checks = 0
             wanted = [count for count, done in zip(self._new_images, finished) if not done]
-            budget_left = self._checker.budget_left
-            share = fair_share(budget_left, wanted)
+            budget = min(round_budget, self._checker.budget_left)
+            share = fair_share(budget, wanted)
             for number, point in enumerate(self.crash_points()):
                 if not finished[number]:
                     yield THE_REST
@@ -182,8 +186,9 @@ class Search:
                     rng = None if self._new_images[number] <= share else self._rng
                     finished[number] = self._search(point, share, LOOKUPS_PER_CHECK * share + 100, rng)
                     checks += before - self._checker.budget_left
-            if checks <= budget_left // 8:  # sampling mostly repeats images that were checked
+            if checks <= budget // 8:  # sampling mostly repeats images that were checked
                 break
+            round_budget *= FIRST_SHARE
         yield from self._exhaust_remaining(finished)
         self.exhausted = all(finished)
 
@@ -200,16 +205,22 @@ class Search:
 
     def _check_extremes(self) -> Iterator[int]:
         """Check the images most likely to fail: all or nothing survives."""
-        for point in self.crash_points():
-            yield BOTH_EXTREMES
-            cells = self._cells(point)
-            self._check_if_new(point, cells, highest_options(cells))
-            self._check_if_new(point, cells, lowest_options(point, cells))
+        for number, point in enumerate(self.crash_points()):
+            if self._new_images[number]:
+                yield BOTH_EXTREMES
+                cells = self._cells(point)
+                path = self._check_if_new(point, cells, highest_options(cells))
+                if self._new_images[number] > 1:
+                    self._check_if_new(point, cells, lowest_options(point, cells))
+                elif path is not None:
+                    self._new_images[number] = 0
 
     def _check_one_cell(self) -> Iterator[int]:
         """Check the images in which one cell is lost, or one cell survives."""
         share = max(2, self._checker.budget_left // 2 // len(self._new_images))
-        for point in self.crash_points():
+        for point_number, point in enumerate(self.crash_points()):
+            if not self._new_images[point_number]:
+                continue
             yield ONE_CELL
             cells = self._cells(point)
             highest, lowest = highest_options(cells), lowest_options(point, cells)
@@ -222,13 +233,14 @@ class Search:
                     options[number] = other[number]
                     self._check_if_new(point, cells, options)
 
-    def _check_if_new(self, point: CrashPoint, cells: Sequence[AnyCell], options: Options) -> None:
+    def _check_if_new(self, point: CrashPoint, cells: Sequence[AnyCell], options: Options) -> Path | None:
         self._render(cells, options)
         path = self._checker.find(self._image, point.acknowledged)
         if path is None and self._checker.has_budget():
             path = self._checker.check(self._image, point.acknowledged)
-        if path is not None:
+        if path is not None and self._recover is not None:
             self._visit(point, cells, lowest_options(point, cells), path)
+        return path
 
     def _cells(self, point: CrashPoint) -> Sequence[AnyCell]:
         """Return the cells with more than one state at a crash point."""

@@ -24,12 +24,13 @@ class Shadow:
         """Start with zeros for the *size* bytes at *address*."""
         self._address = address
         self._size = size
+        self._memory = ffi.cast("char *", address)
         self._copy = ffi.new("char[]", size)
         self._copy_address = int(ffi.cast("uintptr_t", self._copy))
 
     def load(self) -> None:
         """Copy the whole memory."""
-        ffi.memmove(self._copy, bytes_at(self._address, self._size), self._size)
+        ffi.memmove(self._copy, self._memory, self._size)
 
     def content(self) -> bytes:
         """Return the whole copy."""

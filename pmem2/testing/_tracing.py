@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Callable, Protocol, TypeVar
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     TraceEvent = Literal["call", "line", "return", "exception", "opcode"]
 
 T = TypeVar("T")
-THREADS_ERROR = "an explored workload must not start threads"
-THREAD_START = threading.Thread.start.__code__
 TRACING_ERROR = "an explored workload must not stop tracing (sys.settrace)"
 
 
@@ -42,7 +39,7 @@ class Recorder(Protocol):
     """Records the stores of a function.
 
     Attributes:
-        trace_statements: Starts the tracing of statements; set while a function runs.
+        trace_statements: Starts the tracing of statements, unless it has begun.
     """
 
     trace_statements: Callable[[], None]
@@ -54,38 +51,78 @@ class Recorder(Protocol):
         """Return *error*: the function did what cannot be recorded."""
 
 
-def run_traced(function: Callable[[], T], recorder: Recorder, statements: bool = True) -> T:
+def run_traced(function: Callable[[], T], recorder: Recorder, at_once: bool = True) -> T:
     """Call *function*; report each statement in it and in the functions that it calls.
 
     Args:
         function: The function.
         recorder: Receives the statements.
-        statements: Whether to trace statements at once; otherwise `recorder.trace_statements` starts it, and until
-            then the function runs faster.
+        at_once: Whether to trace from the start; otherwise `recorder.trace_statements` starts it, and until then the
+            function runs many times as fast.
 
     Raises:
-        RuntimeError: *function* started a thread, or stopped the tracing.
+        RuntimeError: *function* stopped the tracing.
     """
-    before = sys.gettrace()
-    thread_started = False
+    tracer = StatementTracer(recorder)
+    recorder.trace_statements = tracer.start
+    if at_once:
+        tracer.tracing = True
+        sys.settrace(tracer.trace_call)  # not in a helper: the tracer before would see its return without its call
+    try:
+        result = function()
+        if tracer.tracing and sys.gettrace() != tracer.trace_call:
+            raise recorder.refuse(RuntimeError(TRACING_ERROR))  # pragma: no cover: not traced
+        return result
+    finally:
+        recorder.trace_statements = do_nothing
+        if sys.gettrace() is not tracer.before:
+            sys.settrace(tracer.before)
+            do_nothing()  # the call event makes coverage install its C tracer again
+
+
+class StatementTracer:
+    """Traces statements, and keeps the trace function working that was set before.
+
+    Attributes:
+        before: The trace function that was set before.
+        tracing: Whether statements are traced.
+    """
+
+    __slots__ = ("_recorder", "before", "tracing")
+
+    def __init__(self, recorder: Recorder) -> None:
+        """Trace nothing yet."""
+        self._recorder = recorder
+        self.before = sys.gettrace()
+        self.tracing = False
+
+    def start(self) -> None:
+        """Trace the statements of the functions that are running, and of those that they call."""
+        if self.tracing:
+            return
+        self.tracing = True
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not run_traced.__code__:
+            if not is_part_of_method(frame):
+                frame.f_trace = self._trace_lines(frame, frame.f_trace)  # type: ignore[assignment]
+            frame = frame.f_back
+        sys.settrace(self.trace_call)
 
     def trace_call(  # pragma: no cover: no trace function runs while a trace function runs
-        frame: FrameType, event: TraceEvent, argument: object
+        self, frame: FrameType, event: TraceEvent, argument: object
     ) -> TraceFunction | None:
-        nonlocal thread_started
-        theirs = None if before is None else before(frame, event, argument)
-        if before is not None:
-            sys.settrace(trace_call)  # coverage re-installs itself on each call event; restore ours
-        if frame.f_code is THREAD_START:
-            thread_started = True
-            raise recorder.refuse(RuntimeError(THREADS_ERROR))
-        if not statements or frame.f_code in INTERNAL_CODE or is_part_of_method(frame):
+        """Trace a function that is called."""
+        theirs = None if self.before is None else self.before(frame, event, argument)
+        if self.before is not None:
+            sys.settrace(self.trace_call)  # coverage re-installs itself on each call event; restore ours
+        if frame.f_code in INTERNAL_CODE or is_part_of_method(frame):
             return theirs
-        recorder.enter_statement(external_location(frame))
-        return trace_lines(frame, theirs)
+        self._recorder.enter_statement(external_location(frame))
+        return self._trace_lines(frame, theirs)
 
-    def trace_lines(frame: FrameType, theirs: TraceFunction | None) -> TraceFunction:
+    def _trace_lines(self, frame: FrameType, theirs: TraceFunction | None) -> TraceFunction:
         """Make *frame* report its lines; return its trace function, which calls *theirs* too."""
+        recorder = self._recorder
         lines, frame.f_trace_lines = frame.f_trace_lines, True  # they may have turned line events off; we need them
 
         def trace_frame(  # pragma: no cover: as trace_call
@@ -101,29 +138,6 @@ def run_traced(function: Callable[[], T], recorder: Recorder, statements: bool =
 
         return trace_frame
 
-    def trace_statements() -> None:
-        """Trace the statements of the functions that are running, and of those that they call."""
-        nonlocal statements
-        frame = None if statements else sys._getframe(1)
-        statements = True
-        while frame is not None and frame is not base:
-            if not is_part_of_method(frame):
-                frame.f_trace = trace_lines(frame, frame.f_trace)  # type: ignore[assignment]
-            frame = frame.f_back
 
-    base = sys._getframe()
-    recorder.trace_statements = trace_statements
-    sys.settrace(trace_call)  # not in a helper: `before` would see the helper's return without its call
-    try:
-        result = function()
-        if thread_started or sys.gettrace() is not trace_call:
-            error = RuntimeError(THREADS_ERROR if thread_started else TRACING_ERROR)  # pragma: no cover: not traced
-            raise recorder.refuse(error)  # pragma: no cover: not traced
-        return result
-    finally:
-        sys.settrace(before)
-        reinstall_coverage_tracer()
-
-
-def reinstall_coverage_tracer() -> None:
-    """Do nothing: the call event makes coverage install its C tracer again."""
+def do_nothing() -> None:
+    """Do nothing."""

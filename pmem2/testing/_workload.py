@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Callable
 
 from pmem2.testing._events import Acknowledgement
 from pmem2.testing._locations import SourceLocation, external_location, is_internal_frame
+from pmem2.testing._threads import run_without_threads
 from pmem2.testing._tracing import run_traced
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def record_generator(map: RecordingMap, generator: GeneratorType[object, None, o
 
 def record_recovery(map: RecordingMap, recover: Callable[[Map], object]) -> None:
     """Run a recovery."""
-    result = run_step(map, functools.partial(recover, map), statements=False)
+    result = run_step(map, functools.partial(recover, map), trace_at_once=False)
     refuse_lazy(map, result, "recover must be a function")
     map.end()
 
@@ -62,10 +63,10 @@ def refuse_lazy(map: RecordingMap, result: object, rule: str) -> None:
         raise map.refuse(TypeError(f"{rule}, but returned a {type(result).__name__}"))
 
 
-def run_step(map: RecordingMap, step: Callable[[], object], statements: bool = True) -> object:
-    """Run a part of a workload with tracing, of statements at once or from the first view on."""
-    result = run_traced(step, map, statements)
-    map.check_thread()
+def run_step(map: RecordingMap, step: Callable[[], object], trace_at_once: bool = True) -> object:
+    """Run a part of a workload, traced at once or from the first view on."""
+    result = run_without_threads(functools.partial(run_traced, step, map, trace_at_once), map.refuse_start)
+    map.check_threads()
     return result
 
 

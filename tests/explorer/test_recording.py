@@ -304,6 +304,30 @@ def test_threads_are_refused() -> None:
     assert "other threads" in str(errors[0])
 
 
+def test_check_may_start_threads() -> None:
+    """A check may start threads, and a workload may not, also after it has explored something itself."""
+    before = threading.Thread.start
+    values: list[int] = []
+
+    def check(map: Map) -> None:
+        thread = threading.Thread(target=values.append, args=(map[0],))
+        thread.start()
+        thread.join()
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1)
+
+    def exploring(map: Map) -> None:
+        explore(workload, lambda map: None, size=SIZE)
+        threading.Thread(target=map.drain).start()
+
+    explore(workload, check, size=SIZE)
+    assert values == [0, 1]
+    with pytest.raises(RuntimeError, match="threads"):
+        explore(exploring, check, size=SIZE)
+    assert threading.Thread.start is before
+
+
 def test_low_level_thread_is_refused() -> None:
     """A store in a thread of the module _thread fails the workload although the error is swallowed there."""
     done = threading.Event()

@@ -13,7 +13,7 @@ import pytest
 
 import pmem2
 from explorer.helpers import NODRAIN, SIZE, discard, line_of
-from pmem2 import Granularity, Map
+from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import CrashConsistencyError, Report, explore
 
 VALID, SAVED, DATA, OTHER = 0, 8, 64, 128
@@ -427,3 +427,24 @@ def test_bad_functions() -> None:
         with pytest.raises(TypeError, match=text):
             call()
     explore(nothing, print, size=SIZE)  # any number of arguments
+
+
+def test_late_crash_point_is_sampled() -> None:
+    """A torn copy is found at the last crash point although an earlier one has more images than the budget."""
+
+    def workload(map: Map) -> None:
+        map.store_u64(0, 1, persist=True)
+        map.memset(512, 1, 256, MemFlag.NOFLUSH)
+        map.store_u64(0, 0, persist=True)
+
+    def recover(map: Map) -> None:
+        if map.load_u64(0):
+            map.memset(512, 0, 256)
+            map.store_u64(0, 0, persist=True)
+
+    def check(map: Map) -> None:
+        assert len(set(map[512:768])) == 1
+
+    with pytest.raises(CrashConsistencyError) as raised:
+        explore(workload, check, size=SIZE, recover=recover, granularity=Granularity.PAGE, budget=500)
+    assert raised.value.crash_point == (__file__, line_of(workload, "store_u64(0, 0"))
