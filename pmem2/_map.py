@@ -71,6 +71,7 @@ _guarded_fetch_add_u64 = lib.guarded_fetch_add_u64
 READ_WRITE = Protection.READ | Protection.WRITE
 BYTES_PASS_ZERO_COPY = CPYTHON  # PyPy copies bytes that are passed as char *
 DELTA_MIN = -(2**63)
+FEW = 64  # bytes of a slice with a step: C needs longer to begin, and less for each byte
 UNTORN_LENGTHS = {2, 4, 8}  # stored by C, with one instruction if they are aligned
 CHAR_ARRAY = ffi.typeof("char[]")
 
@@ -317,9 +318,10 @@ class Map(Resource):
                     return memory[key]  # type: ignore[return-value] # mypy does not narrow by `type`
                 if kind is SLICE:
                     part: Slice = key  # type: ignore[assignment]
-                    if part.step is None:
+                    step = part.step
+                    if step is None or 0 < len(range(part.start, part.stop, step)) <= FEW:  # type: ignore[arg-type]
                         return memory[part].tobytes()  # no local variable, which a traceback would keep
-            except (IndexError, TypeError, ValueError) as error:
+            except (IndexError, OverflowError, TypeError, ValueError) as error:
                 raise_if_deeper(error)  # else C finds the precise error, and whether the map is still open
         span = as_slice(key)
         result = self._read_byte(key) if span is None else self._read_slice(span)
@@ -336,22 +338,24 @@ class Map(Resource):
             ValueError: The byte is not in 0..255, the slice has another length, or the map is closed.
             BufferError: *value* is not C-contiguous.
         """
-        memory, kind = self._memory, type(key)  # `type`, because an object can lie about its `__class__`
+        kind = type(key)  # an object can lie about its `__class__`
         try:
-            if kind is int:
-                if memory is not None and type(value) is int:
-                    memory[key] = value
-                    return
-            elif kind is SLICE and type(value) is bytes:
+            if kind is SLICE and type(value) is bytes:
                 part: Slice = key  # type: ignore[assignment]
-                start, length = part.start or 0, len(value)
-                if part.step is None and part.stop - start == length:  # type: ignore[misc,operator] # caught
-                    if length in UNTORN_LENGTHS or memory is None:
-                        if not _guarded_write(self._handle, start, 1, length, value):  # type: ignore[arg-type]
+                start, stop, length = part.start or 0, part.stop, len(value)
+                if part.step is None:
+                    if length not in UNTORN_LENGTHS and (memory := self._memory) is not None:
+                        if type(start) is int and type(stop) is int:  # no Python code could release the view now
+                            memory[part] = value  # refuses another length
                             return
-                    elif type(start) is int and type(part.stop) is int and start >= 0:
-                        memory[part] = value  # the ends are ints: no Python code could release the view now
+                    elif (
+                        stop - start == length  # type: ignore[misc,operator] # caught
+                        and not _guarded_write(self._handle, start, 1, length, value)  # type: ignore[arg-type]
+                    ):
                         return
+            elif kind is int and type(value) is int and (memory := self._memory) is not None:
+                memory[key] = value
+                return
         except (IndexError, OverflowError, TypeError, ValueError) as error:
             raise_if_deeper(error)  # else the general way finds the precise error, and whether the map is still open
         span = as_slice(key)
@@ -359,7 +363,7 @@ class Map(Resource):
             self._write_byte(key, cast("SupportsIndex", value))
         else:
             self._write_slice(span, cast("Data", value))
-        if memory is None:
+        if self._memory is None:
             self._memory = self._internal_view()
 
     def _index(self, key: SupportsIndex | Slice) -> int:
@@ -807,17 +811,13 @@ class Map(Resource):
             TypeError: A number has a wrong type, or the map was made without READ or without WRITE.
             ValueError, OSError: As `store_u64`.
         """
-        if type(offset) is not int or type(expected) is not int or type(desired) is not int:
+        if offset.__class__ is not int or expected.__class__ is not int or desired.__class__ is not int:
             offset, desired = as_size(offset, "offset"), as_size(desired, "desired")
             expected = as_size(expected, "expected")
         try:
             previous = _guarded_compare_exchange_u64(self._handle, offset, expected, desired, 1 if persist else 0)
         except OverflowError:
-            (
-                as_size(offset, "offset"),
-                as_size(desired, "desired"),
-                as_size(expected, "expected"),
-            )  # raise the precise error
+            as_size(offset, "offset"), as_size(desired, "desired"), as_size(expected, "expected")  # the precise error
             raise  # pragma: no cover
         if previous == SIZE_MAX and (rc := ffi.errno):
             raise self._range_error(rc, "pmem2_get_persist_fn", "exchange", offset, 8)
