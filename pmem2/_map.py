@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
     from typing_extensions import Buffer, TypeIs
 
-    from pmem2._ffi import CharArray, CharPointer, MapHandle, Uint64Array
+    from pmem2._ffi import CharArray, CharPointer, MapHandle, Pin, Uint64Array
     from pmem2._slices import Slice
 
     Data = Union[Buffer, "Map"]
@@ -210,21 +210,27 @@ class Map(Resource):
     def _pinned_view(self, start: int, count: int, owner: object, *, internal: bool = False) -> memoryview:
         """Return a view that pins the map; *owner* lives as long as the view does.
 
-        Pinning is the last step and can be undone, so that an exception of a signal handler leaves nothing pinned.
+        Pinning is the last step and can be undone, so that an exception of a signal handler leaves nothing pinned. Nor
+        does a variable keep the view or the pin: CPython 3.9 and 3.10 can handle a signal right before the return.
         """
-        pin = new_pin()
-        memory = pinned_pointer(ffi.cast("char *", self._address + start), pin, owner)
-        view = memoryview(ffi.buffer(memory, min(count, self._size)))  # C refuses a range outside
-        if not self._handle.protection & Protection.WRITE:
-            view = view.toreadonly()
+        pins = [new_pin()]
+        views = [self._unpinned_view(start, count, pins[0], owner)]
         try:
-            rc = lib.guarded_pin_view(pin, self._handle, start, count, internal)
+            rc = lib.guarded_pin_view(pins[0], self._handle, start, count, internal)
             if rc == 0:
-                return view
+                pins.clear()
+                return views.pop()
         except BaseException:  # pragma: no cover: an exception of a signal handler
-            lib.guarded_unpin(pin)
+            views.clear()
+            for pin in pins:
+                lib.guarded_unpin(pin)
             raise
         raise self._range_error(rc, "pmem2_map_get_address", "view", start, count)
+
+    def _unpinned_view(self, start: int, count: int, pin: Pin, owner: object) -> memoryview:
+        memory = pinned_pointer(ffi.cast("char *", self._address + start), pin, owner)
+        view = memoryview(ffi.buffer(memory, min(count, self._size)))  # C refuses a range outside
+        return view if self._handle.protection & Protection.WRITE else view.toreadonly()
 
     # ---- properties
 
@@ -405,7 +411,7 @@ class Map(Resource):
         if type(data) is bytes and BYTES_PASS_ZERO_COPY:
             self._write_parts(key, data, len(data))
         else:
-            with borrow(data) as memory:
+            with borrow(data) as memory, memory:
                 # With a step, the data may be a view of this map and overlap: store a copy.
                 source = memory if key.step is None else copy_of(memory)
                 self._write_parts(key, source, len(memory))
@@ -432,7 +438,7 @@ class Map(Resource):
             BufferError: *buffer* is not C-contiguous.
         """
         start = as_size(offset, "offset")
-        with borrow(buffer, writable=True) as memory:
+        with borrow(buffer, writable=True) as memory, memory:
             length = len(memory)
             rc = _guarded_read(self._handle, start, 1, length, memory)
         if rc:
@@ -456,7 +462,7 @@ class Map(Resource):
         first = as_int(start, "start")
         low, high = clip(first, None if end is None else as_int(end, "end"), self._size)
         is_past_end = high < low or first > self._size
-        with borrow(sub) as wanted:
+        with borrow(sub) as wanted, wanted:
             place = lib.guarded_find(self._handle, low, max(high - low, 0), wanted, len(wanted))
         if place < -1:
             raise self._error(-1 - place, "pmem2_map_get_address", "search")
@@ -619,7 +625,7 @@ class Map(Resource):
         self._flush_many(ranges, 0, "pmem2_get_flush_fn", "flush")
 
     def _flush_many(self, ranges: Ranges, drain: int, function: str, action: str) -> None:
-        with borrow_ranges(ranges) as numbers:
+        with borrow_ranges(ranges) as numbers, numbers:
             count = len(numbers) // 2
             rc = _guarded_flush_many(self._handle, numbers, count, drain)
             if rc == lib.GUARD_RANGE:
@@ -663,7 +669,7 @@ class Map(Resource):
                 length = data._size
                 rc = lib.guarded_copy_map(self._handle, offset, data._copied_handle(), checked)
             else:
-                with borrow(data) as memory:
+                with borrow(data) as memory, memory:
                     length = len(memory)
                     rc = _guarded_memmove(self._handle, offset, memory, length, checked)
         except OverflowError:
@@ -713,9 +719,12 @@ class Map(Resource):
         checked = [(as_size(offset, "offset"), data) for offset, data in pieces]
         exports: list[memoryview] = []
         try:
-            rc, table = self._copy_pieces(checked, exports)
+            try:
+                rc, table = self._copy_pieces(checked, exports)
+            finally:
+                release_all(exports)
         finally:
-            release_all(exports)
+            release_all(exports)  # again, in case a signal handler raised before the other call or in it
         if rc == lib.GUARD_RANGE:
             for start, _, length in table:  # pragma: no branch: one is outside
                 if start + length > self._size:
@@ -738,7 +747,7 @@ class Map(Resource):
                 memory[key] = ffi.cast("char *", data._address), data._size
                 sources[key] = data._copied_handle()
             else:
-                exports.append(export(data))
+                export(data, exports)
                 memory[key] = pointer_to(exports[-1])
         table = []
         for start, data in pieces:  # no comprehension: CPython 3.11 leaks arguments if it cannot allocate its closure
