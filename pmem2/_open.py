@@ -137,16 +137,17 @@ def open_or_create(path: Union[str, bytes]) -> Source:
 def open_or_extend(path: Union[str, bytes], size: int) -> Source:
     """Return the source of a file of at least *size* bytes, 0 for those that it has; create it if it does not exist."""
     while True:  # until no other process creates or removes the file in between
-        try:
+        source = None
+        with suppress(FileNotFoundError):
             source = Source.from_path(path)
-        except FileNotFoundError:
-            if not size:
-                raise ValueError(f"mode 'a+' needs a size: {path!r} does not exist") from None
-            made = create_whole(os.path.realpath(path) if os.path.islink(path) else path, size)
-            if made is not None:
-                return made
-        else:
+        if source is not None:
             return extend(source, path, size)
+        if not size:
+            raise ValueError(f"mode 'a+' needs a size: {path!r} does not exist")
+        # Not in an `except` block: where a signal comes before its end, CPython 3.9 would keep the source.
+        source = create_whole(os.path.realpath(path) if os.path.islink(path) else path, size)
+        if source is not None:
+            return source
 
 
 def extend(source: Source, path: Union[str, bytes], size: int) -> Source:
