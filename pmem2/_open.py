@@ -85,20 +85,29 @@ def open(
     path, wanted = os.fspath(path), 0 if size is None else as_positive(size, "size", FILE_SIZE_MAX)
     made, map = None, None
     try:
-        if mode == "a+":
-            made = open_or_extend(path, wanted)
-            map = Map(made, config)
-        else:
-            made = Source._open(path, CREATE_FLAGS) if mode == "x+" else open_or_create(path)
-            map = map_zeros(made, path, wanted, config)
-        made.close()
-        return map
+        try:
+            if mode == "a+":
+                made = open_or_extend(path, wanted)
+                map = Map(made, config)
+            else:
+                made = Source._open(path, CREATE_FLAGS) if mode == "x+" else open_or_create(path)
+                map = map_zeros(made, path, wanted, config)
+            made.close()
+            return map
+        except BaseException:
+            undo(made, map)
+            raise
     except BaseException:
-        if map is not None:  # pragma: no cover: an exception of a signal handler
-            map.close(defer=True)
-        if made is not None:
-            made._discard()
+        undo(made, map)  # again: a signal handler may have ended the first one
         raise
+
+
+def undo(source: Optional[Source], map: Optional[Map]) -> None:
+    """Close what was made, and remove a new file."""
+    if map is not None:  # pragma: no cover: an exception of a signal handler
+        map.close(defer=True)
+    if source is not None:
+        source._discard()
 
 
 def map_zeros(source: Source, path: Union[str, bytes], size: int, config: Config) -> Map:
