@@ -45,9 +45,11 @@ Ranges = Union[Iterable[Range], "Buffer"]
 
 
 def borrow(data: Buffer, name: str = "data", *, writable: bool = False) -> Borrowed:
-    """Borrow the bytes of *data*; give them back with `ffi.release` or a `with` block, on every path.
+    """Borrow the bytes of *data*, which errors call *name*; give them back on every path.
 
-    CPython's garbage collector can crash on a borrowed buffer that was not given back. Errors call the data *name*.
+    Write `with borrow(data) as memory, memory`. CPython's garbage collector can crash on a borrowed buffer that was not
+    given back, and CPython 3.9 and 3.10 can handle a signal between a `with` block and its `__exit__`, which then does
+    not run. The outer of two blocks gives it back.
 
     Raises:
         TypeError: *data* is no buffer, or a read-only one where *writable* is asked for.
@@ -122,27 +124,27 @@ def copy_of(memory: CharArray) -> bytes:
     return ffi.unpack(memory, len(memory)) if len(memory) else b""
 
 
-def export(data: Buffer) -> memoryview:
-    """Return a view of the bytes of *data*; they stay in place until it is released.
+def export(data: Buffer, views: list[memoryview]) -> None:
+    """Append a view of the bytes of *data* to *views*; they stay in place until it is released.
+
+    No variable holds the view: the frame would keep it when a signal handler raises.
 
     Raises:
         TypeError: *data* is no buffer.
         BufferError: *data* is not C-contiguous.
     """
     try:
-        view = view_of(data, "data")
+        views.append(view_of(data, "data"))
     except ValueError:  # NumPy does not describe dates and times
-        with borrow(data) as memory:
-            return memoryview(copy_of(memory))
-    if not view.c_contiguous:
-        view.release()
+        with borrow(data) as memory, memory:
+            views.append(memoryview(copy_of(memory)))
+    if not views[-1].c_contiguous:
         raise_scattered("data")
-    return view
 
 
 def pointer_to(view: memoryview) -> tuple[CharPointer, int]:
     """Return the address of an exported view and its length in bytes."""
-    with borrow(view) as memory:
+    with borrow(view) as memory, memory:
         return ffi.cast("char *", memory), len(memory)
 
 
@@ -167,7 +169,7 @@ def span_of(memory: Memory, name: str) -> tuple[int, int]:
     if found is not None:
         first, layout = found
         return strided_span(address_of(first), layout)
-    with view_of(cast("Buffer", memory), name, "an integer, or a view or an array of this map") as view:
+    with view_of(cast("Buffer", memory), name, "an integer, or a view or an array of this map") as view, view:
         return strided_span(address_of_view(view), (view.shape or (), view.strides or (), view.itemsize))
 
 
@@ -183,7 +185,7 @@ def address_of_view(view: memoryview) -> int:
 
 def address_of(memory: Buffer) -> int:
     """Return the address of a contiguous buffer."""
-    with borrow(memory) as borrowed:
+    with borrow(memory) as borrowed, borrowed:
         return int(ffi.cast("uintptr_t", borrowed))
 
 

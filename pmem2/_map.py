@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, TypeIs
 
     from pmem2._buffers import Memory
-    from pmem2._ffi import CharArray, CharPointer, MapHandle, Uint64Array
+    from pmem2._ffi import CharArray, CharPointer, MapHandle, Pin, Uint64Array
     from pmem2._slices import Slice
 
     Data = Union[Buffer, "Map"]
@@ -104,6 +104,7 @@ _guarded_fetch_add_u64 = lib.guarded_fetch_add_u64
 READ_WRITE = Protection.READ | Protection.WRITE
 BYTES_PASS_ZERO_COPY = CPYTHON  # PyPy copies bytes that are passed as char *
 DELTA_MIN = -(2**63)
+FEW = 64  # bytes of a slice with a step: C needs longer to begin, and less for each byte
 UNTORN_LENGTHS = {2, 4, 8}  # stored by C, with one instruction if they are aligned
 CHAR_ARRAY = ffi.typeof("char[]")
 
@@ -242,21 +243,27 @@ class Map(Resource):
     def _pinned_view(self, start: int, count: int, owner: object, *, internal: bool = False) -> memoryview:
         """Return a view that pins the map; *owner* lives as long as the view does.
 
-        Pinning is the last step and can be undone, so that an exception of a signal handler leaves nothing pinned.
+        Pinning is the last step and can be undone, so that an exception of a signal handler leaves nothing pinned. Nor
+        does a variable keep the view or the pin: CPython 3.9 and 3.10 can handle a signal right before the return.
         """
-        pin = new_pin()
-        memory = pinned_pointer(ffi.cast("char *", self._address + start), pin, owner)
-        view = memoryview(ffi.buffer(memory, min(count, self._size)))  # C refuses a range outside
-        if not self._handle.protection & Protection.WRITE:
-            view = view.toreadonly()
+        pins = [new_pin()]
+        views = [self._unpinned_view(start, count, pins[0], owner)]
         try:
-            rc = lib.guarded_pin_view(pin, self._handle, start, count, internal)
+            rc = lib.guarded_pin_view(pins[0], self._handle, start, count, internal)
             if rc == 0:
-                return view
+                pins.clear()
+                return views.pop()
         except BaseException:  # pragma: no cover: an exception of a signal handler
-            lib.guarded_unpin(pin)
+            views.clear()
+            for pin in pins:
+                lib.guarded_unpin(pin)
             raise
         raise self._range_error(rc, "pmem2_map_get_address", "view", start, count)
+
+    def _unpinned_view(self, start: int, count: int, pin: Pin, owner: object) -> memoryview:
+        memory = pinned_pointer(ffi.cast("char *", self._address + start), pin, owner)
+        view = memoryview(ffi.buffer(memory, min(count, self._size)))  # C refuses a range outside
+        return view if self._handle.protection & Protection.WRITE else view.toreadonly()
 
     # ---- properties
 
@@ -370,9 +377,10 @@ class Map(Resource):
                     return memory[key]  # type: ignore[return-value] # mypy does not narrow by `type`
                 if kind is SLICE:
                     part: Slice = key  # type: ignore[assignment]
-                    if part.step is None:
+                    step = part.step
+                    if step is None or 0 < len(range(part.start, part.stop, step)) <= FEW:  # type: ignore[arg-type]
                         return memory[part].tobytes()  # no local variable, which a traceback would keep
-            except (IndexError, TypeError, ValueError) as error:
+            except (IndexError, OverflowError, TypeError, ValueError) as error:
                 raise_if_deeper(error)  # else C finds the precise error, and whether the map is still open
         span = as_slice(key)
         result = self._read_byte(key) if span is None else self._read_slice(span)
@@ -393,22 +401,24 @@ class Map(Resource):
             ValueError: The byte is not in 0..255, the slice has another length, or the map is closed.
             BufferError: *value* is not C-contiguous.
         """
-        memory, kind = self._memory, type(key)  # `type`, because an object can lie about its `__class__`
+        kind = type(key)  # an object can lie about its `__class__`
         try:
-            if kind is int:
-                if memory is not None and type(value) is int:
-                    memory[key] = value
-                    return
-            elif kind is SLICE and type(value) is bytes:
+            if kind is SLICE and type(value) is bytes:
                 part: Slice = key  # type: ignore[assignment]
-                start, length = part.start or 0, len(value)
-                if part.step is None and part.stop - start == length:  # type: ignore[misc,operator] # caught
-                    if length in UNTORN_LENGTHS or memory is None:
-                        if not _guarded_write(self._handle, start, 1, length, value):  # type: ignore[arg-type]
+                start, stop, length = part.start or 0, part.stop, len(value)
+                if part.step is None:
+                    if length not in UNTORN_LENGTHS and (memory := self._memory) is not None:
+                        if type(start) is int and type(stop) is int:  # no Python code could release the view now
+                            memory[part] = value  # refuses another length
                             return
-                    elif type(start) is int and type(part.stop) is int and start >= 0:
-                        memory[part] = value  # the ends are ints: no Python code could release the view now
+                    elif (
+                        stop - start == length  # type: ignore[misc,operator] # caught
+                        and not _guarded_write(self._handle, start, 1, length, value)  # type: ignore[arg-type]
+                    ):
                         return
+            elif kind is int and type(value) is int and (memory := self._memory) is not None:
+                memory[key] = value
+                return
         except (IndexError, OverflowError, TypeError, ValueError) as error:
             raise_if_deeper(error)  # else the general way finds the precise error, and whether the map is still open
         span = as_slice(key)
@@ -416,7 +426,7 @@ class Map(Resource):
             self._write_byte(key, cast("SupportsIndex", value))
         else:
             self._write_slice(span, cast("Data", value))
-        if memory is None:
+        if self._memory is None:
             self._memory = self._internal_view()
 
     def _index(self, key: SupportsIndex | Slice) -> int:
@@ -462,7 +472,7 @@ class Map(Resource):
         if type(data) is bytes and BYTES_PASS_ZERO_COPY:
             self._write_parts(key, data, len(data))
         else:
-            with borrow(data) as memory:
+            with borrow(data) as memory, memory:
                 # With a step, the data may be a view of this map and overlap: store a copy.
                 source = memory if key.step is None else copy_of(memory)
                 self._write_parts(key, source, len(memory))
@@ -489,7 +499,7 @@ class Map(Resource):
             BufferError: *buffer* is not C-contiguous.
         """
         start = as_size(offset, "offset")
-        with borrow(buffer, "buffer", writable=True) as memory:
+        with borrow(buffer, "buffer", writable=True) as memory, memory:
             length = len(memory)
             rc = _guarded_read(self._handle, start, 1, length, memory)
         if rc:
@@ -513,7 +523,7 @@ class Map(Resource):
         first = as_int(start, "start")
         low, high = clip(first, None if end is None else as_int(end, "end"), self._size)
         is_past_end = high < low or first > self._size
-        with borrow(sub, "sub") as wanted:
+        with borrow(sub, "sub") as wanted, wanted:
             place = lib.guarded_find(self._handle, low, max(high - low, 0), wanted, len(wanted))
         if place < -1:
             raise self._error(-1 - place, "pmem2_map_get_address", "search")
@@ -715,7 +725,7 @@ class Map(Resource):
         self._flush_many(ranges, 0, "pmem2_get_flush_fn", "flush")
 
     def _flush_many(self, ranges: Ranges, drain: int, function: str, action: str) -> None:
-        with borrow_ranges(ranges) as numbers:
+        with borrow_ranges(ranges) as numbers, numbers:
             count = len(numbers) // 2
             rc = _guarded_flush_many(self._handle, numbers, count, drain)
             if rc in NO_DESCRIPTORS:  # pragma: no cover: in a child of tests/safety
@@ -761,7 +771,7 @@ class Map(Resource):
                 length = data._size
                 rc = lib.guarded_copy_map(self._handle, offset, data._copied_handle(), checked)
             else:
-                with borrow(data) as memory:
+                with borrow(data) as memory, memory:
                     length = len(memory)
                     rc = _guarded_memmove(self._handle, offset, memory, length, checked)
         except OverflowError:
@@ -811,9 +821,12 @@ class Map(Resource):
         checked = [(as_size(offset, "offset"), data) for offset, data in pieces]
         exports: list[memoryview] = []
         try:
-            rc, table = self._copy_pieces(checked, exports)
+            try:
+                rc, table = self._copy_pieces(checked, exports)
+            finally:
+                release_all(exports)
         finally:
-            release_all(exports)
+            release_all(exports)  # again, in case a signal handler raised before the other call or in it
         if rc == lib.GUARD_RANGE:
             for start, _, length in table:  # pragma: no branch: one is outside
                 if start + length > self._size:
@@ -836,7 +849,7 @@ class Map(Resource):
                 memory[key] = ffi.cast("char *", data._address), data._size
                 sources[key] = data._copied_handle()
             else:
-                exports.append(export(data))
+                export(data, exports)
                 memory[key] = pointer_to(exports[-1])
         table = []
         for start, data in pieces:  # no comprehension: CPython 3.11 leaks arguments if it cannot allocate its closure
@@ -953,17 +966,13 @@ class Map(Resource):
             TypeError: A number has a wrong type, or the map was made without READ or without WRITE.
             ValueError, OSError: As `store_u64`.
         """
-        if type(offset) is not int or type(expected) is not int or type(desired) is not int:
+        if offset.__class__ is not int or expected.__class__ is not int or desired.__class__ is not int:
             offset, desired = as_size(offset, "offset"), as_size(desired, "desired")
             expected = as_size(expected, "expected")
         try:
             previous = _guarded_compare_exchange_u64(self._handle, offset, expected, desired, 1 if persist else 0)
         except OverflowError:
-            (
-                as_size(offset, "offset"),
-                as_size(desired, "desired"),
-                as_size(expected, "expected"),
-            )  # raise the precise error
+            as_size(offset, "offset"), as_size(desired, "desired"), as_size(expected, "expected")  # the precise error
             raise  # pragma: no cover
         if previous == SIZE_MAX and (rc := ffi.errno):
             raise self._range_error(rc, "pmem2_get_persist_fn", "exchange", offset, 8)

@@ -86,20 +86,29 @@ def open(
     path, wanted = os.fspath(path), 0 if size is None else as_positive(size, "size", FILE_SIZE_MAX)
     made, map = None, None
     try:
-        if mode == "a+":
-            made = open_or_extend(path, wanted, config)
-            map = Map(made, config)
-        else:
-            made = Source._open(path, CREATE_FLAGS) if mode == "x+" else open_or_create(path)
-            map = map_zeros(made, path, wanted, config)
-        made.close()
-        return map
+        try:
+            if mode == "a+":
+                made = open_or_extend(path, wanted, config)
+                map = Map(made, config)
+            else:
+                made = Source._open(path, CREATE_FLAGS) if mode == "x+" else open_or_create(path)
+                map = map_zeros(made, path, wanted, config)
+            made.close()
+            return map
+        except BaseException:
+            undo(made, map)
+            raise
     except BaseException:
-        if map is not None:  # pragma: no cover: an exception of a signal handler
-            map.close(defer=True)
-        if made is not None:
-            made._discard()
+        undo(made, map)  # again: a signal handler may have ended the first one
         raise
+
+
+def undo(source: Optional[Source], map: Optional[Map]) -> None:
+    """Close what was made, and remove a new file."""
+    if map is not None:  # pragma: no cover: an exception of a signal handler
+        map.close(defer=True)
+    if source is not None:
+        source._discard()
 
 
 def map_zeros(source: Source, path: Union[str, bytes], size: int, config: Config) -> Map:
@@ -138,16 +147,17 @@ def open_or_create(path: Union[str, bytes]) -> Source:
 def open_or_extend(path: Union[str, bytes], size: int, config: Config) -> Source:
     """Return the source of a file of at least *size* bytes, 0 for those that it has; create it if it does not exist."""
     while True:  # until no other process creates or removes the file in between
-        try:
+        source = None
+        with suppress(FileNotFoundError):
             source = Source.from_path(path)
-        except FileNotFoundError:
-            if not size:
-                raise ValueError(f"mode 'a+' needs a size: {path!r} does not exist") from None
-            made = create_whole(os.path.realpath(path) if os.path.islink(path) else path, size, config)
-            if made is not None:
-                return made
-        else:
+        if source is not None:
             return extend(source, path, size, config)
+        if not size:
+            raise ValueError(f"mode 'a+' needs a size: {path!r} does not exist")
+        # Not in an `except` block: where a signal comes before its end, CPython 3.9 would keep the source.
+        source = create_whole(os.path.realpath(path) if os.path.islink(path) else path, size, config)
+        if source is not None:
+            return source
 
 
 def extend(source: Source, path: Union[str, bytes], size: int, config: Config) -> Source:

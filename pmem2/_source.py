@@ -369,7 +369,7 @@ class Source(Resource):
             OSError, ValueError: As `pread_mcsafe`.
         """
         start = as_size(offset, "offset")
-        with borrow(buffer, "buffer", writable=True) as target:
+        with borrow(buffer, "buffer", writable=True) as target, target:
             self._pread(target, len(target), start)
 
     def _pread(self, buffer: CharArray, length: int, offset: int) -> None:
@@ -402,7 +402,7 @@ class Source(Resource):
         """
         start = as_size(offset, "offset")
         message = new_error_buffer()
-        with borrow(data) as borrowed:
+        with borrow(data) as borrowed, borrowed:
             length = len(borrowed)
             rc = lib.guarded_source_pwrite_mcsafe(self._handle, borrowed, length, start, message)
         if rc:

@@ -62,6 +62,12 @@ def test_interrupts_in_cycles(run_child: RunChild) -> None:
     run_harness(run_child, "cycles", 3)
 
 
+@pytest.mark.parametrize("only", ["Map.memcpy", "Map.view", "Map.read_into"])
+def test_each_bytecode_of_calls(run_child: RunChild, only: str) -> None:
+    """An exception between any two bytecodes leaves nothing pinned or borrowed, not even while it is handled."""
+    run_harness(run_child, "bytecodes", only=only)
+
+
 def test_each_allocation_of_calls(run_child: RunChild) -> None:
     """Whichever allocation of a call fails, a MemoryError comes out, and the call leaves nothing behind."""
     run_harness(run_child, "allocations")

@@ -58,7 +58,9 @@ def find_new_file(world: World, *, inside: bool) -> list[str]:
 
     The file goes together with the exception, whose frames keep what owns it.
     """
-    if not inside or world.created or not os.path.exists(world.new):
+    if not os.path.exists(world.new):
+        return []
+    if not inside or world.created:
         world.remove_new()
         return []
     collect_garbage()

@@ -20,7 +20,7 @@ from typing import Callable
 from support.public_calls import CALLS, PAGE, World, refuse
 
 from pmem2 import Source
-from safety.harness import allocations, forks, interrupts, recursion, threads
+from safety.harness import allocations, bytecodes, forks, interrupts, recursion, threads
 from safety.harness.process import (
     ON_PYPY,
     collect_garbage,
@@ -42,11 +42,14 @@ STORMS: dict[str, Disturb] = {
 }
 DISTURBANCES: dict[str, Disturb] = {
     **STORMS,
+    "bytecodes": bytecodes.interrupt_each,
     "allocations": allocations.fail_allocations,
     "recursion": recursion.reach_limit,
     "forks": forks.fork_inside,
 }
 GROUP = 20  # calls that share a process
+BATCH = 500  # rounds of each call between two checks for leaks, in a long run
+MEMORY = "/dev/shm"  # a long run keeps its files there: most of its time would be that of the disk
 # whether they share a World too: collecting garbage takes long where nothing is frozen
 SHARED = ON_PYPY or bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
@@ -121,7 +124,7 @@ class Run:
         """Prepare to disturb the calls of these names."""
         self.folder = folder
         self.names = names
-        self.rounds = rounds
+        self.rounds = max(rounds, 1)
         self.rng = random.Random(seed)
         self.interrupts = 0
         self.problems = 0
@@ -136,26 +139,28 @@ class Run:
         self.interrupts += count
         return found
 
-    def disturb(self, names: list[str], disturbance: str) -> list[str]:
+    def disturb(self, names: list[str], disturbance: str, rounds: int) -> list[str]:
         """Disturb some calls."""
         rng = random.Random(self.rng.random())
-        return self.run(names, lambda: disturb_group(self.folder, names, DISTURBANCES[disturbance], self.rounds, rng))
+        return self.run(names, lambda: disturb_group(self.folder, names, DISTURBANCES[disturbance], rounds, rng))
 
-    def disturb_all(self, disturbance: str) -> None:
-        """Disturb each call."""
+    def disturb_all(self, disturbance: str, rounds: int) -> None:
+        """Disturb each call; where one fails, disturb each of its group alone, a few rounds at a time."""
         for first in range(0, len(self.names), GROUP):
             group = self.names[first : first + GROUP]
-            found = self.disturb(group, disturbance)
-            if len(group) > 1 and any(", ".join(group) in problem for problem in found):
+            if self.disturb(group, disturbance, rounds):
                 for name in group:
-                    self.disturb([name], disturbance)  # names the call
+                    for _ in range(rounds // self.rounds):
+                        if self.disturb([name], disturbance, self.rounds):
+                            break
 
     def disturb_until(self, disturbance: str, interrupts: int) -> None:
         """Disturb each call, again and again until there were so many interrupts."""
         wanted = self.interrupts + interrupts
-        self.disturb_all(disturbance)
+        rounds = max(self.rounds, min(BATCH, interrupts // len(self.names)))
+        self.disturb_all(disturbance, rounds)
         while self.interrupts < wanted and not self.problems:
-            self.disturb_all(disturbance)
+            self.disturb_all(disturbance, rounds)
 
     def run_threads(self, seconds: float) -> None:
         """Make all calls in many threads at once, again and again."""
@@ -173,14 +178,14 @@ def run_disturbance(run: Run, disturbance: str, interrupts: int, seconds: float)
     elif disturbance in STORMS:
         run.disturb_until(disturbance, interrupts)
     else:
-        run.disturb_all(disturbance)
+        run.disturb_all(disturbance, run.rounds)
 
 
 def main(arguments: list[str]) -> int:
     """Run harnesses; return 1 if something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m safety.harness", description=__doc__)
     parser.add_argument("disturbance", choices=["all", *DISTURBANCES, "threads"])
-    parser.add_argument("--rounds", type=int, default=20, help="interrupts or forks of each call in one process")
+    parser.add_argument("--rounds", type=int, default=20, help="interrupts or forks of each call, at least")
     parser.add_argument("--interrupts", type=int, default=0, help="repeat until there were so many")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long the threads run")
     parser.add_argument("--only", default="", help="disturb the calls whose name begins like this")
@@ -196,13 +201,17 @@ def main(arguments: list[str]) -> int:
     if "allocations" in chosen and not allocations.can_run():
         print("allocations: needs _testcapi, and a CPython that itself neither dies nor leaks when an allocation fails")
         chosen.remove("allocations")
-        if not chosen:
-            return SKIPPED
+    if "bytecodes" in chosen and not bytecodes.CAN_RUN:
+        print("bytecodes: needs CPython 3.9 or 3.10, which handle signals between any two bytecodes")
+        chosen.remove("bytecodes")
+    if not chosen:
+        return SKIPPED
     seed = random.randrange(2**32) if options.seed is None else options.seed
+    parent = MEMORY if options.interrupts and os.path.isdir(MEMORY) else None
     problems = 0
     for disturbance in chosen:
         start = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
             run = Run(Path(folder), [name for name in CALLS if name.startswith(options.only)], options.rounds, seed)
             run_disturbance(run, disturbance, options.interrupts // len(STORMS), options.seconds)
         seconds = time.monotonic() - start
