@@ -29,29 +29,40 @@ MANY = [(0, 8), (8, 8), (300, 100), (320, 1), (200, 0)]
 RECORD = """
 import ctypes, json, os, sys
 import pmem2
+from pmem2._ffi import ffi, lib
 library, path, ranges, many = ctypes.CDLL(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
 class Step(ctypes.Structure):
     _fields_ = [("kind", ctypes.c_uint64), ("address", ctypes.c_uint64)]
-library.steps_stop.restype = ctypes.c_uint64
+library.steps_end.restype = ctypes.c_uint64
 first = ctypes.POINTER(Step)()
 
-def record(call, *arguments):
-    call(*arguments)  # binds symbols, maps pages
-    library.steps_start()
-    call(*arguments)
-    count = library.steps_stop(ctypes.byref(first))
+def steps():
+    count = library.steps_end(ctypes.byref(first))
     return "".join(chr(step.kind) for step in first[:count]), [step.address - m.address for step in first[:count]]
 
+def record(call, *arguments):
+    library.steps_at_access(ctypes.c_void_p(m.address), ctypes.c_size_t(m.size))
+    call(*arguments)
+    return steps()
+
+def fences(name):
+    guard, handle = ffi.addressof(lib, "guarded_" + name), m._handle
+    address = [ctypes.c_void_p(int(ffi.cast("uintptr_t", pointer))) for pointer in (guard, handle)]
+    library.steps_of_call(*address, ctypes.c_size_t(0), ctypes.c_size_t(0))
+    return steps()[0]
+
+many_names, single_names = ("publish_many", "acquire_many"), ("publish", "acquire", "flush")
 results = {}
 for granularity in sys.argv[5:]:
     if "PMEM2_TEST_GRANULARITY" not in os.environ:
         os.environ["PMEM2_FORCE_GRANULARITY"] = granularity
     with pmem2.open(path) as m:
         assert m.granularity.name == granularity
-        for name in ("publish", "acquire", "flush"):
-            results[f"{name}, {granularity}"] = [record(getattr(m, name), *range) for range in ranges]
-        for name in ("publish_many", "acquire_many"):
-            results[f"{name}, {granularity}"] = [record(getattr(m, name), many)]
+        results[granularity] = {
+            "fences": [fences(name) for name in (*many_names, "publish", "acquire")],
+            **{name: [record(getattr(m, name), *range) for range in ranges] for name in single_names},
+            **{name: [record(getattr(m, name), many)] for name in many_names},
+        }
 print(json.dumps(results))
 """
 Record = tuple[str, list[int]]
@@ -76,21 +87,22 @@ def test_one_instruction_a_line(run_child: RunChild, file: Path) -> None:
     library = preloadable((Path(__file__).parents[1] / "support/cache_steps.c").read_text(encoding="utf-8"))
     granularities = [MEDIUM_GRANULARITY] if MEDIUM_GRANULARITY else ["BYTE", "PAGE"]
     never = {"PMEM_NO_CLWB": "1", "PMEM_NO_CLFLUSHOPT": "1", "PMEM_NO_FLUSH": "1"}  # libpmem2 obeys
+    letters = {"publish": instruction("clwb", "clflushopt", "clflush"), "acquire": instruction("clflushopt", "clflush")}
     child = run_child(RECORD, str(library), str(file), json.dumps(RANGES), json.dumps(MANY), *granularities, **never)
     assert child.returncode == 0, child.stderr
-    results: dict[str, list[Record]] = json.loads(child.stdout)
-    letters = {"publish": instruction("clwb", "clflushopt", "clflush"), "acquire": instruction("clflushopt", "clflush")}
-    for name, letter in letters.items():
-        for granularity in granularities:
-            recorded = zip(RANGES, results[f"{name}, {granularity}"])
-            for range_, (kinds, offsets) in recorded:
+    results: dict[str, dict[str, list[Record]]] = json.loads(child.stdout)
+    assert list(results) == granularities
+    for granularity, recorded in results.items():
+        assert recorded["fences"] == ["mm"] * 4
+        for name, letter in letters.items():
+            for range_, (kinds, offsets) in zip(RANGES, recorded[name]):
                 touched = lines(*range_)
-                assert kinds == "m" + letter * len(touched) + "m"
-                assert offsets[1:-1] == touched
-            ((kinds, offsets),) = results[f"{name}_many, {granularity}"]
-            assert (kinds, offsets[1:-1]) == ("m" + 4 * letter + "m", [0, 256, 320, 384])
-    if "BYTE" in granularities:
-        assert not any(kind in kinds for kinds, _ in results["flush, BYTE"] for kind in "wof")
+                assert kinds == letter * len(touched) + "m" * bool(touched)
+                assert offsets[: len(touched)] == touched
+            ((kinds, offsets),) = recorded[f"{name}_many"]
+            assert (kinds, offsets[:4]) == (4 * letter + "m", [0, 256, 320, 384])
+        if granularity == "BYTE":
+            assert {kinds for kinds, _ in recorded["flush"]} == {""}
 
 
 def calls(map: Map, offset: int, length: int | None) -> list[Callable[[], None]]:

@@ -58,7 +58,7 @@ def test_not_durable_on_page() -> None:
 
 
 def test_repetition_is_no_mistake() -> None:
-    """Lint accepts publish and acquire of what is durable: other hosts need them."""
+    """Lint accepts publish and acquire of durable lines: other hosts need them."""
 
     def workload(map: Map) -> None:
         map.memcpy(0, b"promised")

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Records the cache instructions and fences that a thread executes: steps_start, steps_stop. x86-64 only.
+ * Records the cache instructions and fences that a thread executes. x86-64 only.
  *
- * The trap flag makes the processor raise SIGTRAP after each instruction. The handler looks at the next one: so the record
- * shows what the processor really executes, whichever function it lies in, and the address that it acts on.
+ * The trap flag makes the processor raise SIGTRAP after each instruction, and the handler looks at the next one. So the
+ * record shows what the processor really executes, in whichever function, and the address that the instruction acts on.
  */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
 #define TRAP_FLAG 0x100
@@ -23,6 +24,8 @@ struct step {
 static struct step steps[1 << 16];
 static uint64_t used;
 static volatile sig_atomic_t recording;
+static void *protected;
+static size_t protected_length;
 
 static const int REGISTERS[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                 REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
@@ -48,36 +51,71 @@ static struct step decode(const uint8_t *code, const greg_t *registers)
     return (struct step){(uint64_t)kind, (uint64_t)registers[REGISTERS[base + 8 * extension]] + (uint64_t)displacement};
 }
 
-static void trap(int number, siginfo_t *info, void *context)
+static void record(const greg_t *registers)
 {
-    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-    (void)number, (void)info;
-    if (!recording) {
-        registers[REG_EFL] &= ~TRAP_FLAG;
-        return;
-    }
-    registers[REG_EFL] |= TRAP_FLAG;
     const struct step step = decode((const uint8_t *)registers[REG_RIP], registers);
     if (step.kind == NOTHING)
         return;
     if (used == sizeof steps / sizeof *steps)
         abort();
     steps[used++] = step;
+    if (protected_length && (step.kind == MFENCE || step.kind == SFENCE))
+        recording = 0;
 }
 
-void steps_start(void)
+static void trap(int number, siginfo_t *info, void *context)
 {
-    struct sigaction action = {.sa_sigaction = trap, .sa_flags = SA_SIGINFO};
-    sigaction(SIGTRAP, &action, NULL);
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    (void)number, (void)info;
+    if (recording)
+        record(registers);
+    if (recording)
+        registers[REG_EFL] |= TRAP_FLAG;
+    else
+        registers[REG_EFL] &= ~TRAP_FLAG;
+}
+
+static void fault(int number, siginfo_t *info, void *context)
+{
+    mprotect(protected, protected_length, PROT_READ | PROT_WRITE);
+    recording = 1;
+    trap(number, info, context);
+}
+
+static void handle(int number, void (*handler)(int, siginfo_t *, void *))
+{
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
+    sigaction(number, &action, NULL);
+}
+
+/* Record from the first access to the memory on, up to the next fence. */
+void steps_at_access(void *address, size_t length)
+{
+    handle(SIGTRAP, trap);
+    handle(SIGSEGV, fault);
     used = 0;
+    protected = address;
+    protected_length = length;
+    mprotect(address, length, PROT_NONE);
+}
+
+/* Record a call of a guard. */
+void steps_of_call(int (*guard)(void *, uintptr_t, size_t), void *map, uintptr_t first, size_t second)
+{
+    handle(SIGTRAP, trap);
+    used = 0;
+    protected_length = 0;
     recording = 1;
     raise(SIGTRAP);
+    guard(map, first, second);
+    recording = 0;
 }
 
 /* Return the number of steps. */
-uint64_t steps_stop(const struct step **first)
+uint64_t steps_end(const struct step **first)
 {
-    recording = 0;
+    if (protected_length)
+        mprotect(protected, protected_length, PROT_READ | PROT_WRITE);
     *first = steps;
     return used;
 }
