@@ -49,7 +49,7 @@ def fences(name):
     guard, handle = ffi.addressof(lib, "guarded_" + name), m._handle
     address = [ctypes.c_void_p(int(ffi.cast("uintptr_t", pointer))) for pointer in (guard, handle)]
     library.steps_of_call(*address, ctypes.c_size_t(0), ctypes.c_size_t(0))
-    return steps()[0]
+    return steps()
 
 many_names, single_names = ("publish_many", "acquire_many"), ("publish", "acquire", "flush")
 results = {}
@@ -61,6 +61,7 @@ for granularity in sys.argv[5:]:
         results[granularity] = {
             "fences": [fences(name) for name in (*many_names, "publish", "acquire")],
             **{name: [record(getattr(m, name), *range) for range in ranges] for name in single_names},
+            "views": [record(m.publish, m.view(60, 8)), record(m.acquire, m.view(60, 8))],
             **{name: [record(getattr(m, name), many)] for name in many_names},
         }
 print(json.dumps(results))
@@ -93,7 +94,7 @@ def test_one_instruction_a_line(run_child: RunChild, file: Path) -> None:
     results: dict[str, dict[str, list[Record]]] = json.loads(child.stdout)
     assert list(results) == granularities
     for granularity, recorded in results.items():
-        assert recorded["fences"] == ["mm"] * 4
+        assert [kinds for kinds, _ in recorded["fences"]] == ["mm"] * 4
         for name, letter in letters.items():
             for range_, (kinds, offsets) in zip(RANGES, recorded[name]):
                 touched = lines(*range_)
@@ -101,6 +102,7 @@ def test_one_instruction_a_line(run_child: RunChild, file: Path) -> None:
                 assert offsets[: len(touched)] == touched
             ((kinds, offsets),) = recorded[f"{name}_many"]
             assert (kinds, offsets[:4]) == (4 * letter + "m", [0, 256, 320, 384])
+        assert [offsets[:2] for _, offsets in recorded["views"]] == [[0, 64]] * 2
         if granularity == "BYTE":
             assert {kinds for kinds, _ in recorded["flush"]} == {""}
 

@@ -14,6 +14,8 @@ from pmem2.testing import explore
 WRITE_BACKS: dict[str, Callable[[Map], None]] = {
     "publish": lambda map: map.publish(0, 8),
     "acquire": lambda map: map.acquire(0, 8),
+    "publish a view": lambda map: map.publish(map.view(0, 8)),
+    "acquire a view": lambda map: map.acquire(map.view(0, 8)),
     "publish_many": lambda map: map.publish_many([(0, 1), (4, 4)]),
     "acquire_many": lambda map: map.acquire_many(iter([(7, 1)])),
 }
