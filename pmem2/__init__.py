@@ -13,6 +13,7 @@ from pmem2 import _ffi  # noqa: F401 # first: it explains a library that does no
 from pmem2 import errors as errors
 from pmem2._badblocks import BadBlock, BadBlockContext
 from pmem2._config import Config
+from pmem2._dax_devices import DaxDevice, dax_devices
 from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
 from pmem2._map import Map
 from pmem2._open import open
@@ -68,6 +69,7 @@ __all__ = [
     "BufferTooSmallError",
     "CannotReadBoundsError",
     "Config",
+    "DaxDevice",
     "DaxRegionNotFoundError",
     "DeepFlushRangeError",
     "ErrorCode",
@@ -111,5 +113,6 @@ __all__ = [
     "VMReservation",
     "VmReservationNotEmptyError",
     "__version__",
+    "dax_devices",
     "open",
 ]

@@ -51,6 +51,7 @@ def test_exports() -> None:
         "BadBlock",
         "BadBlockContext",
         "Config",
+        "DaxDevice",
         "ErrorCode",
         "Granularity",
         "Map",
@@ -61,6 +62,7 @@ def test_exports() -> None:
         "Source",
         "VMReservation",
         "__version__",
+        "dax_devices",
         "open",
     ]
     assert pmem2.__all__ == sorted([*names, *(error.__name__ for error in pmem2.Pmem2Error.__subclasses__())])
