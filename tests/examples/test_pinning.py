@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,9 +15,6 @@ from safety.process_state import collect_garbage
 from support.compiled import preloadable
 
 import pmem2
-
-if sys.platform == "win32":
-    pytest.skip("needs mincore", allow_module_level=True)
 
 RECIPES = Path(__file__).parents[2] / "docs/guide/recipes.md"
 FAKE_CUDA = """
