@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A header that processes share: `python shared_header.py FILE write TEXT...`, `python shared_header.py FILE read`.
+"""A header that hosts share: `python shared_header.py FILE write TEXT...`, `python shared_header.py FILE read`.
 
-FILE is a DAX device, such as CXL memory, or any file. One process publishes messages, others poll for them without a
-system call. There are two slots. The writer fills the slot that readers do not use, makes it durable, and publishes
-it with one 8-byte store of the message number. A reader checks the number again after copying a message, and retries
-if it has changed.
+FILE is a DAX device, such as CXL memory that several hosts see, or any file. One process publishes messages. Others, on
+this host and on other hosts, poll for them without a system call. Only the writer stores to the memory.
+
+There are two slots. The writer fills the slot that readers do not use and publishes it. Then it stores the number of
+the message, 8 bytes that are never torn, and publishes these. A reader acquires the number, then the slot, and copies
+the message. It acquires the number again, and retries if that has changed.
 """
 
 from __future__ import annotations
@@ -29,48 +31,72 @@ def slot_offset(number: int) -> int:
     return SLOTS + number % 2 * SLOT_SIZE
 
 
-def check_header(map: pmem2.Map) -> None:
-    """Give a map of zeros a header; raise ValueError if the map contains something else."""
-    header = HEADER.pack(MAGIC, VERSION, SIZE)
-    if not (map[:8] + map[HEADER.size : SIZE]).strip(b"\0"):  # new; the magic comes last
-        map.memcpy(8, header[8:])
-        map.memcpy(0, header[:8])
-    if (found := map[: HEADER.size]) != header:
+def is_new(map: pmem2.Map) -> bool:
+    """Return whether a map has no header yet; raise ValueError if it contains something else."""
+    map.acquire(0, SIZE)
+    found = map[: HEADER.size]
+    if found == HEADER.pack(MAGIC, VERSION, SIZE):
+        return False
+    if (found[:8] + map[HEADER.size : SIZE]).strip(b"\0"):
         raise ValueError(f"not a shared header: magic, version and size are {HEADER.unpack(found)}")
+    return True
+
+
+def write_header(map: pmem2.Map) -> None:
+    """Give a map of zeros a header; the magic comes last."""
+    header = HEADER.pack(MAGIC, VERSION, SIZE)
+    map.memcpy(8, header[8:])
+    map.memcpy(0, header[:8])
+    map.publish(0, HEADER.size)
 
 
 class Writer:
-    """Publishes messages; only one writer may exist at a time."""
+    """Publishes messages; only one writer may exist at a time, on all hosts together."""
 
     def __init__(self, map: pmem2.Map) -> None:
         """Continue after the last message; raise ValueError if the map contains something else."""
-        check_header(map)
+        if is_new(map):
+            write_header(map)
         self.map = map
         self.number = map.load_u64(NUMBER)
-        map.persist(NUMBER, 8)  # a killed writer may have stored the number without persisting it
+        map.persist(NUMBER, 8)  # a killed writer may have stored the number without persisting and publishing it
+        map.publish(NUMBER, 8)
 
     def publish(self, message: bytes) -> None:
-        """Make a message durable, then store its number, which makes it visible, and make the number durable."""
+        """Make a message durable and visible to all hosts, then its number, which makes it the last message."""
         if len(message) > MAX_LENGTH:
             raise ValueError(f"message must have at most {MAX_LENGTH} bytes, got {len(message)}")
         self.number += 1
-        self.map.memcpy(slot_offset(self.number), len(message).to_bytes(8, "little") + message)
+        slot = slot_offset(self.number)
+        self.map.memcpy(slot, len(message).to_bytes(8, "little") + message)
+        self.map.publish(slot, SLOT_SIZE)
         self.map.store_u64(NUMBER, self.number, persist=True)
+        self.map.publish(NUMBER, 8)
 
 
 def latest(map: pmem2.Map) -> tuple[int, bytes]:
     """Return the number and the text of the last message."""
+    number = latest_number(map)
     while True:
-        number = map.load_u64(NUMBER)
-        slot = map[slot_offset(number) : slot_offset(number) + SLOT_SIZE]
-        if map.load_u64(NUMBER) == number:  # so the writer can only have changed the other slot
+        start = slot_offset(number)
+        map.acquire(start, SLOT_SIZE)
+        slot = map[start : start + SLOT_SIZE]
+        before, number = number, latest_number(map)
+        if number == before:  # so the writer can only have changed the other slot
             length = int.from_bytes(slot[:8], "little")
             return number, slot[8 : 8 + length]
 
 
+def latest_number(map: pmem2.Map) -> int:
+    """Return the number of the last message."""
+    map.acquire(NUMBER, 8)
+    return map.load_u64(NUMBER)
+
+
 def follow(map: pmem2.Map, interval: float = 0.001) -> Iterator[tuple[int, bytes]]:
     """Yield the last message and newer ones; skip those that are replaced between two polls."""
-    check_header(map)
+    while is_new(map):
+        time.sleep(interval)
     seen = -1
     while True:
         number, message = latest(map)
@@ -86,7 +112,7 @@ def main(argv: list[str]) -> int:
         print(f"usage: {argv[0]} file write text... | file read", file=sys.stderr)
         return 1
     try:
-        with pmem2.open(argv[1]) as map:
+        with pmem2.open(argv[1], "r" if argv[2] == "read" else "r+") as map:
             if map.size < SIZE:
                 raise ValueError(f"{argv[1]} has {map.size} bytes, but needs {SIZE}")
             if argv[2] == "write":

@@ -256,13 +256,13 @@ class Model:
         self.pick(self.maps, which)[key] = value
 
     def sync_range(self, which: int, how: str, offset: Any, length: Any) -> None:
-        """Persist, flush or deep-flush a range, and drain."""
+        """Persist, flush, deep-flush, publish or acquire a range, and drain."""
         map = self.pick(self.maps, which)
         getattr(map, how)(offset, length)
         map.drain()
 
     def sync_ranges(self, which: int, how: str, pairs: Any, packed: bool) -> None:
-        """Persist or flush many ranges."""
+        """Persist, flush, publish or acquire many ranges."""
         if packed:
             pairs = array("Q", [number for pair in pairs for number in pair if 0 <= number < 2**64])
         getattr(self.pick(self.maps, which), how)(pairs)

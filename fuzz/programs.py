@@ -115,13 +115,13 @@ OPERATIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "write_map": {"which": which, "key": key, "value": st.one_of(st.integers(-1, 256), data)},
     "sync_range": {
         "which": which,
-        "how": st.sampled_from(["persist", "flush", "deep_flush"]),
+        "how": st.sampled_from(["persist", "flush", "deep_flush", "publish", "acquire"]),
         "offset": number,
         "length": length,
     },
     "sync_ranges": {
         "which": which,
-        "how": st.sampled_from(["persist_many", "flush_many"]),
+        "how": st.sampled_from(["persist_many", "flush_many", "publish_many", "acquire_many"]),
         "pairs": good_pairs,
         "packed": st.booleans(),
     },

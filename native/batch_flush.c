@@ -3,6 +3,7 @@
 #ifndef PMEM2_BATCH_FLUSH_C
 #define PMEM2_BATCH_FLUSH_C
 
+#include "cpu_cache.c"
 #include "guard_errors.c"
 #include "guard_flush.c"
 #include "guard_gate.c"
@@ -10,8 +11,6 @@
 #include "guard_map_use.c"
 #include "os.c"
 #include "workaround_msync.c"
-
-#define CACHE_LINE ((uintptr_t)64)
 
 /* Round a range outwards to whole units. */
 static struct span span_of(const struct guarded_map *m, uintptr_t unit, size_t offset, size_t length)
@@ -71,12 +70,18 @@ static int flush_pages(struct guarded_map *m, const uint64_t *ranges, size_t cou
     return rc;
 }
 
-/* Skip cache lines that the previous ranges have flushed. */
-static int flush_lines(const struct guarded_map *m, const uint64_t *ranges, size_t count)
+/*
+ * Call `act` for the lines of many ranges, without those of the previous ranges. Check all ranges before the first call,
+ * so that a bad range has no effect, and each range again, because another thread may change the buffer.
+ */
+static int act_on_lines(const struct guarded_map *m, const uint64_t *ranges, size_t count, pmem2_flush_fn act)
 {
-    const pmem2_flush_fn flush = m->flush;
     uintptr_t start = 0, end = 0;
-    size_t offset, length;
+    size_t offset, length, outside = 0;
+    for (size_t i = 0; i < count; i++)
+        outside += !load_range(m, ranges, i, &offset, &length);
+    if (outside)
+        return GUARD_RANGE;
     for (size_t i = 0; i < count; i++) {
         if (!load_range(m, ranges, i, &offset, &length))
             return GUARD_RANGE;
@@ -88,28 +93,21 @@ static int flush_lines(const struct guarded_map *m, const uint64_t *ranges, size
         else
             span.low = end;
         if (span.high > span.low) {
-            flush((void *)span.low, span.high - span.low);
+            act((void *)span.low, span.high - span.low);
             end = span.high;
         }
     }
     return 0;
 }
 
-/*
- * Check all ranges before flushing the first, so that a bad range flushes nothing. flush_lines checks each range again,
- * because another thread may change the buffer.
- */
 static int guarded_flush_many(struct guarded_map *m, const uint64_t *ranges, size_t count, int drain)
 {
     int rc = map_enter(m, OPERATION, NEED_ANY, 0, 0);
     if (rc)
         return rc;
-    size_t offset, length, outside = 0;
     if (is_paged(m))
         return map_leave(m, flush_pages(m, ranges, count));
-    for (size_t i = 0; i < count; i++)
-        outside += !load_range(m, ranges, i, &offset, &length);
-    rc = outside ? GUARD_RANGE : flush_lines(m, ranges, count);
+    rc = act_on_lines(m, ranges, count, m->flush);
     if (!rc && drain)
         m->drain();
     return map_leave(m, rc);

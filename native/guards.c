@@ -4,6 +4,7 @@
  *
  * The prefix of a file names its layer:
  *   os_          one interface to POSIX and to Windows
+ *   cpu_         instructions of the processor
  *   guard_       C functions that check and act in one call
  *   workaround_  corrections of libpmem2
  *   batch_       many ranges or copies in one call
@@ -12,6 +13,7 @@
  */
 #include "os.c"
 #include "os_zero.c"
+#include "cpu_cache.c"
 
 #include "guard_errors.c"
 #include "guard_new_file.c"
@@ -31,5 +33,6 @@
 
 #include "batch_flush.c"
 #include "batch_copy.c"
+#include "guard_publish.c"
 
 #include "python_objects.c"

@@ -13,6 +13,7 @@ from pmem2 import _ffi  # noqa: F401 # first: it explains a library that does no
 from pmem2 import errors as errors
 from pmem2._badblocks import BadBlock, BadBlockContext
 from pmem2._config import Config
+from pmem2._dax_devices import DaxDevice, dax_devices
 from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
 from pmem2._map import Map
 from pmem2._open import open
@@ -60,7 +61,7 @@ from pmem2.errors import (
     VmReservationNotEmptyError,
 )
 
-for public in (BadBlock, BadBlockContext, Config, Map, Source, VMReservation, open):
+for public in (BadBlock, BadBlockContext, Config, DaxDevice, Map, Source, VMReservation, dax_devices, open):
     public.__module__ = __name__  # pickles and tracebacks name what users import
 for enumeration in (ErrorCode, Granularity, MemFlag, Protection, Sharing):
     enumeration.__module__ = __name__
@@ -74,6 +75,7 @@ __all__ = [
     "BufferTooSmallError",
     "CannotReadBoundsError",
     "Config",
+    "DaxDevice",
     "DaxRegionNotFoundError",
     "DeepFlushRangeError",
     "ErrorCode",
@@ -117,5 +119,6 @@ __all__ = [
     "VMReservation",
     "VmReservationNotEmptyError",
     "__version__",
+    "dax_devices",
     "open",
 ]

@@ -153,7 +153,7 @@ def truncate(file: File, size: int, path: Union[str, bytes]) -> None:
 SYSFS: Union[str, os.PathLike[str]] = "/sys"
 
 
-class DaxDevice(NamedTuple):
+class DaxGeometry(NamedTuple):
     """A DAX device as sysfs describes it: size and alignment in bytes, and the NUMA node."""
 
     size: int
@@ -163,7 +163,7 @@ class DaxDevice(NamedTuple):
 
 if sys.platform != "win32":  # pragma: no branch: Windows has none
 
-    def dax_device_without_nvdimm(fd: int) -> Optional[DaxDevice]:
+    def dax_device_without_nvdimm(fd: int) -> Optional[DaxGeometry]:
         """Return the DAX device behind *fd* if no NVDIMM region backs it (CXL memory), else `None`.
 
         libndctl crashes on such a device, so pmem2 reads sysfs itself.
@@ -181,7 +181,7 @@ if sys.platform != "win32":  # pragma: no branch: Windows has none
         subsystem = os.path.basename(os.path.realpath(os.path.join(device, "subsystem")))
         if subsystem != "dax" or any(part.startswith("ndbus") for part in device.split(os.sep)):
             return None
-        return DaxDevice(
+        return DaxGeometry(
             read_sysfs_int(device, "size", ErrorCode.INVALID_SIZE_FORMAT),
             read_sysfs_int(device, "align", ErrorCode.INVALID_ALIGNMENT_FORMAT),
             read_sysfs_int(device, "numa_node", ErrorCode.DAX_REGION_NOT_FOUND),

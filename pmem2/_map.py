@@ -57,7 +57,7 @@ from pmem2._slices import SLICE, as_slice, clip, slice_parts
 from pmem2._source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import numpy
     from numpy.typing import DTypeLike, NDArray
@@ -91,6 +91,8 @@ _guarded_persist = lib.guarded_persist
 _guarded_flush = lib.guarded_flush
 _guarded_drain = lib.guarded_drain
 _guarded_flush_many = lib.guarded_flush_many
+_guarded_publish = lib.guarded_publish
+_guarded_acquire = lib.guarded_acquire
 _guarded_get_byte = lib.guarded_get_byte
 _guarded_set_byte = lib.guarded_set_byte
 _guarded_read = lib.guarded_read
@@ -107,6 +109,9 @@ DELTA_MIN = -(2**63)
 FEW = 64  # bytes of a slice with a step: C needs longer to begin, and less for each byte
 UNTORN_LENGTHS = {2, 4, 8}  # stored by C, with one instruction if they are aligned
 CHAR_ARRAY = ffi.typeof("char[]")
+CACHE_HINTS: dict[int, str] = {
+    ErrorCode.NOSUPP: "only x86-64 and 64-bit ARM let programs write back and drop cache lines"
+}
 
 
 @final
@@ -743,6 +748,105 @@ class Map(Resource):
             if offset + length > self._size:
                 break
         return self._range_error(lib.GUARD_RANGE, "", "", offset, length)
+
+    # ---- memory that several hosts share
+
+    @overload
+    def publish(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None: ...
+    @overload
+    def publish(self, offset: Memory) -> None: ...
+    def publish(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
+        """Write a range back to memory, past every cache of this host: other hosts that acquire it load the new bytes.
+
+        It works on whole 64-byte lines, whatever the granularity, and is a full barrier. On a file it acts on the page
+        cache of this host, and other hosts see nothing.
+
+        Args:
+            offset: Where the range begins, in bytes; or a view or an array of this map, from first to last byte.
+            length: Bytes; `None` is to the end of the map.
+
+        Raises:
+            NosuppError: The processor has no instruction for it.
+            TypeError: An argument has a wrong type, or the map was made without WRITE.
+            ValueError: The range, view or array does not lie inside the map, or the map is closed.
+        """
+        if offset.__class__ is not int or length.__class__ is not int:
+            offset, length = self._span(offset, length)
+        try:
+            rc = _guarded_publish(self._handle, offset, length)
+        except OverflowError:
+            self._span(offset, length)  # raises the precise error
+            raise  # pragma: no cover
+        if rc:
+            raise self._cache_error(rc, "publish", offset, length)
+
+    @overload
+    def acquire(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> None: ...
+    @overload
+    def acquire(self, offset: Memory) -> None: ...
+    def acquire(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
+        """Drop a range from every cache of this host: the next load comes from memory, with what other hosts published.
+
+        Changed lines are written back first: a host must not store to lines that another one stores to. It works on
+        whole 64-byte lines, whatever the granularity, and is a full barrier. On a file it acts on the page cache of
+        this host.
+
+        Args:
+            offset: Where the range begins, in bytes; or a view or an array of this map, from first to last byte.
+            length: Bytes; `None` is to the end of the map.
+
+        Raises:
+            NosuppError: The processor has no instruction for it.
+            TypeError: An argument has a wrong type, or the map was made without READ.
+            ValueError: The range, view or array does not lie inside the map, or the map is closed.
+        """
+        if offset.__class__ is not int or length.__class__ is not int:
+            offset, length = self._span(offset, length)
+        try:
+            rc = _guarded_acquire(self._handle, offset, length)
+        except OverflowError:
+            self._span(offset, length)  # raises the precise error
+            raise  # pragma: no cover
+        if rc:
+            raise self._cache_error(rc, "acquire", offset, length)
+
+    def _cache_error(self, rc: int, action: str, offset: SupportsIndex, length: SupportsIndex | None) -> Exception:
+        if rc == lib.GUARD_RANGE:
+            return self._range_error(rc, "", "", offset, length)
+        asked = f"cannot {action} {length} bytes at {offset} of {self!r}"
+        return error_from_rc(rc, f"guarded_{action}", asked, hints=CACHE_HINTS)
+
+    def publish_many(self, ranges: Ranges) -> None:
+        """Publish many ranges in one call, after checking all of them.
+
+        Args:
+            ranges: As in `persist_many`.
+
+        Raises:
+            NosuppError, TypeError, ValueError: As `publish`.
+        """
+        self._control_many(lib.guarded_publish_many, ranges, "publish")
+
+    def acquire_many(self, ranges: Ranges) -> None:
+        """Acquire many ranges in one call, after checking all of them.
+
+        Args:
+            ranges: As in `persist_many`.
+
+        Raises:
+            NosuppError, TypeError, ValueError: As `acquire`.
+        """
+        self._control_many(lib.guarded_acquire_many, ranges, "acquire")
+
+    def _control_many(self, act: Callable[[MapHandle, Uint64Array, int], int], ranges: Ranges, action: str) -> None:
+        with borrow_ranges(ranges) as numbers:
+            count = len(numbers) // 2
+            rc = act(self._handle, numbers, count)
+            if rc == lib.GUARD_RANGE:
+                raise self._first_range_error(numbers)
+        if rc:
+            asked = f"cannot {action} {count} ranges of {self!r}"
+            raise error_from_rc(rc, f"guarded_{action}_many", asked, hints=CACHE_HINTS)
 
     # ---- copies
 

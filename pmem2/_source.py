@@ -18,7 +18,7 @@ from pmem2._config import Config
 from pmem2._enums import ErrorCode
 from pmem2._error_map import HINTS, error_from_rc, make_pmem2_error, new_error_buffer
 from pmem2._ffi import ffi, lib
-from pmem2._files import OPEN_FLAGS, DaxDevice, StrOrBytesPath, as_native_path, os_file_from_fd
+from pmem2._files import OPEN_FLAGS, DaxGeometry, StrOrBytesPath, as_native_path, os_file_from_fd
 from pmem2._resource import NO_DESCRIPTORS, Resource, drop_attrs_init, own, retry_after_gc
 
 if sys.platform == "win32":
@@ -54,7 +54,7 @@ class Source(Resource):
 
     _handle: SourceHandle
     _name: str
-    _dax: DaxDevice | None
+    _dax: DaxGeometry | None
 
     def __init__(self) -> None:
         """Refuse: a classmethod makes each kind of source.

@@ -345,6 +345,44 @@ class RecordingMap(ReadTrackingMap):  # type: ignore[misc] # see VolatileMap
             super().flush_many(pairs)
             self._record_flush(location, *pairs, drain=False, explicit=True)
 
+    # ---- memory that several hosts share
+
+    def publish(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
+        """Record that the range was written back."""
+        with Recording(self) as location:
+            start, count = self._span(offset, length)
+            super().publish(start, count)
+            self._record_write_back(location, (start, count))
+
+    def acquire(self, offset: SupportsIndex | Memory = 0, length: SupportsIndex | None = None) -> None:
+        """Record that the range was written back."""
+        with Recording(self) as location:
+            start, count = self._span(offset, length)
+            super().acquire(start, count)
+            self._record_write_back(location, (start, count))
+
+    def publish_many(self, ranges: Ranges) -> None:
+        """Record that the ranges were written back."""
+        pairs = as_pairs(ranges)
+        with Recording(self) as location:
+            super().publish_many(pairs)
+            self._record_write_back(location, *pairs)
+
+    def acquire_many(self, ranges: Ranges) -> None:
+        """Record that the ranges were written back."""
+        pairs = as_pairs(ranges)
+        with Recording(self) as location:
+            super().acquire_many(pairs)
+            self._record_write_back(location, *pairs)
+
+    def _record_write_back(self, location: SourceLocation, *ranges: tuple[int, int]) -> None:
+        """Record a flush and a drain, except on PAGE: lines in the page cache are on no disk.
+
+        The flush is not explicit: other hosts may need it even if it makes nothing durable.
+        """
+        if self.granularity is not Granularity.PAGE:
+            self._record_flush(location, *ranges)
+
     # ---- direct access to the memory
 
     def view(self, offset: SupportsIndex = 0, length: SupportsIndex | None = None) -> memoryview:

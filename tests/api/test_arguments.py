@@ -24,6 +24,12 @@ INTEGER_PARAMETERS: dict[str, Callable[[Map, int], object]] = {
     "persist_many, length": lambda m, n: m.persist_many([(0, 1), (0, n)]),
     "flush_many, offset": lambda m, n: m.flush_many([(0, 1), (n, 1)]),
     "flush_many, length": lambda m, n: m.flush_many([(0, 1), (0, n)]),
+    "publish, offset": lambda m, n: m.publish(n, 1),
+    "publish, length": lambda m, n: m.publish(0, n),
+    "acquire, offset": lambda m, n: m.acquire(n, 1),
+    "acquire, length": lambda m, n: m.acquire(0, n),
+    "publish_many, offset": lambda m, n: m.publish_many([(0, 1), (n, 1)]),
+    "acquire_many, length": lambda m, n: m.acquire_many([(0, 1), (0, n)]),
     "prefault, offset": lambda m, n: m.prefault(n, 1),
     "prefault, length": lambda m, n: m.prefault(0, n),
     "prefault, offset only": Map.prefault,
@@ -92,6 +98,8 @@ def test_integer_objects(small_map: Map) -> None:
     small_map.flush(one, eight)
     small_map.deep_flush(one, eight)
     small_map.persist_many([(one, eight)])
+    small_map.publish(one, eight)
+    small_map.acquire(one, eight)
     small_map.memcpy(one, b"1", Index(0))  # type: ignore[arg-type]
     small_map.memset(Index(2), Index(50), one)
     small_map.memcpy_many([(Index(3), b"3")])

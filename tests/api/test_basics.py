@@ -50,6 +50,7 @@ def test_exports() -> None:
         "BadBlock",
         "BadBlockContext",
         "Config",
+        "DaxDevice",
         "ErrorCode",
         "Granularity",
         "Map",
@@ -60,6 +61,7 @@ def test_exports() -> None:
         "Source",
         "VMReservation",
         "__version__",
+        "dax_devices",
         "open",
     ]
     assert pmem2.__all__ == sorted([*names, *(error.__name__ for error in pmem2.Pmem2Error.__subclasses__())])

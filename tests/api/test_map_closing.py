@@ -59,6 +59,8 @@ NAMED_ACTIONS: dict[str, Callable[[Map], object]] = {
     "persist 3 bytes at 1 of": lambda m: m.persist(1, 3),
     "load 8 bytes at 8 of": lambda m: m.load_u64(8),
     "persist 2 ranges of": lambda m: m.persist_many([(0, 1), (2, 3)]),
+    "publish 3 bytes at 1 of": lambda m: m.publish(1, 3),
+    "acquire 2 ranges of": lambda m: m.acquire_many([(0, 1), (2, 3)]),
     "copy 1 pieces to": lambda m: m.memcpy_many([(0, b"x")]),
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Views and arrays in place of an offset: persist, flush and deep_flush take the range of their memory."""
+"""Views and arrays in place of an offset: persist, flush, publish and others take the range of their memory."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ CALLS: dict[str, Callable[[Map, Memory], object]] = {
     "persist": Map.persist,
     "flush": Map.flush,
     "deep_flush": Map.deep_flush,
+    "publish": Map.publish,
+    "acquire": Map.acquire,
 }
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
 

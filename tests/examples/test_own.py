@@ -157,6 +157,9 @@ def test_table_commands(tmp_path: Path) -> None:
 def test_header_shows_whole_messages(memory: pmem2.Map, same_memory: pmem2.Map) -> None:
     """A reader sees whole messages, and a new writer continues the numbering."""
     header = import_example("shared_header")
+    assert header.is_new(same_memory)  # so a reader waits
+    header.Writer(memory)
+    assert not header.is_new(same_memory)
     assert header.latest(same_memory) == (0, b"")
     for number in range(1, 50):
         message = bytes([number]) * (number * 5 % header.MAX_LENGTH)

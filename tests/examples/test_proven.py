@@ -503,6 +503,9 @@ class UnflushedMap:
         """Copy without a flush."""
         self.map.memcpy(offset, data, MemFlag.NOFLUSH)
 
+    def publish(self, offset: int, length: int) -> None:
+        """Publish nothing: publishing would flush."""
+
     def memcpy_many(self, pieces: list[tuple[int, bytes]]) -> None:
         """Copy without a flush."""
         for offset, data in pieces:

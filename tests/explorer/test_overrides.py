@@ -42,6 +42,8 @@ NOT_TRACKED = {
     **BOTH,
     "__contains__": "it calls find",
     "__setitem__": "it only stores",
+    "acquire": "it reads no content",
+    "acquire_many": "it reads no content",
     "close": "it does not access the memory",
     "drain": "it reads no content",
     "flush": "it reads no content",
@@ -52,6 +54,8 @@ NOT_TRACKED = {
     "memset": "it only stores",
     "persist": "it reads no content",
     "persist_many": "it reads no content",
+    "publish": "it reads no content",
+    "publish_many": "it reads no content",
     "store_u64": "it only stores",
 }
 GENERATED = re.compile(

@@ -105,6 +105,7 @@ USABLE = {
 }
 """The members that a closed object still has, and the class methods."""
 ARGUMENTS: dict[str, tuple[object, ...]] = {
+    "acquire_many": ([],),
     "as_array": ("u1",),
     "clear": (pmem2.BadBlock(0, 4096),),
     "compare_exchange_u64": (0, 0, 1),
@@ -122,6 +123,7 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "pread_mcsafe": (1,),
     "pread_mcsafe_into": (bytearray(1),),
     "pwrite_mcsafe": (b"x",),
+    "publish_many": ([],),
     "read_into": (bytearray(1),),
     "shrink": (0, 4096),
     "store_u64": (0, 1),

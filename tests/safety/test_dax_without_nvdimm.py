@@ -91,7 +91,7 @@ def test_incomplete_sysfs_attributes(
 @pytest.fixture
 def dax(monkeypatch: pytest.MonkeyPatch, file: Path) -> Iterator[pmem2.Source]:
     """An ordinary file that pmem2 treats as a DAX device of 8 MiB with an alignment of 2 MiB."""
-    monkeypatch.setattr(_source, "dax_device_without_nvdimm", lambda fd: _files.DaxDevice(8 * MIB, 2 * MIB, 3))
+    monkeypatch.setattr(_source, "dax_device_without_nvdimm", lambda fd: _files.DaxGeometry(8 * MIB, 2 * MIB, 3))
     with pmem2.Source.from_path(file) as source:
         yield source
 
@@ -151,7 +151,7 @@ def test_alignment_is_reported(dax: pmem2.Source, config: pmem2.Config) -> None:
 
 def test_read_only_device(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     """A protection that the descriptor does not allow raises NoAccessError."""
-    monkeypatch.setattr(_source, "dax_device_without_nvdimm", lambda fd: _files.DaxDevice(8 * MIB, 2 * MIB, 3))
+    monkeypatch.setattr(_source, "dax_device_without_nvdimm", lambda fd: _files.DaxGeometry(8 * MIB, 2 * MIB, 3))
     with pmem2.Source.from_path(file, writable=False) as source:
         with pytest.raises(pmem2.NoAccessError):
             source.map(pmem2.Config(protection=pmem2.Protection.READ | pmem2.Protection.WRITE))

@@ -239,7 +239,7 @@ def test_failing_device_map(run_child: RunChild, file: Path) -> None:
     """A map of a DAX device that lacks memory for its state raises an exception and leaves nothing mapped."""
     code = """
 from pmem2 import _files, _source
-_source.dax_device_without_nvdimm = lambda fd: _files.DaxDevice(8 << 20, 2 << 20, 0)
+_source.dax_device_without_nvdimm = lambda fd: _files.DaxGeometry(8 << 20, 2 << 20, 0)
 failed = 0
 with pmem2.Source.from_path(path) as source:
     for skip in range(10):

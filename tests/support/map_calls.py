@@ -53,6 +53,10 @@ READS: dict[str, Callable[[Map], object]] = {
     "view of nothing": lambda m: m.view(0, 0).release(),
     "load": lambda m: m.load_u64(0),
     "data": copy_from,
+    "acquire": Map.acquire,
+    "acquire nothing": lambda m: m.acquire(0, 0),
+    "acquire_many": lambda m: m.acquire_many([(0, 1)]),
+    "acquire_many of nothing": lambda m: m.acquire_many([]),
 }
 WRITES: dict[str, Callable[[Map], object]] = {
     "index": lambda m: m.__setitem__(0, 1),
@@ -67,6 +71,10 @@ WRITES: dict[str, Callable[[Map], object]] = {
     "memcpy_many of nothing": lambda m: m.memcpy_many([]),
     "store": lambda m: m.store_u64(0, 1),
     "store and persist": lambda m: m.store_u64(0, 1, persist=True),
+    "publish": Map.publish,
+    "publish nothing": lambda m: m.publish(0, 0),
+    "publish_many": lambda m: m.publish_many([(0, 1)]),
+    "publish_many of nothing": lambda m: m.publish_many([]),
 }
 READ_MODIFY_WRITES: dict[str, Callable[[Map], object]] = {
     "exchange": lambda m: m.compare_exchange_u64(0, 0, 1),

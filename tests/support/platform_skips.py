@@ -42,8 +42,10 @@ MODULES = {
     "cli/test_demo.py": COMMANDS,
     "cli/test_info.py": COMMANDS,
     "cli/test_info_places.py": COMMANDS,
+    "api/test_dax_devices.py": SYSTEM,
     "api/test_hints.py": SYSTEM,
     "api/test_zero_copy.py": SYSTEM,
+    "examples/test_pinning.py": SYSTEM,
     "examples/test_ports.py": SYSTEM,
     "examples/test_proven.py": COMMANDS,  # proves the records of the demo, too
     "safety/test_faults.py": SIGNALS,

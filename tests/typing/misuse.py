@@ -62,6 +62,8 @@ def map_(m: Map, s: Source) -> None:
     m.persist(m.view(), 8)  # type: ignore[call-overload]
     m.madvise("MADV_RANDOM")  # type: ignore[arg-type]
     m.prefault(m.view())  # type: ignore[arg-type]
+    m.publish("0")  # type: ignore[call-overload]
+    m.acquire_many([0, 8])  # type: ignore[list-item]
     m.persist_many([0, 8])  # type: ignore[list-item]
     m.memcpy(0, "text")  # type: ignore[arg-type]
     m.memcpy(b"data", 0)  # type: ignore[arg-type]

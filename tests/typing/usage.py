@@ -189,6 +189,17 @@ def hints(m: Map) -> None:
     m.prefault(0, 8)
 
 
+def sharing_with_hosts(m: Map) -> None:
+    """Ranges are given as for durability."""
+    m.publish()
+    m.publish(0, 8)
+    m.publish(m.view(0, 8))
+    m.acquire(m.view())
+    m.acquire(offset=0, length=None)
+    m.publish_many([(0, 8), (64, 8)])
+    m.acquire_many(array("Q", (0, 8)))
+
+
 def copies(m: Map, other: Map) -> None:
     """Data is a buffer or a map."""
     m.memcpy(0, b"data")
