@@ -491,7 +491,7 @@ def test_config_names_deleted_reservation(death_signal: DeathSignal) -> None:
     signal.alarm(1)
     """
     # the freed memory may hold anything: a bad address, a lock that is never released
-    fatal = "assert libpmem2.map_new(config, new_source())[0] == lib.PMEM2_E_OFFSET_UNALIGNED"
+    fatal = "assert libpmem2.map_new(config, new_source())[0] != 0"
     assert death_signal(prepare, fatal, MALLOC_PERTURB_="165") in (0, signal.SIGALRM, signal.SIGSEGV, signal.SIGABRT)
 
 
