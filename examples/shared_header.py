@@ -4,9 +4,9 @@
 FILE is a DAX device, such as CXL memory that several hosts see, or any file. One process publishes messages. Others, on
 this host and on other hosts, poll for them without a system call. Only the writer stores to the memory.
 
-There are two slots. The writer fills the slot that readers do not use and publishes it. Then it stores the number of
-the message, 8 bytes that are never torn, and publishes these. A reader acquires the number, then the slot, and copies
-the message. It acquires the number again, and retries if that has changed.
+The writer fills the one of two slots that readers do not use, and publishes it. Then it stores the number of the message,
+8 bytes that are never torn, and publishes these. A reader acquires the number, then the slot, and copies the message. It
+acquires the number again, and retries if that has changed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from struct import Struct
 import pmem2
 
 HEADER, MAGIC, VERSION = Struct("=8s2Q"), b"PMSHARE\n", 1  # at offset 0, then the size in bytes
-NUMBER, SLOTS = 24, 64  # offsets of the number of the last message and of the slots
-SLOT_SIZE = 256
+NUMBER, SLOTS, SLOT_SIZE = 24, 64, 256  # offsets of the number of the last message and of the slots; bytes of a slot
 SIZE = SLOTS + 2 * SLOT_SIZE
-MAX_LENGTH = SLOT_SIZE - 8
-END = b"end"  # the message that ends a reader
+MAX_LENGTH, END = SLOT_SIZE - 8, b"end"  # the latter ends a reader
 
 
 def slot_offset(number: int) -> int:
@@ -42,21 +40,16 @@ def is_new(map: pmem2.Map) -> bool:
     return True
 
 
-def write_header(map: pmem2.Map) -> None:
-    """Give a map of zeros a header; the magic comes last."""
-    header = HEADER.pack(MAGIC, VERSION, SIZE)
-    map.memcpy(8, header[8:])
-    map.memcpy(0, header[:8])
-    map.publish(0, HEADER.size)
-
-
 class Writer:
     """Publishes messages; only one writer may exist at a time, on all hosts together."""
 
     def __init__(self, map: pmem2.Map) -> None:
         """Continue after the last message; raise ValueError if the map contains something else."""
         if is_new(map):
-            write_header(map)
+            header = HEADER.pack(MAGIC, VERSION, SIZE)
+            map.memcpy(8, header[8:])
+            map.memcpy(0, header[:8])  # the magic comes last
+            map.publish(0, HEADER.size)
         self.map = map
         self.number = map.load_u64(NUMBER)
         map.persist(NUMBER, 8)  # a killed writer may have stored the number without persisting and publishing it
@@ -76,21 +69,15 @@ class Writer:
 
 def latest(map: pmem2.Map) -> tuple[int, bytes]:
     """Return the number and the text of the last message."""
-    number = latest_number(map)
     while True:
+        map.acquire(NUMBER, 8)
+        number = map.load_u64(NUMBER)
         start = slot_offset(number)
         map.acquire(start, SLOT_SIZE)
         slot = map[start : start + SLOT_SIZE]
-        before, number = number, latest_number(map)
-        if number == before:  # so the writer can only have changed the other slot
-            length = int.from_bytes(slot[:8], "little")
-            return number, slot[8 : 8 + length]
-
-
-def latest_number(map: pmem2.Map) -> int:
-    """Return the number of the last message."""
-    map.acquire(NUMBER, 8)
-    return map.load_u64(NUMBER)
+        map.acquire(NUMBER, 8)
+        if map.load_u64(NUMBER) == number:  # so the writer can only have changed the other slot
+            return number, slot[8 : 8 + int.from_bytes(slot[:8], "little")]
 
 
 def follow(map: pmem2.Map, interval: float = 0.001) -> Iterator[tuple[int, bytes]]:
@@ -101,8 +88,8 @@ def follow(map: pmem2.Map, interval: float = 0.001) -> Iterator[tuple[int, bytes
     while True:
         number, message = latest(map)
         if number != seen:
-            seen = number
             yield number, message
+        seen = number
         time.sleep(interval)
 
 
@@ -116,18 +103,17 @@ def main(argv: list[str]) -> int:
             if map.size < SIZE:
                 raise ValueError(f"{argv[1]} has {map.size} bytes, but needs {SIZE}")
             if argv[2] == "write":
-                writer = Writer(map)
+                publish = Writer(map).publish
                 for text in argv[3:]:
-                    writer.publish(text.encode())
-            else:
-                for number, message in follow(map):
-                    print(number, message.decode(), flush=True)
-                    if message == END:
-                        break
+                    publish(text.encode())
+                return 0
+            for number, message in follow(map):
+                print(number, message.decode(), flush=True)
+                if message == END:
+                    return 0
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
-        return 1
-    return 0
+    return 1
 
 
 if __name__ == "__main__":

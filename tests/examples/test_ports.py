@@ -437,6 +437,7 @@ def test_script(example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     """Every example runs as a script: without arguments it prints its usage and fails."""
     pytest.importorskip({"numpy_array": "numpy", "dask_array": "dask.array"}.get(example.stem, "pmem2"))
     monkeypatch.setattr("sys.argv", [str(example)])
+    monkeypatch.syspath_prepend(EXAMPLES)
     with pytest.raises(SystemExit, match=r"^1$"):
         runpy.run_path(str(example), run_name="__main__")
     assert "usage" in "".join(capsys.readouterr()).lower()
