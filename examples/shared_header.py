@@ -4,9 +4,8 @@
 FILE is a DAX device, such as CXL memory that several hosts see, or any file. One process publishes messages. Others, on
 this host and on other hosts, poll for them without a system call. Only the writer stores to the memory.
 
-The writer fills the one of two slots that readers do not use, and publishes it. Then it stores the number of the message,
-8 bytes that are never torn, and publishes these. A reader acquires the number, then the slot, and copies the message. It
-acquires the number again, and retries if that has changed.
+The writer fills the slot that readers do not use and publishes it, then its number, 8 bytes that are never torn. A
+reader acquires the number and the slot, copies the message, acquires the number again, and retries if it has changed.
 """
 
 from __future__ import annotations
