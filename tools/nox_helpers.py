@@ -125,11 +125,6 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
     disk = [f"--basetemp={folder}/tests", "-o", "tmp_path_retention_policy=failed"]
     report = f"--junitxml=.cache/junit/{session.name}.xml"  # ./run makes its table from it
     try:
-        if str(session.python).startswith("pypy") and not session.posargs:
-            # A process of its own: the large heap that they leave makes each collection of garbage slow.
-            first = report.replace(".xml", "-1.xml")
-            session.run("pytest", "-q", *parallel, *disk, first, *arguments, "tests/explorer", "tests/examples")
-            arguments = *arguments, "--ignore=tests/explorer", "--ignore=tests/examples"
         session.run("pytest", "-q", *parallel, *disk, report, *arguments, *session.posargs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
