@@ -65,7 +65,8 @@ def refuse_lazy(map: RecordingMap, result: object, rule: str) -> None:
 
 def run_step(map: RecordingMap, step: Callable[[], object], trace_at_once: bool = True) -> object:
     """Run a part of a workload, traced at once or from the first view on."""
-    result = run_without_threads(functools.partial(run_traced, step, map, trace_at_once), map.refuse_start)
+    # not a partial: on PyPy that has a frame, which would count as the caller's
+    result = run_without_threads(lambda: run_traced(step, map, trace_at_once), map.refuse_start)
     map.check_threads()
     return result
 

@@ -139,3 +139,37 @@ def test_failures_match_oracle(granularity: Granularity, data: st.DataObject) ->
     except oracle.TooMany:
         reject()
     assert_failures_match(program, closure, granularity, forbidden)
+
+
+def pinned(scale: int) -> dict[str, tuple[Program, Forbidden]]:
+    """Return programs that show faults of the closure; random programs rarely do."""
+    first, second, third = 0, scale, 2 * scale
+    advance = [Rule(first, 2, oracle.Atomic(second, 1, True)), Rule(first, 1, oracle.Atomic(first, 2, True))]
+    begin = oracle.Atomic(first, 1, True)
+    lost, kept = [(1, 0, 1), (2, 0, 0)], [(1, 0, 1), (2, 0, 3)]
+    end, proceed = Rule(first, 2, oracle.Atomic(first, 3, True)), Rule(first, 1, oracle.Atomic(first, 2, True))
+    overwrite, persist = (
+        [end, Rule(first, 1, oracle.Atomic(second, 2, durable)), proceed] for durable in (False, True)
+    )
+    return {
+        "unread-line-is-lost": (([oracle.Atomic(third, 3, False), begin], advance), lost),
+        "unread-line-is-kept": (([oracle.Atomic(third, 3, False), begin], advance), kept),
+        "unread-line-later": (([begin, oracle.Atomic(third, 3, False)], advance), kept),
+        "unread-line-durable": (([begin, oracle.Atomic(third, 3, True)], advance), kept),
+        "unread-line-whole": (([begin, oracle.Set(third, b"\3" * 16)], advance), [*kept, (2, 8, 3)]),
+        "acknowledged": (([begin, oracle.Yield(), oracle.Atomic(third, 3, False)], advance), kept),
+        "overwritten-unread": (([oracle.Atomic(second, 1, False), begin], overwrite), [(0, 0, 3), (1, 0, 1)]),
+        "persisted-unread": (([oracle.Atomic(second, 1, False), begin], persist), [(0, 0, 3), (1, 0, 1)]),
+    }
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+@pytest.mark.parametrize("name", pinned(64))
+def test_pinned_closure_matches(name: str, granularity: Granularity) -> None:
+    """explore checks the closure of a pinned program, finds its failing image, and passes without one."""
+    program, forbidden = pinned(cell_size(granularity))[name]
+    closure = closure_of(program, granularity)
+    for values in (forbidden, [*forbidden, (3, 0, 1)]):
+        assert_failures_match(program, closure, granularity, values)
+    for budget in (len(closure.depths), len(closure.depths) - 1):
+        assert_closure_matches(program, closure, granularity, budget)

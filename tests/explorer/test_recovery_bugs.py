@@ -13,13 +13,10 @@ from collections.abc import Generator
 from typing import Callable
 
 import pytest
-from support.values import weekly_on_pypy
 
 from explorer.helpers import NODRAIN
 from pmem2 import Granularity, Map, MemFlag
 from pmem2.testing import CrashConsistencyError, explore
-
-pytestmark = weekly_on_pypy
 
 SIZE = 4096
 GRANULARITIES = list(Granularity) if sys.implementation.name == "cpython" else [Granularity.CACHE_LINE]
