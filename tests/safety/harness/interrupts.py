@@ -35,6 +35,7 @@ class Timer:
         """Install the signal handler."""
         self.rng = rng
         self.left = 0
+        self.end = 0.0
         self.total = 0
         self.raised: list[Interrupt] = []
         self.errors: list[BaseException] = []
@@ -43,17 +44,21 @@ class Timer:
     def start(self, times: int, longest: float) -> None:
         """Raise the first Interrupt within *longest* seconds."""
         self.left = times
+        self.end = time.monotonic() + LATEST
         signal.setitimer(signal.ITIMER_REAL, self.rng.uniform(1e-6, longest))
 
     def repeat(self, act: Act) -> None:
-        """Repeat *act* until all of them were raised: one that `__del__` raises does not come out."""
-        while self.left:  # in a function of its own: in CPython 3.13 an Interrupt leaves a loop and its `try` at once
+        """Repeat *act* until all of them were raised: one that `__del__` raises does not come out.
+
+        PyPy forgets a signal now and then. This is a function of its own, because in CPython 3.13 an Interrupt leaves a
+        loop and its `try` at once.
+        """
+        while self.left and time.monotonic() < self.end:
             act()
 
     def wait(self) -> None:
         """Wait until all of them were raised, or CPython 3.12 has forgotten a signal that came in the handler."""
-        end = time.monotonic() + LATEST
-        while self.left and time.monotonic() < end:
+        while self.left and time.monotonic() < self.end:
             pass
         self.left = 0
 

@@ -32,7 +32,7 @@ from safety.harness.process import (
 )
 
 SKIPPED = 77  # exit status
-TIME_LIMIT = 180  # seconds for one batch, on a busy machine
+TIME_LIMIT = 600  # seconds for one batch, on a busy machine
 Disturb = Callable[[World, str, int, random.Random], "list[str]"]
 STORMS: dict[str, Disturb] = {
     "interrupts": interrupts.interrupt_calls,
