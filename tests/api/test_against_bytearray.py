@@ -480,5 +480,5 @@ class MapLifecycle(RuleBasedStateMachine):
 
 
 TestMapLifecycle = pytest.mark.filterwarnings("ignore:unclosed <pmem2.Map:ResourceWarning")(MapLifecycle.TestCase)
-FRACTION = 10 if ON_PYPY else 3  # each close collects garbage, which takes PyPy long
+FRACTION = 20 if ON_PYPY else 3  # each close collects garbage, which takes PyPy long
 TestMapLifecycle.settings = settings(max_examples=settings().max_examples // FRACTION, stateful_step_count=30)
