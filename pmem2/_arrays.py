@@ -61,14 +61,16 @@ def view_as_array(
     )
 
 
-def bytes_as_array(view: memoryview, dtype: DTypeLike | None, copy: bool | None) -> NDArray[numpy.generic]:
-    """Return what NumPy's protocol `__array__` asks for: the bytes of *view*, converted and copied as it says."""
+def bytes_as_array(
+    view: Callable[[], memoryview], dtype: DTypeLike | None, copy: bool | None
+) -> NDArray[numpy.generic]:
+    """Return what NumPy's protocol `__array__` asks for: the bytes of a view, converted and copied as it says."""
     import numpy
 
-    array = numpy.frombuffer(view, numpy.uint8)
+    # no local variable holds the view, as above
     if copy is None:  # NumPy 1 does not know this value: copy if *dtype* needs it
-        return numpy.asarray(array, dtype)
-    return numpy.array(array, dtype, copy=copy)
+        return numpy.asarray(numpy.frombuffer(view(), numpy.uint8), dtype)
+    return numpy.array(numpy.frombuffer(view(), numpy.uint8), dtype, copy=copy)
 
 
 def array_layout(value: object) -> tuple[Buffer, Layout] | None:

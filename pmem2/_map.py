@@ -615,7 +615,7 @@ class Map(Resource):
             TypeError: The map was made without READ.
             ValueError: The map is closed, or NumPy would have to copy where *copy* forbids it.
         """
-        return bytes_as_array(self.view(), dtype, copy)  # type: ignore[misc] # NumPy's types hold Any
+        return bytes_as_array(self.view, dtype, copy)  # type: ignore[misc] # NumPy's types hold Any
 
     # ---- durability
 

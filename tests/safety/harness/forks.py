@@ -13,7 +13,7 @@ from support.public_calls import CALLS, REFUSALS, World
 
 from safety.harness.interrupts import longest_delay
 
-CREATING = ("open w+", "open x+")  # parent and child would remove the same file
+CREATING = ("open w+", "open x+", "open a+")  # parent and child would remove the same file
 
 
 class Forker:
