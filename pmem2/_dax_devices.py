@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """dax_devices: the device DAX of this machine, as sysfs lists them."""
 
-from __future__ import annotations
-
 import os
 from typing import Optional, final
 
@@ -68,7 +66,7 @@ def describe(name: str, device: str) -> DaxDevice:
     return DaxDevice(f"/dev/{name}", *values)
 
 
-def read_number(device: str, attribute: str) -> int | None:
+def read_number(device: str, attribute: str) -> Optional[int]:
     """Return the number in a file of sysfs, `None` if there is none."""
     try:
         with open(os.path.join(device, attribute), encoding="ascii") as file:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Optional, cast, get_type_hints
+from typing import cast, get_type_hints
 
+import attrs
 import pytest
 from support.children import run_interpreter
 
@@ -79,9 +80,10 @@ def test_public_names_say_so(module: ModuleType) -> None:
     assert defined - {"pmem2.errors"} <= {module.__name__}
 
 
-def test_config_has_type_hints() -> None:
-    """Libraries that read annotations find the types of a Config."""
-    assert get_type_hints(pmem2.Config)["length"] == Optional[int]
+@pytest.mark.parametrize("record", [pmem2.BadBlock, pmem2.Config, pmem2.DaxDevice])
+def test_records_have_type_hints(record: type) -> None:
+    """Libraries that read annotations find the types of the fields."""
+    assert set(get_type_hints(record)) == {field.name for field in attrs.fields(record)}
 
 
 def test_version() -> None:
