@@ -300,7 +300,7 @@ def test_progress(path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert run_copy("--verify", path, target) == 0
     for what in ("copying", "verifying"):
         assert f"{what}: 100 %, 8 KiB of 8 KiB" in printed[0]
-    assert re.search(rf"\rcopied 8 KiB to {target} in \S+ [mµn]?s, \S+ .?B/s(, durable)?, verified\n", printed[0])
+    assert re.search(rf"[\r\n]copied 8 KiB to {target} in \S+ [mµn]?s, \S+ .?B/s(, durable)?, verified\n", printed[0])
 
 
 def test_summary_of_holes(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def copy_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     status = run_copy(*arguments)
     output, error = capsys.readouterr()
     assert (status, output) == (1, "")
-    (line,) = error.splitlines()
+    (line,) = without_tmpfs_warning(error).splitlines()
     return str(line)
 
 

@@ -13,13 +13,12 @@ from typing import Any, Callable
 
 from support.public_calls import CALLS, World
 
-from safety.harness.interrupts import Interrupt
+from safety.harness.interrupts import OWN_VIEWS, Interrupt
 from safety.harness.process import PACKAGE, describe, take_ignored
 
 Act = Callable[[], object]
 Trace = Callable[[FrameType, str, Any], Any]
 # later versions and PyPy handle signals only at calls and jumps
-OWN_VIEWS = ("Map.persist of a view", "Map.persist of a stepped view", "Map.persist of an array")  # a frame holds it
 CAN_RUN = sys.implementation.name == "cpython" and sys.version_info < (3, 11)
 
 
