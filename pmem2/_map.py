@@ -251,10 +251,11 @@ class Map(Resource):
         Pinning is the last step and can be undone, so that an exception of a signal handler leaves nothing pinned. Nor
         does a variable keep the view or the pin: CPython 3.9 and 3.10 can handle a signal right before the return.
         """
+        handle = self._handle  # read once: another thread that initialises the same Map may replace it
         pins = [new_pin()]
-        views = [self._unpinned_view(start, count, pins[0], owner)]
+        views = [unpinned_view(handle, start, count, pins[0], owner)]
         try:
-            rc = lib.guarded_pin_view(pins[0], self._handle, start, count, internal)
+            rc = lib.guarded_pin_view(pins[0], handle, start, count, internal)
             if rc == 0:
                 pins.clear()
                 return views.pop()
@@ -264,11 +265,6 @@ class Map(Resource):
                 lib.guarded_unpin(pin)
             raise
         raise self._range_error(rc, "pmem2_map_get_address", "view", start, count)
-
-    def _unpinned_view(self, start: int, count: int, pin: Pin, owner: object) -> memoryview:
-        memory = pinned_pointer(ffi.cast("char *", self._address + start), pin, owner)
-        view = memoryview(ffi.buffer(memory, min(count, self._size)))  # C refuses a range outside
-        return view if self._handle.protection & Protection.WRITE else view.toreadonly()
 
     # ---- properties
 
@@ -1175,6 +1171,13 @@ class Map(Resource):
 def is_map(data: object) -> TypeIs[Map]:
     """Return whether *data* is a Map; `isinstance` would believe its `__class__`."""
     return issubclass(type(data), Map)
+
+
+def unpinned_view(handle: MapHandle, start: int, count: int, pin: Pin, owner: object) -> memoryview:
+    """Return a view that *pin* does not pin yet; pinning refuses a range outside."""
+    memory = pinned_pointer(ffi.cast("char *", handle.address + start), pin, owner)
+    view = memoryview(ffi.buffer(memory, min(count, handle.size)))
+    return view if handle.protection & Protection.WRITE else view.toreadonly()
 
 
 def map_request(source: Source, config: Config) -> MapRequest:
