@@ -175,6 +175,7 @@ def test_close_in_signal_handler(path: Path) -> None:
         return interrupt
 
     before, tracer, step = signal.signal(signal.SIGUSR1, close), sys.gettrace(), 0
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 traces opcodes only if a frame asks before tracing starts
     try:
         while left <= 0:  # until a read is over before its turn to be interrupted
             step, left, opened = step + 1, step + 1, pmem2.open(path)
