@@ -11,7 +11,7 @@ ADVICE_MAX = 2**31 - 1  # a C int
 HARMFUL: dict[int, str] = {}
 """Options that lose data of the file, or that let a later access end the process, of a child too."""
 HARMFUL_TO_VOLATILE: dict[int, str] = {}
-"""Options that lose what was stored and is in no file."""
+"""Options that lose stored data that is in no file."""
 
 if sys.platform != "win32":  # pragma: no branch: Windows has no madvise
     HARMFUL = {
@@ -30,7 +30,7 @@ if sys.platform != "win32":  # pragma: no branch: Windows has no madvise
 
 
 def check_advice(option: int, *, volatile: bool) -> None:
-    """Check that an option is only a hint; *volatile* says whether what the map holds may be in no file.
+    """Check that an option is only a hint; *volatile* says whether data of the map may be in no file.
 
     Raises:
         ValueError: It can lose data or end the process.
@@ -39,4 +39,4 @@ def check_advice(option: int, *, volatile: bool) -> None:
         raise ValueError(f"option must not lose data or end the process, got {HARMFUL[option]}")
     if volatile and option in HARMFUL_TO_VOLATILE:
         name = HARMFUL_TO_VOLATILE[option]
-        raise ValueError(f"option must not lose what was stored: {name} does on a PRIVATE map and on existing memory")
+        raise ValueError(f"option must not lose stored data: {name} does on a PRIVATE map and on existing memory")

@@ -946,8 +946,8 @@ class Map(Resource):
             if key in memory:
                 continue
             if is_map(data):
-                memory[key] = ffi.cast("char *", data._address), data._size
-                sources[key] = data._copied_handle()
+                sources[key] = handle = data._copied_handle()
+                memory[key] = ffi.cast("char *", handle.address), handle.size
             else:
                 export(data, exports)
                 memory[key] = pointer_to(exports[-1])

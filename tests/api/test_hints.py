@@ -59,13 +59,13 @@ def test_harmful_option(small_map: Map, number: int) -> None:
 
 @pytest.mark.parametrize("number", VOLATILE)
 def test_volatile_memory_is_kept(path: Path, number: int) -> None:
-    """An option that discards what is in no file is a ValueError on a PRIVATE map, and on existing memory."""
+    """An option that discards data of no file is a ValueError on a PRIVATE map, and on existing memory."""
     memory = bytearray(CONTENT)
     with Source.from_path(path) as source:
         private = source.map(Config(sharing=Sharing.PRIVATE))
         existing = Map.from_existing(source, memory, pmem2.Granularity.PAGE)
         for map in (private, existing):
-            with map, pytest.raises(ValueError, match="must not lose what was stored"):
+            with map, pytest.raises(ValueError, match="must not lose stored data"):
                 map.madvise(number)
     assert memory == CONTENT
 

@@ -93,7 +93,7 @@ def test_overhanging_memory(anonymous_source: Source) -> None:
 @every_call
 @pytest.mark.parametrize("wrong", ["12345678", None, [0, 8], (0, 8), 1.0, {}], ids=repr)
 def test_neither_number_nor_memory(small_map: Map, call: Callable[[Map, Memory], object], wrong: bytes) -> None:
-    """Anything else is a TypeError that names what is wanted."""
+    """Anything else is a TypeError that names the wanted types."""
     with pytest.raises(TypeError, match="offset must be an integer"):
         call(small_map, wrong)
 

@@ -232,9 +232,9 @@ while time.monotonic() < deadline:
 """
 
 
-def test_initializing_a_used_map(run_child: RunChild, file: Path) -> None:
+def test_initializing_a_used_map(run_child: RunChild, path: Path) -> None:
     """Threads that initialise and use one Map at once get one complete map."""
-    child = run_child(CHILD + INITIALIZE_AT_ONCE, str(file), str(rounds(1)))
+    child = run_child(CHILD + INITIALIZE_AT_ONCE, str(path), str(rounds(1)))
     assert (child.returncode, child.stderr) == (0, "")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The process that forks the children of `run_child`, see children.py; it imports what most of them need."""
+"""The process that forks the children of `run_child`, see children.py; it imports the modules that most need."""
 
 from __future__ import annotations
 

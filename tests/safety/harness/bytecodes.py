@@ -76,7 +76,7 @@ def is_borrowed(value: object) -> bool:
 
 
 def check(world: World, error: BaseException | None) -> list[str]:
-    """Describe what is wrong while the exception still holds the frames of the call."""
+    """Describe the problems that show while the exception still holds the frames of the call."""
     ignored, problems = take_ignored()
     if not ignored and not isinstance(error, Interrupt):
         problems.append(f"{error and describe(error)} instead of an Interrupt")
