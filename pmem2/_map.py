@@ -407,16 +407,17 @@ class Map(Resource):
             if kind is SLICE and type(value) is bytes:
                 part: Slice = key  # type: ignore[assignment]
                 start, stop, length = part.start or 0, part.stop, len(value)
-                if part.step is None:
-                    if length not in UNTORN_LENGTHS and (memory := self._memory) is not None:
-                        if type(start) is int and type(stop) is int:  # no Python code could release the view now
-                            memory[part] = value  # refuses another length
-                            return
-                    elif (
-                        stop - start == length  # type: ignore[misc,operator] # caught
-                        and not _guarded_write(self._handle, start, 1, length, value)  # type: ignore[arg-type]
-                    ):
+                if length not in UNTORN_LENGTHS if (step := part.step) is None else length <= FEW:
+                    are_ints = type(start) is type(stop) is int and (step is None or type(step) is int)
+                    if (memory := self._memory) is not None and are_ints:  # no Python code could release the view now
+                        memory[part] = value  # refuses another length
                         return
+                elif (
+                    step is None
+                    and stop - start == length  # type: ignore[misc,operator] # caught
+                    and not _guarded_write(self._handle, start, 1, length, value)  # type: ignore[arg-type]
+                ):
+                    return
             elif kind is int and type(value) is int and (memory := self._memory) is not None:
                 memory[key] = value
                 return

@@ -55,6 +55,8 @@ def test_index_objects(small_map: Map) -> None:
     assert small_map[Index(2) : Index(5)] == CONTENT[2:5]
     small_map[Index(7)] = Index(0)
     assert small_map[7] == 0
+    small_map[1 : 7 : Index(3)] = b"ab"
+    assert small_map[1 : 7 : Index(3)] == b"ab"
 
 
 def test_read_every_slice(small_map: Map) -> None:
@@ -161,6 +163,22 @@ def test_slice_data_of_wrong_type(small_map: Map, wrong: bytes, key: slice) -> N
     with pytest.raises(TypeError):
         small_map[key] = wrong
     assert small_map[:] == CONTENT
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 63, 64, 65])
+@pytest.mark.parametrize("step", [2, 3, -1, -2])
+def test_store_few_bytes_with_a_step(small_map: Map, count: int, step: int) -> None:
+    """Short slices with a step, which have code of their own, store the right bytes, before and after the first use."""
+    expected, data = bytearray(CONTENT), bytes(range(100, 100 + count))
+    start = 1 if step > 0 else 1 - step * count
+    key = slice(start, start + step * count, step)
+    expected[key] = data
+    for _ in range(2):
+        small_map[key] = data
+        assert small_map[:] == expected
+        with pytest.raises(ValueError, match="bytes"):
+            small_map[key] = bytes(count + 1)
+        assert small_map[:] == expected
 
 
 def test_items_cannot_be_deleted(small_map: Map) -> None:
