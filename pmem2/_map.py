@@ -106,7 +106,7 @@ _guarded_fetch_add_u64 = lib.guarded_fetch_add_u64
 READ_WRITE = Protection.READ | Protection.WRITE
 BYTES_PASS_ZERO_COPY = CPYTHON  # PyPy copies bytes that are passed as char *
 DELTA_MIN = -(2**63)
-FEW = 64  # bytes of a slice with a step: C needs longer to begin, and less for each byte
+FEW = 64  # bytes of a slice with a step: a call of C takes longer to begin, and less for each byte
 UNTORN_LENGTHS = {2, 4, 8}  # stored by C, with one instruction if they are aligned
 CHAR_ARRAY = ffi.typeof("char[]")
 CACHE_HINTS: dict[int, str] = {
@@ -377,10 +377,14 @@ class Map(Resource):
                 if kind is int:
                     return memory[key]  # type: ignore[return-value] # mypy does not narrow by `type`
                 if kind is SLICE:
-                    part: Slice = key  # type: ignore[assignment]
-                    step = part.step
-                    if step is None or 0 < len(range(part.start, part.stop, step)) <= FEW:  # type: ignore[arg-type]
+                    part: slice[int, int, int | None] = key  # type: ignore[assignment] # exceptions tell if they are not
+                    start, stop, step = part.start, part.stop, part.step
+                    if step is None or 0 < (count := len(range(start, stop, step))) <= FEW:
                         return memory[part].tobytes()  # no local variable, which a traceback would keep
+                    if stop >= 0 and 0 < count <= self._size:
+                        data = bytes(count)  # C may still store to it, as in `_read_slice`
+                        if not _guarded_read(self._handle, start, step, count, data):
+                            return data
             except (IndexError, OverflowError, TypeError, ValueError) as error:
                 raise_if_deeper(error)  # else C finds the precise error, and whether the map is still open
         span = as_slice(key)
@@ -405,18 +409,16 @@ class Map(Resource):
         kind = type(key)  # an object can lie about its `__class__`
         try:
             if kind is SLICE and type(value) is bytes:
-                part: Slice = key  # type: ignore[assignment]
-                start, stop, length = part.start or 0, part.stop, len(value)
-                if length not in UNTORN_LENGTHS if (step := part.step) is None else length <= FEW:
+                part: slice[int, int, int | None] = key  # type: ignore[assignment] # exceptions tell if they are not
+                start, stop, step, length = part.start or 0, part.stop, part.step, len(value)
+                if length not in UNTORN_LENGTHS if step is None else length <= FEW:
                     are_ints = type(start) is type(stop) is int and (step is None or type(step) is int)
                     if (memory := self._memory) is not None and are_ints:  # no Python code could release the view now
                         memory[part] = value  # refuses another length
                         return
                 elif (
-                    step is None
-                    and stop - start == length  # type: ignore[misc,operator] # caught
-                    and not _guarded_write(self._handle, start, 1, length, value)  # type: ignore[arg-type]
-                ):
+                    stop - start == length if step is None else stop >= 0 and len(range(start, stop, step)) == length
+                ) and not _guarded_write(self._handle, start, step or 1, length, value):
                     return
             elif kind is int and type(value) is int and (memory := self._memory) is not None:
                 memory[key] = value

@@ -165,17 +165,18 @@ def test_slice_data_of_wrong_type(small_map: Map, wrong: bytes, key: slice) -> N
     assert small_map[:] == CONTENT
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 8, 63, 64, 65])
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 63, 64, 65, 999])
 @pytest.mark.parametrize("step", [2, 3, -1, -2])
-def test_store_few_bytes_with_a_step(small_map: Map, count: int, step: int) -> None:
-    """Short slices with a step, which have code of their own, store the right bytes, before and after the first use."""
-    expected, data = bytearray(CONTENT), bytes(range(100, 100 + count))
+def test_slices_with_a_step(small_map: Map, count: int, step: int) -> None:
+    """Slices with a step, short and long, store and read the right bytes, before and after the first use."""
+    expected, data = bytearray(CONTENT), bytes(i % 251 for i in range(100, 100 + count))
     start = 1 if step > 0 else 1 - step * count
     key = slice(start, start + step * count, step)
     expected[key] = data
     for _ in range(2):
         small_map[key] = data
         assert small_map[:] == expected
+        assert small_map[key] == data
         with pytest.raises(ValueError, match="bytes"):
             small_map[key] = bytes(count + 1)
         assert small_map[:] == expected
