@@ -20,6 +20,7 @@ from support.compiled import BUILDS
 from support.values import CONTENT, GRANULARITIES, MEDIUM_GRANULARITY, PAGE, SIZE
 
 import pmem2
+from pmem2.cli._platform import loaded_libpmem2
 
 pytest_plugins = ["pytester"]
 
@@ -183,7 +184,11 @@ def devdax() -> Path:
 @pytest.fixture(scope="session")
 def debug_library() -> Path:
     """The folder of libpmem2's debug build, for LD_LIBRARY_PATH in a child."""
-    for library in Path("/usr/lib").glob("*/pmdk_dbg/libpmem2.so.1"):
+    loaded, _ = loaded_libpmem2(Path("/proc/self/maps").read_text(encoding="utf-8"))
+    assert loaded is not None
+    if libpmem2.is_debug_build():
+        return Path(loaded).parent
+    for library in Path(loaded).parent.glob("pmdk_d*/libpmem2.so.1"):  # pmdk_dbg on Debian, elsewhere pmdk_debug
         return library.parent
     pytest.skip("libpmem2's debug build is not installed (package libpmem2-debug)")
 

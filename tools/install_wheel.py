@@ -7,6 +7,7 @@ One wheel serves every CPython with a global interpreter lock (stable ABI); PyPy
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -26,13 +27,14 @@ def pip(*arguments: str) -> None:
 
 
 def sources_digest() -> str:
-    """Return a hash of all files that the wheel is made of."""
+    """Return a hash of all files that the wheel is made of, and of the variable that selects libpmem2."""
     paths = [PROJECT / name for name in FILES]
     paths += [path for folder in FOLDERS for path in (PROJECT / folder).rglob("*") if path.is_file()]
     digest = hashlib.sha256()
     for path in sorted(path for path in paths if "__pycache__" not in path.parts):
         digest.update(f"{path.relative_to(PROJECT)}\0".encode())
         digest.update(path.read_bytes())
+    digest.update(os.environ.get("PKG_CONFIG_PATH", "").encode())
     return digest.hexdigest()[:16]
 
 

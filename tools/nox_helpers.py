@@ -54,7 +54,9 @@ def provide(session: nox.Session, *programs: str) -> None:
 
 def run_debug_tests(session: nox.Session) -> None:
     """Run the tests with the debug build of libpmem2, some of them under python -OO, or skip the session."""
-    libraries = sorted(Path("/usr/lib").glob("*/pmdk_dbg/libpmem2.so.1"))
+    folder = session.run("pkg-config", "--variable=libdir", "libpmem2", external=True, silent=True)
+    # pmdk_dbg on Debian, pmdk_debug where PMDK's own Makefile installs it
+    libraries = sorted(Path(str(folder).strip()).glob("pmdk_d*/libpmem2.so.1"))
     if not libraries:
         session.skip("libpmem2's debug build is not installed (Debian: libpmem2-debug)")
     session.env["LD_LIBRARY_PATH"] = str(libraries[0].parent)

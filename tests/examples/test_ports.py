@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from support.compiled import compile_c
+from support.compiled import compile_c, libpmem2_flags
 
 from examples.importing import EXAMPLES, import_example
 
@@ -44,7 +44,7 @@ class Programs:
         # Debian omits ex_common.h, and the programs do not need it
         text = source.read_text(encoding="utf-8").replace("#include <ex_common.h>", "")
         # log.c does not include the header of close(), and today's compilers require it
-        flags = ["-w", "-include", "unistd.h", "-lpmem2", "-lpthread"]
+        flags = ["-w", "-include", "unistd.h", *libpmem2_flags(), "-lpthread"]
         self.folder = folder
         self.c = compile_c(text, *flags)
         self.port = import_example(name)

@@ -27,8 +27,15 @@ except ImportError as error:
 
 
 @pytest.fixture
-def libpmem2_2(tmp_path: Path) -> Path:
-    """A folder with a libpmem2.so.1 whose empty functions have the symbol version of libpmem2 2.x."""
+def required_version() -> str:
+    """The version of the symbols that the extension needs."""
+    (version,) = set(re.findall(rb"\0(LIBPMEM2_\d\.0)\0", Path(_pmem2.__file__).read_bytes()))
+    return version.decode()
+
+
+@pytest.fixture
+def other_libpmem2(tmp_path: Path, required_version: str) -> Path:
+    """A folder with a libpmem2.so.1 whose empty functions have the symbol version of the other major release."""
     if sys.platform == "win32" or shutil.which("cc") is None:
         pytest.skip("needs a C compiler for ELF")
     if Path(_pmem2.__file__).with_name("pmem2.libs").is_dir():
@@ -37,19 +44,20 @@ def libpmem2_2(tmp_path: Path) -> Path:
     names = re.findall(r"\b(pmem2_\w+)\(", "".join(path.read_text(encoding="utf-8") for path in declarations))
     source, script, library = (tmp_path / name for name in ("stub.c", "stub.map", "libpmem2.so.1"))
     source.write_text("".join(f"void {name}(void) {{}}\n" for name in names), encoding="utf-8")
-    script.write_text("LIBPMEM2_2.0 { global: pmem2_*; local: *; };", encoding="utf-8")
+    version = "LIBPMEM2_1.0" if required_version == "LIBPMEM2_2.0" else "LIBPMEM2_2.0"
+    script.write_text(f"{version} {{ global: pmem2_*; local: *; }};", encoding="utf-8")
     linking = ["-shared", "-fPIC", "-Wl,-soname,libpmem2.so.1", f"-Wl,--version-script={script}"]
     subprocess.run(["cc", *linking, "-o", library, source], check=True)
     return tmp_path
 
 
-def test_import_explains_wrong_libpmem2(libpmem2_2: Path) -> None:
+def test_import_explains_wrong_libpmem2(other_libpmem2: Path, required_version: str) -> None:
     """The ImportError names the library that was found and says how to fix it, in one sentence."""
-    child = run_interpreter(IMPORT, LD_LIBRARY_PATH=str(libpmem2_2))
+    child = run_interpreter(IMPORT, LD_LIBRARY_PATH=str(other_libpmem2))
     assert child.returncode == 0, child.stderr
     (sentence,) = child.stdout.splitlines()
-    assert sentence.startswith("pmem2 was compiled for symbols LIBPMEM2_1.0, which ")
-    assert f"{libpmem2_2}/libpmem2.so.1 does not have; compile pmem2 for this one: pip install" in sentence
+    assert sentence.startswith(f"pmem2 was compiled for symbols {required_version}, which ")
+    assert f"{other_libpmem2}/libpmem2.so.1 does not have; compile pmem2 for this one: pip install" in sentence
 
 
 def test_loader_messages_are_explained() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from support import libpmem2
 from support.compiled import border_library, preloadable
 from support.values import ON_PYPY, rounds
 
@@ -184,8 +185,8 @@ def null_statuses(output_of: OutputOf) -> dict[str, int]:
 def test_null_handle_kills(null_statuses: dict[str, int]) -> None:
     """Pitfall 1: a null handle kills the process."""
     deadly = NULLS.keys() - TOLERANT
-    asserts = "pmdk_dbg" in os.environ.get("LD_LIBRARY_PATH", "")  # the debug build aborts where it has an assert
-    deaths = {signal.SIGSEGV, signal.SIGABRT} if asserts else {signal.SIGSEGV}
+    # the debug build aborts where it has an assert
+    deaths = {signal.SIGSEGV, signal.SIGABRT} if libpmem2.is_debug_build() else {signal.SIGSEGV}
     assert {name: null_statuses[name] for name in deadly if null_statuses[name] not in deaths} == {}
 
 

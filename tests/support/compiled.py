@@ -31,6 +31,17 @@ def compile_c(source: str, *flags: str) -> Path:
     return result
 
 
+def libpmem2_flags() -> list[str]:
+    """Return the compiler's flags for the libpmem2 that the extension was compiled for; skip the test without them."""
+    command = ["pkg-config", "--cflags", "--libs", "libpmem2"]
+    if shutil.which("pkg-config") is None:
+        pytest.skip("needs pkg-config")
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip("needs the headers of libpmem2")
+    return found.stdout.split()
+
+
 def preloadable(source: str, *flags: str) -> Path:
     """Compile C source code to a shared library for LD_PRELOAD."""
     return compile_c(source, "-shared", "-fPIC", *flags)

@@ -7,6 +7,7 @@ manager asserts that the object is created, and deletes it.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from _pmem2 import ffi, lib
 
 MIB = 1024 * 1024
+DEBUG_LIBRARY = r"/pmdk_(dbg|debug)/libpmem2"  # Debian's folder, PMDK's own
 
 
 # ---- sources
@@ -419,7 +421,7 @@ def find_next(reservation: int, map: int) -> tuple[int, int]:
 
 def is_debug_build() -> bool:
     """Return whether this process has the debug build of libpmem2, which clears old messages and checks assertions."""
-    return "/pmdk_dbg/libpmem2" in Path("/proc/self/maps").read_text(encoding="utf-8")
+    return re.search(DEBUG_LIBRARY, Path("/proc/self/maps").read_text(encoding="utf-8")) is not None
 
 
 # ---- flushing

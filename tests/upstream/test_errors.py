@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from _pmem2 import ffi, lib
 from support import libpmem2
-from support.compiled import compile_c
+from support.compiled import compile_c, libpmem2_flags
 from support.values import open_fd
 
 import pmem2
@@ -102,7 +102,7 @@ def test_header_alone() -> None:
     program = compile_c(
         "#include <libpmem2.h>\n"
         "int main(void) { struct pmem2_config *c; return pmem2_config_new(&c) || pmem2_config_delete(&c); }\n",
-        *("-Wall", "-Werror", "-lpmem2"),
+        *("-Wall", "-Werror", *libpmem2_flags()),
     )
     subprocess.run([program], check=True)
 
