@@ -25,6 +25,8 @@ static int guarded_zero(file_t file, size_t size)
 
 #else
 
+#include <linux/falloc.h> /* musl's fcntl.h lacks FALLOC_FL_ZERO_RANGE */
+
 static int guarded_write_zeros(file_t file, size_t offset, size_t size)
 {
     static const char zeros[1 << 16];
