@@ -152,9 +152,8 @@ def windows(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def wheels(session: nox.Session) -> None:
-    """Make sdist and wheels in dist/, check them, try them in fresh venvs and empty Debians; needs a Debian."""
-    session.install(*dependencies("wheels"))
-    session.run("python", "tools/wheels.py", *PYTHONS)
+    """Make sdist and wheels in dist/ on a Debian, check and try them; argument: arm64, on another machine."""
+    helpers.make_wheels(session, *PYTHONS)
 
 
 @nox.session(default=False, python=PYTHONS, tags=["weekly"])

@@ -43,7 +43,7 @@ html_theme_options = {
     "dark_css_variables": dict.fromkeys(COLOURED, "#7cc4e0"),
 }
 
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "tasklist"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.strikethrough"]
 

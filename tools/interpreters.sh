@@ -1,10 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
 # interpreters.sh FOLDER: unpack newer Pythons of newer Debians, and link them in FOLDER/bin. Installs nothing. Uses the
-# mirror that apt uses here. Needs patchelf and x86-64.
+# mirror that apt uses here. Needs patchelf.
 set -eu
-if ! command -v apt-get >/dev/null || [ "$(uname -m)" != x86_64 ]; then
-    echo "the interpreters are Debian's packages for x86-64" >&2
+multiarch=$(uname -m)-linux-gnu
+case $multiarch in
+x86_64-*) loader=usr/lib64/ld-linux-x86-64.so.2 ;;
+aarch64-*) loader=usr/lib/ld-linux-aarch64.so.1 ;;
+*) loader= ;;
+esac
+if ! command -v apt-get >/dev/null || [ -z "$loader" ]; then
+    echo "the interpreters are Debian's packages for x86-64 and arm64" >&2
     exit 1
 fi
 mkdir -p "$1"
@@ -48,9 +54,9 @@ END
 
 link() { # link SUITE EXECUTABLE NAME: make the executable use the libc of its own tree
     tree=$folder/$1
-    patchelf --set-interpreter "$tree/usr/lib64/ld-linux-x86-64.so.2" --force-rpath \
-        --set-rpath "$tree/usr/lib/x86_64-linux-gnu" "$tree/usr/bin/$2"
-    headers=$tree/usr/include/x86_64-linux-gnu/$2
+    patchelf --set-interpreter "$tree/$loader" --force-rpath \
+        --set-rpath "$tree/usr/lib/$multiarch" "$tree/usr/bin/$2"
+    headers=$tree/usr/include/$multiarch/$2
     if [ -d "$headers" ]; then # pyconfig.h of python3.x includes this one as a system header
         cp "$headers/pyconfig.h" "$tree/usr/include/$2"
     fi

@@ -52,6 +52,16 @@ def provide(session: nox.Session, *programs: str) -> None:
         session.skip("its Debian packages cannot be installed")
 
 
+def make_wheels(session: nox.Session, *pythons: str) -> None:
+    """Make and try wheels on this machine, or in an emulated Debian of another architecture."""
+    if session.posargs:
+        provide(session, "mmdebstrap=mmdebstrap", "qemu-aarch64-static=qemu-user-static")
+        session.run("tools/release/emulated_debian.sh", *session.posargs, external=True)
+        return
+    session.install(*dependencies("wheels"))
+    session.run("python", "tools/wheels.py", *pythons)
+
+
 def run_debug_tests(session: nox.Session) -> None:
     """Run the tests with the debug build of libpmem2, some of them under python -OO, or skip the session."""
     folder = session.run("pkg-config", "--variable=libdir", "libpmem2", external=True, silent=True)

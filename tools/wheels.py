@@ -19,9 +19,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 DIST = PROJECT / "dist"
 RELEASE = PROJECT / "tools" / "release"
 TRY_WHEEL = RELEASE / "try_wheel.sh"
-PYPYS = ("pypy3", "pypy3.9", "pypy3.10", "pypy3.11")
-# for each suite the version of its CPython, and the interpreters to try
-EMPTY_DEBIANS = {"bookworm": ("3.11", ("python3", "pypy3")), "trixie": ("3.13", ("python3",))}
+# for each suite the version of its CPython, and the tag of the wheels for its PyPy
+EMPTY_DEBIANS = {"bookworm": ("3.11", "pp39"), "trixie": ("3.13", "pypy311_pp73")}
 REQUIREMENTS = ("attrs", "hypothesis", "pytest>=8", "pytest-xdist")  # of pmem2 and of the tests in TRY_WHEEL
 
 
@@ -85,7 +84,8 @@ def main(versions: list[str]) -> None:
         pips = Pips(Path(temporary, "pip"))
         cpythons = [found for version in versions if (found := shutil.which(f"python{version}"))]
         free_threaded = [python for python in cpythons if python.endswith("t")]  # the stable ABI excludes these
-        pypys = sorted({os.path.realpath(found) for name in PYPYS if (found := shutil.which(name))})
+        names = ("pypy3", *(version for version in versions if version.startswith("pypy")))
+        pypys = [*{os.path.realpath(found): found for name in names if (found := shutil.which(name))}.values()]
         for wheel in build_wheels(build_sdist(), [sys.executable, *free_threaded, *pypys], built, pips):
             shutil.copy(wheel, offline)
         download = ("download", "--only-binary=:all:", f"--dest={offline}", *REQUIREMENTS)
@@ -95,8 +95,9 @@ def main(versions: list[str]) -> None:
         if os.geteuid() or shutil.which("mmdebstrap") is None:
             print("the wheels are not tried in empty Debians: this needs root and mmdebstrap")
             return
-        for suite, (version, pythons) in EMPTY_DEBIANS.items():
+        for suite, (version, pypy) in EMPTY_DEBIANS.items():
             pips.run(sys.executable, *download, "cffi", f"--python-version={version}")
+            pythons = ["python3", *(["pypy3"] if list(DIST.glob(f"*{pypy}*.whl")) else [])]
             run(RELEASE / "empty_debian.sh", suite, Path(temporary, suite), offline, *pythons)
 
 

@@ -7,21 +7,14 @@ suite=$1
 root=$2
 wheels=$3
 shift 3
-project=$(cd "$(dirname "$0")/../.." && pwd)
+release=$(cd "$(dirname "$0")" && pwd)
+project=$release/../..
 [ -x "$root/usr/bin/$1" ] ||
     mmdebstrap --quiet --mode=root --variant=minbase --include="$(printf '%s-venv,' "$@")mount" "$suite" "$root"
 rm -rf "$root/project" "$root/wheels"
 mkdir "$root/project"
 cp -r "$wheels" "$root/wheels"
 cp -r "$project/tools" "$project/tests" "$project/pyproject.toml" "$root/project"
-exec unshare --mount --pid --fork sh -euc '
-    root=$1
-    shift
-    mount --rbind /dev "$root/dev"
-    mount -t sysfs none "$root/sys"
-    mount -t proc none "$root/proc"
-    mount -t tmpfs none "$root/tmp"
-    unset TMPDIR # it may name a folder outside
-    for python; do
-        chroot "$root" /project/tools/release/try_wheel.sh /wheels /project "$python" -m venv
-    done' sh "$root" "$@"
+for python; do
+    "$release/enter_debian.sh" "$root" /project/tools/release/try_wheel.sh /wheels /project "$python" -m venv
+done

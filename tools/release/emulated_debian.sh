@@ -1,0 +1,25 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-3-Clause
+# emulated_debian.sh ARCHITECTURE: run `./run wheels` in a Debian 12 of that architecture (arm64), and move its wheels to
+# dist/. It makes the wheels of the last commit. Needs root, mmdebstrap and qemu-user-static.
+set -eu
+architecture=$1
+project=$(cd "$(dirname "$0")/../.." && pwd)
+root=$project/.cache/debian/wheels-$architecture
+packages=ca-certificates,gcc,git,libc6-dev,libpmem2-dev,mmdebstrap,mount,pkg-config,pypy3,pypy3-dev,python3-dev,python3-venv
+if [ ! -x "$root/usr/bin/pypy3" ]; then
+    mkdir -p "$(dirname "$root")"
+    mmdebstrap --quiet --mode=root --variant=minbase --architectures="$architecture" --include="$packages" bookworm "$root"
+fi
+# pip there trusts what this machine trusts
+cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+rm -rf "$root/project"
+git clone --quiet "$project" "$root/project"
+"$project/tools/release/enter_debian.sh" "$root" sh -euc '
+    cd /project
+    apt-get -qq update
+    apt-get -qq --yes upgrade
+    ./run interpreters
+    ./run wheels'
+mkdir -p "$project/dist"
+mv "$root"/project/dist/*.whl "$project/dist"
