@@ -6,12 +6,15 @@ set -eu
 architecture=$1
 project=$(cd "$(dirname "$0")/../.." && pwd)
 root=$project/.cache/debian/wheels-$architecture
-packages=ca-certificates,gcc,git,libc6-dev,libpmem2-dev,mmdebstrap,mount,pkg-config,pypy3,pypy3-dev,python3-dev,python3-venv
-if [ ! -x "$root/usr/bin/pypy3" ]; then
-    mkdir -p "$(dirname "$root")"
-    mmdebstrap --quiet --mode=root --variant=minbase --architectures="$architecture" --include="$packages" bookworm "$root"
+packages=gcc,git,libc6-dev,libpmem2-dev,mmdebstrap,mount,pkg-config,pypy3,pypy3-dev,python3-dev,python3-venv
+if [ ! -d "$root" ]; then
+    rm -rf "$root.unfinished"
+    mkdir -p "$root.unfinished"
+    mmdebstrap --quiet --mode=root --variant=minbase --architectures="$architecture" --include="$packages" bookworm \
+        "$root.unfinished"
+    mv "$root.unfinished" "$root"
 fi
-# pip there trusts what this machine trusts
+mkdir -p "$root/etc/ssl/certs" # pip there trusts what this machine trusts
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 rm -rf "$root/project"
 git clone --quiet "$project" "$root/project"
