@@ -38,6 +38,7 @@ Dir::State "$apt";
 Dir::State::Status "$apt/status";
 Dir::Cache "$apt";
 APT::Install-Recommends "false";
+Acquire::Languages "none";
 APT::Sandbox::User "root";
 Debug::NoLocking "1";
 END

@@ -16,13 +16,9 @@ if [ ! -d "$root" ]; then
 fi
 mkdir -p "$root/etc/ssl/certs" # pip there trusts what this machine trusts
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
-rm -rf "$root/project"
-git clone --quiet "$project" "$root/project"
-"$project/tools/release/enter_debian.sh" "$root" sh -euc '
-    cd /project
-    apt-get -qq update
-    apt-get -qq --yes upgrade
-    ./run interpreters
-    ./run wheels'
+checkout=/root/pmem2-checkout # a path that no file of the wheels may contain
+rm -rf "$root$checkout"
+git clone --quiet "$project" "$root$checkout"
+"$project/tools/release/enter_debian.sh" "$root" sh -euc "cd $checkout; ./run interpreters; ./run wheels"
 mkdir -p "$project/dist"
-mv "$root"/project/dist/*.whl "$project/dist"
+mv "$root$checkout"/dist/*.whl "$project/dist"
