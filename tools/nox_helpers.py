@@ -23,6 +23,8 @@ NO_LIBRARY = ("tests/examples", "tests/explorer", "tests/project")  # folders of
 pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 for folder in (Path(".cache/interpreters/bin").resolve(), *sorted(pyenv.glob("versions/3.*/bin"))):
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+# seconds until virtualenv gives up on an interpreter, and nox calls it missing: on a busy machine, its 15 are too few
+os.environ.setdefault("PY_DISCOVERY_TIMEOUT", "300")
 
 
 def dependencies(*groups: str) -> list[str]:
