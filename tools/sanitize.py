@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from compile_extension import PROJECT, compile_extension
@@ -45,7 +46,8 @@ def main() -> int:
         **os.environ,
         **OPTIONS,
         "LD_PRELOAD": runtime,
-        "PYTHONMALLOC": "malloc",
+        # free-threaded interpreters have no other allocator than mimalloc
+        **({} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"PYTHONMALLOC": "malloc"}),
         "PYTHONPATH": os.pathsep.join((str(folder), str(PROJECT))),
         # `python -m pytest` and `python -c` would look in the current folder first: it may have an uninstrumented build
         "PYTHONSAFEPATH": "1",
