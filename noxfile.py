@@ -40,11 +40,12 @@ def tests_lowest(session: nox.Session) -> None:
 
 
 @nox.session(name="tests-debian", default=False)
-@nox.parametrize("suite", ["bookworm", "trixie"], ids=["bookworm", "trixie"])
-def tests_debian(session: nox.Session, suite: str) -> None:
-    """Run the tests in an empty Debian with its own packages; needs root."""
-    provide(session, "mmdebstrap=mmdebstrap")
-    session.run("tools/debian.sh", suite, f".cache/debian/{suite}", *session.posargs, external=True)
+@nox.parametrize(["suite", "architecture"], helpers.DEBIANS)
+def tests_debian(session: nox.Session, suite: str, architecture: str) -> None:
+    """Run the tests in an empty Debian with its own packages, on an emulated processor if need be; needs root."""
+    provide(session, "mmdebstrap=mmdebstrap", "qemu-aarch64-static=qemu-user-static", "update-binfmts=binfmt-support")
+    folder = f".cache/debian/{suite}-{architecture}"
+    session.run("tools/debian.sh", suite, architecture, folder, *session.posargs, external=True)
 
 
 @nox.session(default=False)

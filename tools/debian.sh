@@ -1,18 +1,22 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
-# debian.sh SUITE FOLDER [PYTEST ARGUMENT...]: run the tests in an empty Debian of that suite with Debian's own libpmem2,
-# Python, cffi, attrs, pytest, Hypothesis and NumPy. Needs root and mmdebstrap.
+# debian.sh SUITE ARCHITECTURE FOLDER [PYTEST ARGUMENT...]: run the tests in an empty Debian of that suite with Debian's own
+# libpmem2, Python, cffi, attrs, pytest, Hypothesis and NumPy. Needs root and mmdebstrap, and for an architecture that is
+# not this machine's qemu-user-static and binfmt_misc.
 set -eu
 suite=$1
-root=$2
-shift 2
+architecture=$2
+root=$3
+shift 3
 project=$(cd "$(dirname "$0")/.." && pwd)
+# Without Debian's init system nothing mounts it.
+[ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
 if [ ! -x "$root/usr/bin/python3" ]; then
     mkdir -p "$(dirname "$root")"
     packages=gcc,libc6-dev,libpmem2-dev,pkg-config,python3-attr,python3-cffi,python3-dev,python3-hypothesis
     packages=$packages,python3-numpy,python3-pytest,python3-pytest-xdist,python3-setuptools
     packages=$packages,e2fsprogs,mount,util-linux # tests mount file systems and make them fail
-    mmdebstrap --quiet --mode=root --variant=apt --include="$packages" "$suite" "$root"
+    mmdebstrap --quiet --mode=root --variant=apt --architectures="$architecture" --include="$packages" "$suite" "$root"
 fi
 rm -rf "$root/project"
 mkdir "$root/project"

@@ -19,7 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-TIMEOUT = 200  # seconds: catches hangs only, an msync can wait seconds for a busy disk
+from support.values import EMULATED
+
+TIMEOUT = 2000 if EMULATED else 200  # seconds: catches hangs only, an msync can wait seconds for a busy disk
 MOST_SERVERS = 8  # more would take much memory
 SERVE = "from support.child_server import next_child; exec(compile(next_child({}), '<string>', 'exec'))"
 # variables that the interpreter or a library reads when it starts

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -30,6 +31,9 @@ ON_PYPY = sys.implementation.name == "pypy"
 weekly_on_pypy = pytest.mark.skipif(
     ON_PYPY and "PMEM2_TEST_ROUNDS" not in os.environ, reason="takes long on PyPy: set PMEM2_TEST_ROUNDS"
 )
+KERNEL_MACHINE = Path("/proc/sys/kernel/arch")  # Linux 6.1 and newer
+# Whether another processor emulates this one for single programs, as qemu-user does; uname(2) is emulated too.
+EMULATED = KERNEL_MACHINE.exists() and KERNEL_MACHINE.read_text(encoding="ascii").strip() != platform.machine()
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
