@@ -4,6 +4,7 @@
 #define PMEM2_BATCH_COPY_C
 
 #include "batch_flush.c"
+#include "cpu_cache.c"
 #include "guard_errors.c"
 #include "guard_flush.c"
 #include "guard_gate.c"
@@ -50,6 +51,7 @@ static void copy_lines(const struct guarded_map *m, const struct guarded_piece *
     if (pending.high)
         m->flush((void *)pending.low, pending.high - pending.low);
     m->drain();
+    flush_fence();
 }
 
 static int copy_pages(struct guarded_map *m, const struct guarded_piece *pieces, size_t count)

@@ -107,9 +107,12 @@ static int guarded_flush_many(struct guarded_map *m, const uint64_t *ranges, siz
         return rc;
     if (is_paged(m))
         return map_leave(m, flush_pages(m, ranges, count));
+    flush_fence();
     rc = act_on_lines(m, ranges, count, m->flush);
-    if (!rc && drain)
+    if (!rc && drain) {
         m->drain();
+        flush_fence();
+    }
     return map_leave(m, rc);
 }
 

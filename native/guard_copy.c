@@ -3,22 +3,38 @@
 #ifndef PMEM2_GUARD_COPY_C
 #define PMEM2_GUARD_COPY_C
 
+#include "cpu_cache.c"
 #include "guard_flush.c"
 #include "guard_gate.c"
 #include "guard_map_state.c"
 #include "guard_map_use.c"
 #include "os.c"
 
-/* For PAGE, copy without flushing and then msync: libpmem2 would write back with its own msync (workaround_msync.c). */
+/* The flags for libpmem2. For PAGE, it would write back with its own msync (workaround_msync.c). */
+static unsigned copy_flags(const struct guarded_map *m, unsigned flags)
+{
+    return is_paged(m) ? PMEM2_F_MEM_NOFLUSH : flags;
+}
+
+/* Complete a copy that libpmem2 has made with these flags. */
+static int finish_copy(struct guarded_map *m, size_t offset, size_t length, unsigned flags)
+{
+    if (flags & PMEM2_F_MEM_NOFLUSH)
+        return 0;
+    if (is_paged(m))
+        return persist_range(m, offset, length);
+    if (!(flags & PMEM2_F_MEM_NODRAIN))
+        flush_fence();
+    return 0;
+}
+
 static int guarded_memmove(struct guarded_map *m, size_t offset, const char *data, size_t length, unsigned flags)
 {
     int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, offset, length);
     if (rc)
         return rc;
-    m->memmove(map_ptr(m, offset), data, length, is_paged(m) ? PMEM2_F_MEM_NOFLUSH : flags);
-    if (is_paged(m) && !(flags & PMEM2_F_MEM_NOFLUSH))
-        rc = persist_range(m, offset, length);
-    return map_leave(m, rc);
+    m->memmove(map_ptr(m, offset), data, length, copy_flags(m, flags));
+    return map_leave(m, finish_copy(m, offset, length, flags));
 }
 
 /* Copy a whole map into another one, or into itself. */
@@ -35,10 +51,8 @@ static int guarded_memset(struct guarded_map *m, size_t offset, int value, size_
     int rc = map_enter(m, OPERATION, PMEM2_PROT_WRITE, offset, length);
     if (rc)
         return rc;
-    m->memset(map_ptr(m, offset), value, length, is_paged(m) ? PMEM2_F_MEM_NOFLUSH : flags);
-    if (is_paged(m) && !(flags & PMEM2_F_MEM_NOFLUSH))
-        rc = persist_range(m, offset, length);
-    return map_leave(m, rc);
+    m->memset(map_ptr(m, offset), value, length, copy_flags(m, flags));
+    return map_leave(m, finish_copy(m, offset, length, flags));
 }
 
 /* Return the byte at an index, which may count from the end, or a negated GUARD_* code. */

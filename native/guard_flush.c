@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Make one range durable: persist, flush, drain, deep flush. For PAGE granularity each of them is an msync. */
+/*
+ * Make one range durable: persist, flush, drain, deep flush. For PAGE granularity each of them is an msync. Else a fence
+ * comes before each flush and after each drain, where libpmem2 alone orders too little (cpu_cache.c).
+ */
 #ifndef PMEM2_GUARD_FLUSH_C
 #define PMEM2_GUARD_FLUSH_C
 
+#include "cpu_cache.c"
 #include "guard_errors.c"
 #include "guard_gate.c"
 #include "guard_map_state.c"
@@ -19,7 +23,9 @@ static int persist_range(struct guarded_map *m, size_t offset, size_t length)
 {
     if (is_paged(m))
         return write_back(m, m->address + offset, length);
+    flush_fence();
     m->persist(map_ptr(m, offset), length);
+    flush_fence();
     return 0;
 }
 
@@ -35,10 +41,10 @@ static int guarded_flush(struct guarded_map *m, size_t offset, size_t length)
     if (rc)
         return rc;
     if (is_paged(m))
-        rc = persist_range(m, offset, length);
-    else
-        m->flush(map_ptr(m, offset), length);
-    return map_leave(m, rc);
+        return map_leave(m, persist_range(m, offset, length));
+    flush_fence();
+    m->flush(map_ptr(m, offset), length);
+    return map_leave(m, 0);
 }
 
 static int guarded_drain(struct guarded_map *m)
@@ -47,10 +53,10 @@ static int guarded_drain(struct guarded_map *m)
     if (rc)
         return rc;
     if (is_paged(m))
-        rc = persist_range(m, 0, 0); /* only returns an earlier error */
-    else
-        m->drain();
-    return map_leave(m, rc);
+        return map_leave(m, persist_range(m, 0, 0)); /* only returns an earlier error */
+    m->drain();
+    flush_fence();
+    return map_leave(m, 0);
 }
 
 /* For PAGE, libpmem2's deep flush does nothing. */
@@ -60,9 +66,10 @@ static int guarded_deep_flush(struct guarded_map *m, size_t offset, size_t lengt
     if (rc)
         return rc;
     if (is_paged(m))
-        rc = persist_range(m, offset, length);
-    else
-        rc = save_errormsg(pmem2_deep_flush(m->map, map_ptr(m, offset), length), message);
+        return map_leave(m, persist_range(m, offset, length));
+    flush_fence();
+    rc = save_errormsg(pmem2_deep_flush(m->map, map_ptr(m, offset), length), message);
+    flush_fence();
     return map_leave(m, rc);
 }
 

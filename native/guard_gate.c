@@ -3,6 +3,11 @@
  * A gate is one atomic word that counts the users of an object, so that "close it if unused" is one compare-and-swap:
  * closed | dropped | deferred | live views | fork generation | threads inside an operation.
  * After a fork only the forking thread exists in the child: operations that an older generation counted have no thread.
+ *
+ * Memory orders, for processors that reorder: leaving releases and closing acquires, so that whoever frees the object
+ * does so after the last access. Every change is a read-modify-write, so that a release reaches the closing thread through
+ * the changes of others. Entering acquires, so that no access comes before it. A relaxed load only proposes a word: the
+ * compare-and-swap proves it.
  */
 #ifndef PMEM2_GUARD_GATE_C
 #define PMEM2_GUARD_GATE_C

@@ -3,6 +3,7 @@
 #ifndef PMEM2_GUARD_MAP_C
 #define PMEM2_GUARD_MAP_C
 
+#include "cpu_cache.c"
 #include "guard_errors.c"
 #include "guard_gate.c"
 #include "guard_map_state.c"
@@ -28,9 +29,9 @@ static struct guarded_map *guarded_map_alloc(void)
     return m;
 }
 
-/* Complete a map that was just created; under library_lock. */
-static void map_register(struct guarded_map *m, const struct guarded_source *s, unsigned protection,
-                         struct guarded_reservation *r)
+/* Complete a map that was just created, or delete it if persist could do nothing; under library_lock. */
+static int map_register(struct guarded_map *m, const struct guarded_source *s, unsigned protection,
+                        struct guarded_reservation *r, char *message)
 {
     m->address = (uintptr_t)pmem2_map_get_address(m->map);
     m->size = pmem2_map_get_size(m->map);
@@ -38,6 +39,10 @@ static void map_register(struct guarded_map *m, const struct guarded_source *s, 
     if (!m->persist) { /* remap_shared has set granularity and functions already */
         m->granularity = pmem2_map_get_store_granularity(m->map);
         cache_functions(m, m->map);
+    }
+    if (!HAS_CACHE_FLUSH && m->granularity == PMEM2_GRANULARITY_CACHE_LINE) {
+        map_delete(m, message); /* if this fails, dropping `m` tries again */
+        return PMEM2_E_NOSUPP;
     }
     m->protection = protection;
     m->serial = ++last_serial;
@@ -47,6 +52,7 @@ static void map_register(struct guarded_map *m, const struct guarded_source *s, 
         m->next = reserved_maps;
         reserved_maps = m;
     }
+    return 0;
 }
 
 static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, const struct map_request *request,
@@ -65,7 +71,7 @@ static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, cons
     else if (!(rc = check_tls_keys()))
         rc = map_new(m, s, request, message);
     if (!rc)
-        map_register(m, s, request->protection, r);
+        rc = map_register(m, s, request->protection, r, message);
     if (!rc && m->granularity == PMEM2_GRANULARITY_PAGE && request->sharing == PMEM2_SHARED && s->file != NO_FILE)
         join_page_maps(m, s->description);
     unlock(&library_lock);
@@ -82,7 +88,7 @@ static int guarded_map_from_existing(struct guarded_map *m, struct guarded_sourc
     if (!(rc = check_tls_keys()))
         rc = map_existing(m, s, address, length, granularity, message);
     if (!rc)
-        map_register(m, s, protection, NULL);
+        rc = map_register(m, s, protection, NULL, message);
     unlock(&library_lock);
     return source_leave(s, rc);
 }

@@ -42,7 +42,7 @@ from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
 from pmem2._error_map import error_from_rc, new_error_buffer
 from pmem2._ffi import ffi, lib
 from pmem2._granularity import forced_in_c, warn_if_ignored
-from pmem2._map_create import MapRequest, alloc_map, create_map
+from pmem2._map_create import MAP_HINTS, MapRequest, alloc_map, create_map
 from pmem2._resource import (
     CPYTHON,
     HAS_GIL,
@@ -110,7 +110,7 @@ FEW = 64  # bytes of a slice with a step: a call of C takes longer to begin, and
 UNTORN_LENGTHS = {2, 4, 8}  # stored by C, with one instruction if they are aligned
 CHAR_ARRAY = ffi.typeof("char[]")
 CACHE_HINTS: dict[int, str] = {
-    ErrorCode.NOSUPP: "only x86-64 and 64-bit ARM let programs write back and drop cache lines"
+    ErrorCode.NOSUPP: "only x86-64, 64-bit ARM and POWER let programs write back and drop cache lines"
 }
 
 
@@ -143,6 +143,7 @@ class Map(Resource):
                 already initialised.
             GranularityNotSetError: The config requires no granularity.
             GranularityNotSupportedError: The source gives only a coarser granularity; the text says why.
+            NosuppError: The granularity is CACHE_LINE, and libpmem2 cannot flush the caches of this processor.
             OffsetUnalignedError, LengthUnalignedError: Not a multiple of the alignment of the source.
             SourceEmptyError: There is nothing to map.
             MapRangeError: The range does not lie inside the source.
@@ -186,6 +187,7 @@ class Map(Resource):
             ValueError: *buffer* is empty, *granularity* is unknown, or *source* is closed.
             BufferError: *buffer* is not C-contiguous.
             MapExistsError: The memory is part of another Map.
+            NosuppError: *granularity* is CACHE_LINE, and libpmem2 cannot flush the caches of this processor.
             OSError: EAGAIN when the process has no pthread keys left for one more map.
 
         See pmem2_map_from_existing(3).
@@ -223,7 +225,7 @@ class Map(Resource):
         )
         if rc:
             asked = f"cannot make a Map of {length} bytes at {address:#x}"
-            raise error_from_rc(rc, "pmem2_map_from_existing", asked, message)
+            raise error_from_rc(rc, "pmem2_map_from_existing", asked, message, MAP_HINTS)
         self._attach(handle)
         return self
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from pmem2._ffi import CharArray, MapHandle, Null, ReservationHandle, SourceHandle
 
 INSIDE_HINT = "choose an offset and a length inside the source"
+NO_FLUSH_HINT = (
+    "libpmem2 does not flush the caches of this processor, so that persist() would do nothing: use PAGE granularity, on "
+    "DAX with PMEM2_FORCE_GRANULARITY=PAGE; a DAX device cannot be used"
+)
+MAP_HINTS = HINTS if lib.HAS_CACHE_FLUSH else {**HINTS, ErrorCode.NOSUPP: NO_FLUSH_HINT}
 
 
 class MapRequest(NamedTuple):
@@ -65,7 +70,7 @@ def map_error(rc: int, source: SourceHandle, request: MapRequest, name: str, mes
     if rc == ErrorCode.GRANULARITY_NOT_SUPPORTED and request.granularity != lib.GUARD_GRANULARITY_UNSET:
         probe = alloc_map()
         coarsest = request._replace(granularity=Granularity.PAGE)
-        if map_new(probe, source, coarsest, message) == 0:  # pragma: no branch: it can be mapped
+        if map_new(probe, source, coarsest, message) == 0:  # pragma: no branch: with a cache flush, it can be mapped
             lib.guarded_map_close(probe, 0, message)
             return granularity_error(asked, Granularity(request.granularity), Granularity(probe.granularity))
     if rc == ErrorCode.SOURCE_EMPTY and is_anonymous(source):
@@ -79,7 +84,7 @@ def map_error(rc: int, source: SourceHandle, request: MapRequest, name: str, mes
     if rc in (ErrorCode.OFFSET_UNALIGNED, ErrorCode.LENGTH_UNALIGNED) and source.dax_size:
         found = f"the alignment of the device is {source.dax_alignment} bytes"
         return make_pmem2_error(rc, "pmem2_map_new", asked, found, HINTS[rc])
-    return error_from_rc(rc, "pmem2_map_new", asked, message)
+    return error_from_rc(rc, "pmem2_map_new", asked, message, MAP_HINTS)
 
 
 def is_anonymous(source: SourceHandle) -> bool:

@@ -202,6 +202,7 @@ GUARD_OVERFLOW: Final[int]
 GUARD_DEFERRED: Final[int]
 GUARD_MESSAGE_SIZE: Final[int]
 GUARD_GRANULARITY_UNSET: Final[int]
+HAS_CACHE_FLUSH: Final[int]
 
 def guarded_immortalize(address: int, /) -> None: ...
 
