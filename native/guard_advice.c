@@ -27,14 +27,17 @@ static int guarded_madvise(struct guarded_map *m, int option, size_t offset, siz
     return map_leave(m, advise_pages(pages, length, option));
 }
 
-/* Load from each page, and store back the same byte; a comparison that fails does not store, so it is repeated. */
+/*
+ * Load from each page, and store back the same word; a comparison that fails does not store, so it is repeated. Not the
+ * same byte: gcc before 14 needs libatomic for that on riscv64.
+ */
 static void touch_pages(const struct guarded_map *m, size_t offset, size_t length)
 {
     const uintptr_t page = page_size(), end = m->address + offset + length;
     for (uintptr_t address = m->address + offset; address < end; address = (address | (page - 1)) + 1) {
-        char *byte = (char *)address, value = __atomic_load_n(byte, __ATOMIC_RELAXED);
+        uint32_t *word = (uint32_t *)(address & ~(uintptr_t)3), value = __atomic_load_n(word, __ATOMIC_RELAXED);
         while (m->protection & PMEM2_PROT_WRITE
-               && !__atomic_compare_exchange_n(byte, &value, value, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+               && !__atomic_compare_exchange_n(word, &value, value, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             ;
     }
 }

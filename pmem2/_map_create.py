@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 INSIDE_HINT = "choose an offset and a length inside the source"
 NO_FLUSH_HINT = (
-    "libpmem2 does not flush the caches of this processor, so that persist() would do nothing: use PAGE granularity, on "
-    "DAX with PMEM2_FORCE_GRANULARITY=PAGE; a DAX device cannot be used"
+    "libpmem2 does not flush the caches of this processor, so that persist() would do nothing: use PAGE granularity, "
+    "on DAX with PMEM2_FORCE_GRANULARITY=PAGE; a DAX device cannot be used"
 )
 MAP_HINTS = HINTS if lib.HAS_CACHE_FLUSH else {**HINTS, ErrorCode.NOSUPP: NO_FLUSH_HINT}
 

@@ -203,6 +203,7 @@ GUARD_DEFERRED: Final[int]
 GUARD_MESSAGE_SIZE: Final[int]
 GUARD_GRANULARITY_UNSET: Final[int]
 HAS_CACHE_FLUSH: Final[int]
+HAS_CACHE_CONTROL: Final[int]
 
 def guarded_immortalize(address: int, /) -> None: ...
 

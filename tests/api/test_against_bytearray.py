@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.map_calls import OUTSIDE
-from support.values import ON_PYPY, PAGE
+from support.values import ALL_GRANULARITIES, ON_PYPY, PAGE
 
 import pmem2
 from pmem2 import Config, Granularity, Map, Source
@@ -25,7 +25,7 @@ from pmem2 import Config, Granularity, Map, Source
 SIZE = 3 * PAGE - 5  # ends inside a page, a cache line and a word
 
 
-@pytest.fixture(scope="module", params=list(Granularity), ids=str)
+@pytest.fixture(scope="module", params=ALL_GRANULARITIES, ids=str)
 def arena(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Map]:
     """A map of each granularity; all examples share it, so each example fills it first."""
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:

@@ -17,14 +17,13 @@ from support.border import LINE, MS_SYNC, Event, Kind, effect, units
 from support.children import RunChild
 from support.compiled import border_library
 from support.durable_child import GAP, MANY, PAGE, RANGES, SEVERAL, SINGLE, WORD, WORDS, Case, Pairs
-from support.values import waits_once
+from support.values import ALL_GRANULARITIES, waits_once
 
 from pmem2 import Granularity, MemFlag
 
 if sys.platform == "win32":
     pytest.skip("needs LD_PRELOAD", allow_module_level=True)
 
-GRANULARITIES = list(Granularity)
 NO_DRAIN = {"flush", "flush_many", "flush_many of an array", "memcpy NODRAIN", "memmove NODRAIN", "memset NODRAIN"}
 NO_FLUSH = {"memcpy NOFLUSH", "memset NOFLUSH", "store_u64", "compare_exchange_u64", "fetch_add_u64"}
 COPIES = ("memcpy", "memmove", "memset")
@@ -36,7 +35,7 @@ def recordings(run_child: RunChild, tmp_path_factory: pytest.TempPathFactory) ->
     """The recordings of all operations, for each granularity."""
     folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path_factory.mktemp("recordings")
     result = {}
-    for granularity in GRANULARITIES:
+    for granularity in ALL_GRANULARITIES:
         path = folder / f"pmem2-durable-{os.getpid()}"
         try:
             child = run_child(
@@ -73,7 +72,7 @@ def bridged(pages: set[int]) -> set[int]:
 
 
 @pytest.mark.parametrize("name", [*SINGLE, *WORD, *SEVERAL])
-@pytest.mark.parametrize("granularity", GRANULARITIES, ids=lambda g: g.name.lower())
+@pytest.mark.parametrize("granularity", ALL_GRANULARITIES, ids=lambda g: g.name.lower())
 def test_durable_bytes(recordings: dict[Granularity, list[Case]], granularity: Granularity, name: str) -> None:
     """Each line or page of the ranges is flushed and drained, and nothing else is."""
     paged = granularity is Granularity.PAGE
@@ -90,7 +89,7 @@ def test_durable_bytes(recordings: dict[Granularity, list[Case]], granularity: G
 
 
 @pytest.mark.parametrize("name", [name for name in [*SINGLE, *SEVERAL] if name.startswith(COPIES)])
-@pytest.mark.parametrize("granularity", GRANULARITIES, ids=lambda g: g.name.lower())
+@pytest.mark.parametrize("granularity", ALL_GRANULARITIES, ids=lambda g: g.name.lower())
 def test_stored_bytes(recordings: dict[Granularity, list[Case]], granularity: Granularity, name: str) -> None:
     """A copy stores to its destination once, and to nothing else."""
     for _, pairs, events in recordings_of(recordings, granularity, name):
@@ -98,7 +97,7 @@ def test_stored_bytes(recordings: dict[Granularity, list[Case]], granularity: Gr
         assert stored == [tuple(pair) for pair in pairs], events
 
 
-BY_LINE = [Granularity.BYTE, Granularity.CACHE_LINE]
+BY_LINE = [each for each in ALL_GRANULARITIES if each is not Granularity.PAGE]
 
 
 @pytest.mark.parametrize("name", ["persist_many", "flush_many", "memcpy_many"])
@@ -275,7 +274,7 @@ def test_one_drain(recordings: dict[Granularity, list[Case]], granularity: Granu
         assert Kind.PERSIST not in kinds
 
 
-@pytest.mark.parametrize("granularity", GRANULARITIES, ids=lambda g: g.name.lower())
+@pytest.mark.parametrize("granularity", ALL_GRANULARITIES, ids=lambda g: g.name.lower())
 def test_refused_range_flushes_nothing(recordings: dict[Granularity, list[Case]], granularity: Granularity) -> None:
     """An operation with a range outside the map stores and flushes nothing at all."""
     refused = [case for case in recordings[granularity] if case[0].startswith("refused")]

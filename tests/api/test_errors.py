@@ -16,7 +16,7 @@ from typing import Callable, NamedTuple
 
 import pytest
 from _pmem2 import ffi, lib
-from support.values import PAGE
+from support.values import PAGE, needs_cache_line
 
 import pmem2
 import pmem2.errors
@@ -438,7 +438,7 @@ def test_no_stale_text(file: Path) -> None:
 
 
 FORCED = [
-    (Granularity.BYTE, Granularity.CACHE_LINE),
+    pytest.param(Granularity.BYTE, Granularity.CACHE_LINE, marks=needs_cache_line),
     (Granularity.BYTE, Granularity.PAGE),
     (Granularity.CACHE_LINE, Granularity.PAGE),
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.map_calls import WRITES
-from support.values import CONTENT, ON_PYPY, PAGE
+from support.values import ALL_GRANULARITIES, CONTENT, ON_PYPY, PAGE
 
 import pmem2
 from pmem2 import Config, Granularity, Map, Protection, Sharing, Source
@@ -50,7 +50,7 @@ def test_mmap(path: Path) -> None:
         assert path.read_bytes()[100:106] == b"stored"
 
 
-@pytest.mark.parametrize("granularity", list(Granularity))
+@pytest.mark.parametrize("granularity", ALL_GRANULARITIES)
 @pytest.mark.parametrize("as_int", [True, False])
 def test_bytearray(anonymous_source: Source, granularity: Granularity, as_int: bool) -> None:
     """A map of a bytearray has the granularity that the caller passes, as an int too."""

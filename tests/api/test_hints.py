@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from support.children import RunChild
 from support.compiled import preloadable
-from support.values import CONTENT, PAGE, SIZE
+from support.values import CONTENT, PAGE, SIZE, not_emulated
 
 import pmem2
 from pmem2 import Config, Map, Protection, Sharing, Source
 
 LENGTH = len(CONTENT)
 PAGES = SIZE // PAGE
+advice_has_effect = not_emulated("ignores most advice of madvise(2), MADV_POPULATE_WRITE too")
 REFUSED = (9, 10, 18, 100, 101, 102)  # REMOVE, DONTFORK, WIPEONFORK, HWPOISON, SOFT_OFFLINE, GUARD_INSTALL
 VOLATILE = (4, 8, 24)  # DONTNEED, FREE, DONTNEED_LOCKED
 RUSAGE_THREAD = 1  # PyPy lacks the name
@@ -88,6 +89,7 @@ def test_range_is_widened(small_map: Map) -> None:
         small_map.madvise(mmap.MADV_WILLNEED, 1, LENGTH)
 
 
+@advice_has_effect
 def test_unknown_option(small_map: Map) -> None:
     """The kernel decides on other numbers; one that is no C int is a ValueError."""
     with pytest.raises(OSError, match="advise") as unknown:
@@ -101,6 +103,7 @@ def test_unknown_option(small_map: Map) -> None:
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
+@advice_has_effect
 def test_no_fault_later(file: Path, mode: str) -> None:
     """After prefault, the first use of a page needs no page fault: a store, or a load where none is allowed."""
     content = bytes(range(256)) * (SIZE // 256)
@@ -147,6 +150,7 @@ def test_hints_need_access(path: Path, call: object) -> None:
         call(map)
 
 
+@advice_has_effect
 def test_full_disk_is_an_error(small_disk: Path) -> None:
     """Where a store would end the process, because the disk is full, prefault raises an error."""
     path = small_disk / "file"

@@ -14,7 +14,7 @@ from typing import Any, Callable
 import pytest
 from support.copying import without_tmpfs_warning
 from support.terminal import block_imports, terminal_output
-from support.values import PAGE
+from support.values import PAGE, WITHOUT_MSYNC
 
 from pmem2.cli import _terminal, bench, main
 
@@ -24,7 +24,7 @@ SCHEMA = Path(bench.__file__).parent / "bench.schema.json"
 @pytest.fixture(autouse=True)
 def no_msync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Avoid msync, which would take most of the time of these tests."""
-    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
+    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", WITHOUT_MSYNC)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         assert each["operations"] >= each["threads"]
         assert each["min_ns"] <= each["median_ns"] <= each["p99_ns"]
     assert all(each["operations"] >= each["threads"] and each["bytes_per_second"] > 0 for each in found["copies"])
-    assert (found["path"], found["granularity"]) == (str(tmp_path), "CACHE_LINE")
+    assert (found["path"], found["granularity"]) == (str(tmp_path), WITHOUT_MSYNC)
     assert os.listdir(tmp_path) == []
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.values import WITHOUT_MSYNC
 
 import pmem2
 from pmem2.cli import demo, main
@@ -19,7 +20,7 @@ from pmem2.cli._platform import Mount
 @pytest.fixture(autouse=True)
 def no_msync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Avoid msync, which would take most of the time of these tests; tests/project/test_readme.py runs it."""
-    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
+    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", WITHOUT_MSYNC)
     monkeypatch.setenv("COLUMNS", "200")
 
 

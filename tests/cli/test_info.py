@@ -17,7 +17,7 @@ import attrs
 import pytest
 from support.children import RunChild
 from support.special_files import make_socket
-from support.values import PAGE
+from support.values import PAGE, needs_cache_line
 
 import pmem2
 from pmem2 import Granularity
@@ -181,7 +181,7 @@ def test_one_missing_path(path: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert [each["error"] for each in found] == ["No such file or directory", None]
 
 
-@pytest.mark.parametrize("forced", ["BYTE", "cacheline", "PAGE"])
+@pytest.mark.parametrize("forced", ["BYTE", pytest.param("cacheline", marks=needs_cache_line), "PAGE"])
 @pytest.mark.skipif("PMEM2_TEST_FSDAX" in os.environ, reason="needs an ordinary file")
 def test_forced_granularity(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], forced: str

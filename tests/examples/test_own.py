@@ -12,6 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from support.values import WITHOUT_MSYNC
 
 import pmem2
 from examples.importing import EXAMPLES, import_example
@@ -23,7 +24,7 @@ SIZE = 1 << 16
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pmem2.Map]:
     """A map of zeros, without msync, which would take most of the time of these tests."""
-    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
+    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", WITHOUT_MSYNC)
     with pmem2.open(tmp_path / "memory", "w+", size=SIZE) as map:
         yield map
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import attrs
 import pytest
 from support.compiled import compile_c, libpmem2_flags
+from support.values import WITHOUT_MSYNC
 
 from examples.importing import EXAMPLES, import_example
 
@@ -95,7 +96,7 @@ def programs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 @pytest.fixture
 def no_msync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Avoid msync, which would take most of the time of a test with many runs."""
-    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")
+    monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", WITHOUT_MSYNC)
 
 
 def port(name: str) -> pytest.MarkDecorator:

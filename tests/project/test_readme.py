@@ -8,6 +8,7 @@ import gc
 from pathlib import Path
 
 import pytest
+from support.values import WITHOUT_MSYNC
 
 from pmem2.cli import main
 
@@ -23,7 +24,7 @@ def test_python_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert failed == 0
 
 
-@pytest.mark.parametrize(("name", "forced"), [("demo", ""), ("", "CACHE_LINE")])
+@pytest.mark.parametrize(("name", "forced"), [("demo", ""), ("", WITHOUT_MSYNC)])
 def test_demo_loses_nothing(
     tmp_path: Path, name: str, forced: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.values import descriptors
+from support.values import descriptors, needs_cache_line
 
 import pmem2
 from pmem2 import _files, _source
@@ -97,6 +97,7 @@ def dax(monkeypatch: pytest.MonkeyPatch, file: Path) -> Iterator[pmem2.Source]:
 
 
 @pytest.mark.memcheck
+@needs_cache_line
 def test_device_can_be_mapped(dax: pmem2.Source, file: Path) -> None:
     """A map of the device has CACHE_LINE granularity and persists its data."""
     assert (dax.size, dax.alignment, dax.numa_node) == (8 * MIB, 2 * MIB, 3)
@@ -114,6 +115,7 @@ def test_device_can_be_mapped(dax: pmem2.Source, file: Path) -> None:
     assert file.read_bytes()[2 * MIB] == 77
 
 
+@needs_cache_line
 def test_close_unmaps_the_device(dax: pmem2.Source, file: Path) -> None:
     """Closing a map of the device unmaps it, although libpmem2 knows it as existing memory."""
     with dax.map():
@@ -149,6 +151,7 @@ def test_alignment_is_reported(dax: pmem2.Source, config: pmem2.Config) -> None:
         dax.map(config)
 
 
+@needs_cache_line
 def test_read_only_device(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     """A protection that the descriptor does not allow raises NoAccessError."""
     monkeypatch.setattr(_source, "dax_device_without_nvdimm", lambda fd: _files.DaxGeometry(8 * MIB, 2 * MIB, 3))

@@ -16,7 +16,7 @@ from typing import Callable
 import pytest
 from support.children import RunChild
 from support.compiled import border_library
-from support.values import ON_PYPY, PAGE
+from support.values import ON_PYPY, PAGE, needs_cache_line
 
 import pmem2
 
@@ -112,6 +112,7 @@ def test_map_larger_than_memory(file: Path) -> None:
         assert map.protection == pmem2.Protection.READ | pmem2.Protection.WRITE
 
 
+@needs_cache_line
 def test_first_map_without_memory(run_child: RunChild, file: Path) -> None:
     """The first map at CACHE_LINE works although any allocation failed, or raises, and the next one works."""
     code = """

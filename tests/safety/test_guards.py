@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from support import libpmem2
 from support.compiled import border_library, preloadable
-from support.values import ON_PYPY, rounds
+from support.values import ON_PYPY, needs_cache_line, rounds
 
 import pmem2
 
@@ -1037,6 +1037,7 @@ def test_borrowed_buffer_in_garbage(death_signal: DeathSignal) -> None:
     assert status in ((0,) if ON_PYPY else (0, signal.SIGSEGV))  # newer versions of CPython or cffi survive it
 
 
+@needs_cache_line
 def test_pmem2_buffers_in_garbage(output_of: OutputOf) -> None:
     """Pitfall 42: pmem2 keeps or gives back the buffers that it borrows, in garbage too."""
     output_of("""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.public_calls import ALL_CALLS, CALLS, public_names
-from support.values import ON_PYPY, rounds, weekly_on_pypy
+from support.values import ON_PYPY, WITHOUT_MSYNC, rounds, weekly_on_pypy
 
 if TYPE_CHECKING:
     from support.children import RunChild
@@ -17,7 +17,7 @@ SKIPPED = 77
 
 
 def run_harness(
-    run_child: RunChild, disturbance: str, count: int = 0, granularity: str = "CACHE_LINE", only: str = ""
+    run_child: RunChild, disturbance: str, count: int = 0, granularity: str = WITHOUT_MSYNC, only: str = ""
 ) -> None:
     """Run a harness in a child, which must find no problem."""
     repeated = str(rounds(max(count // 3, 1) if ON_PYPY else count))

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
 
 import pytest
-from support.values import ON_PYPY, rounds, weekly_on_pypy
+from support.values import ON_PYPY, needs_cache_line, rounds, weekly_on_pypy
 
 import pmem2
 
@@ -156,6 +156,7 @@ def test_closing_a_used_map(source: pmem2.Source, name: str) -> None:
         assert set(errors) <= {"closed"}
 
 
+@needs_cache_line
 def test_closing_cache_line_map(source: pmem2.Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing is as safe on CACHE_LINE, where libpmem2 itself would flush unmapped memory."""
     monkeypatch.setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE")

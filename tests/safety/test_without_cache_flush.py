@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _pmem2
 import pytest
 from _pmem2 import lib
 
@@ -86,7 +87,7 @@ print(json.dumps({
 def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an extension module for a processor without cache flush."""
     if not lib.HAS_CACHE_FLUSH:
-        return Path(lib.__file__).parent
+        return Path(_pmem2.__file__).parent
     pytest.importorskip("cffi")
     if not shutil.which("cc") or subprocess.run(["pkg-config", "--exists", "libpmem2"], check=False).returncode:
         pytest.skip("needs a C compiler and the headers of libpmem2")
@@ -121,3 +122,16 @@ def test_page_and_byte_work(outcomes: dict[str, str]) -> None:
     """PAGE uses msync, and BYTE needs no flush."""
     granularities = {"page": "PAGE", "existing page": "PAGE", "byte": "BYTE", "private": "BYTE", "anonymous": "BYTE"}
     assert {name: outcomes[name] for name in granularities} == granularities
+
+
+@pytest.mark.skipif(bool(lib.HAS_CACHE_CONTROL), reason="programs can write cache lines back on this processor")
+@pytest.mark.parametrize("length", [0, 64])
+def test_lines_cannot_be_written_back(path: Path, length: int) -> None:
+    """publish and acquire are refused, for a length of 0 too."""
+    with pmem2.open(path) as map:
+        for call in (map.publish, map.acquire):
+            with pytest.raises(pmem2.NosuppError, match="only x86-64, 64-bit ARM and POWER"):
+                call(0, length)
+        for call_many in (map.publish_many, map.acquire_many):
+            with pytest.raises(pmem2.NosuppError, match="only x86-64, 64-bit ARM and POWER"):
+                call_many([(0, length)])

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import attrs
+from _pmem2 import lib
 
 import pmem2
 from pmem2 import BadBlock, BadBlockContext, Config, Granularity, Map, MemFlag, Source, VMReservation
@@ -117,6 +118,12 @@ def refuse(call: Callable[..., object], *arguments: object, **options: object) -
 def with_map(call: Callable[[Any], object]) -> Call:
     """Return the call of a method of the map that older versions lack."""
     return lambda w: call(w.map)
+
+
+def cache_call(name: str, *arguments: object) -> Call:
+    """Return the call of `publish`, `acquire` and the like, which some processors refuse."""
+    call = methodcaller(name, *arguments)
+    return (lambda w: call(w.map)) if lib.HAS_CACHE_CONTROL else (lambda w: refuse(call, w.map))
 
 
 def map_existing(world: World, memory: bytes | bytearray) -> Map:
@@ -264,10 +271,10 @@ MAP_CALLS: dict[str, Call] = {
     "Map.persist_many of a generator": lambda w: w.map.persist_many((64 * n, 8) for n in range(5)),
     "Map.persist_many outside": lambda w: refuse(w.map.persist_many, [(0, 8), (SIZE, 8)]),
     "Map.flush_many": lambda w: w.map.flush_many([[0, 8], [64, 8]]),  # type: ignore[list-item]
-    "Map.publish": with_map(methodcaller("publish", 0, 64)),
-    "Map.acquire": with_map(methodcaller("acquire", 0, 64)),
-    "Map.publish_many": with_map(methodcaller("publish_many", [(0, 64)])),
-    "Map.acquire_many": with_map(methodcaller("acquire_many", [(0, 64)])),
+    "Map.publish": cache_call("publish", 0, 64),
+    "Map.acquire": cache_call("acquire", 0, 64),
+    "Map.publish_many": cache_call("publish_many", [(0, 64)]),
+    "Map.acquire_many": cache_call("acquire_many", [(0, 64)]),
     "Map.prefault": lambda w: w.map.prefault(0, PAGE),
     "Map.prefault outside": lambda w: refuse(w.map.prefault, 0, SIZE + 1),
     "Map.madvise": lambda w: w.map.madvise(0, 0, PAGE),  # MADV_NORMAL

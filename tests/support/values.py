@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from _pmem2 import lib
 
 import pmem2
 
@@ -24,7 +25,6 @@ MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (2 * PAGE // 256)
 # `nox -s nvdimm` sets this when the temporary files are on persistent memory
 MEDIUM_GRANULARITY = os.environ.get("PMEM2_TEST_GRANULARITY")
-GRANULARITIES = [pmem2.Granularity[MEDIUM_GRANULARITY]] if MEDIUM_GRANULARITY else list(pmem2.Granularity)
 # the exit status of a child that accesses protected memory
 SEGFAULT = 0xC0000005 if sys.platform == "win32" else -signal.SIGSEGV
 ON_PYPY = sys.implementation.name == "pypy"
@@ -33,8 +33,24 @@ weekly_on_pypy = pytest.mark.skipif(
 )
 KERNEL_MACHINE = Path("/proc/sys/kernel/arch")  # Linux 6.1 and newer
 # Whether another processor emulates this one for single programs, as qemu-user does; uname(2) is emulated too.
-EMULATED = KERNEL_MACHINE.exists() and KERNEL_MACHINE.read_text(encoding="ascii").strip() != platform.machine()
+EMULATED = (
+    sys.platform == "linux"
+    and KERNEL_MACHINE.exists()
+    and KERNEL_MACHINE.read_text(encoding="ascii").strip() != platform.machine()
+)
+# Whether maps can have CACHE_LINE granularity. QEMU dies of the instruction that libpmem2 flushes with on POWER.
+HAS_CACHE_LINE = bool(lib.HAS_CACHE_FLUSH) and not (EMULATED and platform.machine() == "ppc64le")
+needs_cache_line = pytest.mark.skipif(not HAS_CACHE_LINE, reason="libpmem2 cannot flush the caches of this processor")
+# a forced granularity that needs no msync
+WITHOUT_MSYNC = "CACHE_LINE" if HAS_CACHE_LINE else "BYTE"
+ALL_GRANULARITIES = [each for each in pmem2.Granularity if HAS_CACHE_LINE or each.name != "CACHE_LINE"]
+GRANULARITIES = [pmem2.Granularity[MEDIUM_GRANULARITY]] if MEDIUM_GRANULARITY else ALL_GRANULARITIES
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+def not_emulated(reason: str) -> pytest.MarkDecorator:
+    """Skip a test under QEMU's user emulation; *reason* continues a sentence about it."""
+    return pytest.mark.skipif(EMULATED, reason=f"QEMU's user emulation {reason}")
 
 
 class Index:

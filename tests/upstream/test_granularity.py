@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 from _pmem2 import lib
 from support import libpmem2
+from support.values import needs_cache_line, not_emulated
 
 import pmem2
 
 BYTE, CACHE_LINE, PAGE = pmem2.Granularity
 FORCE = "PMEM2_FORCE_GRANULARITY"
+
+
+flags_are_checked = not_emulated("before 8.2 ignores MAP_SYNC, so libpmem2 takes each file for DAX")
 
 
 @pytest.fixture
@@ -58,6 +62,7 @@ def test_byte_on_byte_medium(source: pmem2.Source, raw_source: int, monkeypatch:
 
 
 @pytest.mark.upstream("pmem2_granularity/TEST2")
+@needs_cache_line
 def test_byte_on_cache_line_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A CACHE_LINE medium refuses BYTE: libpmem2 names the missing eADR, the façade the available granularity."""
     monkeypatch.setenv(FORCE, "cache_line")
@@ -82,6 +87,7 @@ def check_ordinary_file_refused(source: pmem2.Source, raw_source: int, required:
 
 @pytest.mark.upstream("pmem2_granularity/TEST4")
 @pytest.mark.usefixtures("ordinary")
+@flags_are_checked
 def test_byte_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
     """An ordinary file refuses BYTE."""
     check_ordinary_file_refused(source, raw_source, BYTE)
@@ -89,6 +95,7 @@ def test_byte_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
 
 @pytest.mark.upstream("pmem2_granularity/TEST9")
 @pytest.mark.usefixtures("ordinary")
+@flags_are_checked
 def test_cache_line_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
     """An ordinary file refuses CACHE_LINE."""
     check_ordinary_file_refused(source, raw_source, CACHE_LINE)
@@ -103,6 +110,7 @@ def test_page_gives_best_available(source: pmem2.Source, raw_source: int, granul
 
 @pytest.mark.upstream("pmem2_granularity/TEST13")
 @pytest.mark.usefixtures("ordinary")
+@flags_are_checked
 def test_page_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
     """The finest granularity of an ordinary file is PAGE."""
     assert raw_outcome(raw_source, PAGE) is PAGE
@@ -121,9 +129,9 @@ def test_page_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
     [
         ("page", PAGE),
         ("PAGE", PAGE),
-        ("cache_line", CACHE_LINE),
-        ("cacheline", CACHE_LINE),
-        ("Cache_Line", CACHE_LINE),
+        pytest.param("cache_line", CACHE_LINE, marks=needs_cache_line),
+        pytest.param("cacheline", CACHE_LINE, marks=needs_cache_line),
+        pytest.param("Cache_Line", CACHE_LINE, marks=needs_cache_line),
         ("byte", BYTE),
     ],
 )
@@ -153,6 +161,7 @@ def check_medium(source: pmem2.Source, raw_source: int, available: pmem2.Granula
 @pytest.mark.upstream("pmem2_integration/TEST5", "pmem2_integration/TEST6", "pmem2_integration/TEST7")
 @pytest.mark.upstream("pmem2_granularity/TEST3", "pmem2_granularity/TEST8")  # on Windows
 @pytest.mark.usefixtures("ordinary")
+@flags_are_checked
 def test_page_medium(source: pmem2.Source, raw_source: int) -> None:
     """A PAGE medium satisfies PAGE only."""
     check_medium(source, raw_source, PAGE)
@@ -161,6 +170,7 @@ def test_page_medium(source: pmem2.Source, raw_source: int) -> None:
 @pytest.mark.upstream(
     "pmem2_granularity/TEST7", "pmem2_integration/TEST8", "pmem2_integration/TEST9", "pmem2_integration/TEST10"
 )
+@needs_cache_line
 def test_cache_line_medium(source: pmem2.Source, raw_source: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A CACHE_LINE medium satisfies PAGE and CACHE_LINE, but not BYTE."""
     monkeypatch.setenv(FORCE, "CACHE_LINE")
