@@ -4,8 +4,8 @@
  * closed | dropped | deferred | live views | fork generation | threads inside an operation.
  * After a fork only the forking thread exists in the child: operations that an older generation counted have no thread.
  *
- * Memory orders, for processors that reorder: leaving releases and closing acquires, so that whoever frees the object
- * does so after the last access. Every change is a read-modify-write, so that a release reaches the closing thread through
+ * Memory orders, for processors that reorder: leaving releases and closing acquires, so that the object is freed
+ * after the last access to it. Every change is a read-modify-write, so that a release reaches the closing thread through
  * the changes of others. Entering acquires, so that no access comes before it. A relaxed load only proposes a word: the
  * compare-and-swap proves it.
  */

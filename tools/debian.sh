@@ -19,11 +19,14 @@ if [ ! -x "$root/usr/bin/python3" ]; then
     packages=$packages,python3-numpy,python3-pytest,python3-pytest-xdist,python3-setuptools
     packages=$packages,e2fsprogs,mount,util-linux # tests mount file systems and make them fail
     mmdebstrap --quiet --mode=root --variant=apt --architectures="$architecture" --include="$packages" "$suite" "$root"
+    if [ "$architecture" = ppc64el ] && [ "$(uname -m)" != ppc64le ]; then
+        chroot "$root" python3 - /usr/lib/powerpc64le-linux-gnu/libpmem2.so.1 <"$project/tools/clear_power10.py"
+    fi
 fi
 rm -rf "$root/project"
 mkdir "$root/project"
 git -C "$project" ls-files -z | tar -C "$project" --null --files-from=- -cf - | tar -C "$root/project" -xf -
-# The commands run one by one, because an emulated shell can wait for ever (QEMU 7.2, riscv64).
+# The commands run one by one, because an emulated shell may never return (QEMU 7.2, riscv64).
 exec unshare --mount --pid --fork sh -euc '
     root=$1
     shift

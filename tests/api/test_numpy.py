@@ -13,7 +13,7 @@ from typing import Callable, Literal
 
 import pytest
 from support.map_calls import OUTSIDE
-from support.values import CONTENT, PAGE, invalid_sizes, non_integers
+from support.values import ALL_GRANULARITIES, CONTENT, PAGE, invalid_sizes, non_integers
 
 import pmem2
 from pmem2 import Map, Source
@@ -290,7 +290,7 @@ def test_mcsafe_with_arrays(path: Path) -> None:
             source.pread_mcsafe_into(np.zeros(8, "u1")[::2])
 
 
-@pytest.mark.parametrize("granularity", list(pmem2.Granularity))
+@pytest.mark.parametrize("granularity", ALL_GRANULARITIES)
 def test_from_existing_array(granularity: pmem2.Granularity) -> None:
     """A map of an array is read-only if the array is, and a non-contiguous array raises BufferError."""
     array = np.arange(100, dtype="<u4").reshape(10, 10)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 import pytest
+from _pmem2 import lib
 from support.values import CONTENT, PAGE
 
 import pmem2
@@ -23,8 +24,7 @@ CALLS: dict[str, Callable[[Map, Memory], object]] = {
     "persist": Map.persist,
     "flush": Map.flush,
     "deep_flush": Map.deep_flush,
-    "publish": Map.publish,
-    "acquire": Map.acquire,
+    **({"publish": Map.publish, "acquire": Map.acquire} if lib.HAS_CACHE_CONTROL else {}),
 }
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
 

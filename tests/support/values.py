@@ -38,8 +38,8 @@ EMULATED = (
     and KERNEL_MACHINE.exists()
     and KERNEL_MACHINE.read_text(encoding="ascii").strip() != platform.machine()
 )
-# Whether maps can have CACHE_LINE granularity. QEMU dies of the instruction that libpmem2 flushes with on POWER.
-HAS_CACHE_LINE = bool(lib.HAS_CACHE_FLUSH) and not (EMULATED and platform.machine() == "ppc64le")
+# Whether maps can have CACHE_LINE granularity
+HAS_CACHE_LINE = bool(lib.HAS_CACHE_FLUSH)
 needs_cache_line = pytest.mark.skipif(not HAS_CACHE_LINE, reason="libpmem2 cannot flush the caches of this processor")
 # a forced granularity that needs no msync
 WITHOUT_MSYNC = "CACHE_LINE" if HAS_CACHE_LINE else "BYTE"

@@ -16,9 +16,10 @@ from typing import Callable, Union
 
 from _pmem2 import ffi, lib
 from support import libpmem2
+from support.values import ALL_GRANULARITIES
 
 import pmem2
-from pmem2 import Granularity, MemFlag
+from pmem2 import MemFlag
 
 SIZE = 4 * 1024 * 1024
 PAGE = 4096
@@ -267,7 +268,7 @@ def main() -> None:
     """Run a check at every forced granularity."""
     name, path = sys.argv[1:]
     fd = os.open(path, os.O_RDWR)
-    for granularity in Granularity:
+    for granularity in ALL_GRANULARITIES:
         os.environ["PMEM2_FORCE_GRANULARITY"] = granularity.name
         if name == "movnt_align":
             check_movnt_align(fd)

@@ -13,12 +13,13 @@ import pytest
 from _pmem2 import lib
 from support import libpmem2
 from support.children import RunChild
-from support.values import PAGE, SIZE
+from support.values import PAGE, SIZE, needs_cache_line, not_emulated
 
 import pmem2
 
 HALF = SIZE // 2
 BYTE, CACHE_LINE, PAGE_GRANULARITY = pmem2.Granularity
+maps_where_asked = not_emulated("maps elsewhere than at the free address that a program asks for")
 THREADS = 8
 ROUNDS = 100
 
@@ -233,7 +234,9 @@ def test_partial_overlap_above(source: pmem2.Source, raw_source: int) -> None:
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST30")
-@pytest.mark.parametrize("granularity", [PAGE_GRANULARITY, CACHE_LINE], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "granularity", [PAGE_GRANULARITY, pytest.param(CACHE_LINE, marks=needs_cache_line)], indirect=True, ids=str
+)
 def test_refused_granularity_keeps_place_free(
     source: pmem2.Source, raw_source: int, granularity: pmem2.Granularity
 ) -> None:
@@ -320,6 +323,7 @@ def test_threads(run_child: RunChild, file: Path) -> None:
 
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST33")
+@maps_where_asked
 def test_extend_empty() -> None:
     """A reservation grows at its end into free addresses, and stays as it is when they are taken."""
     with libpmem2.reservation(2 * SIZE) as pointer:
@@ -344,6 +348,7 @@ def test_extend_empty() -> None:
 
 @pytest.mark.upstream("pmem2_vm_reservation/TEST34")
 @pytest.mark.medium
+@maps_where_asked
 def test_extend_with_map(source: pmem2.Source, raw_source: int) -> None:
     """The extension of a reservation takes another map."""
     with libpmem2.reservation(2 * SIZE) as pointer:
