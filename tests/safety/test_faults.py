@@ -16,7 +16,7 @@ from typing import Callable
 import pytest
 from support.children import RunChild
 from support.compiled import border_library
-from support.values import ON_PYPY, PAGE, needs_cache_line
+from support.values import ON_PYPY, PAGE, needs_cache_line, not_emulated
 
 import pmem2
 
@@ -160,6 +160,7 @@ print(open(path, "rb").read(7))
     assert child.stdout.splitlines() == ["5"] * 6 + [repr(b"durable\0x"), repr(b"durable")], child.stderr
 
 
+@not_emulated("does not limit addresses")
 def test_descriptors_and_addresses_run_out(run_child: RunChild, file: Path) -> None:
     """Running out of descriptors or addresses raises OSError, and existing maps work on."""
     code = """

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from support import libpmem2
 from support.compiled import border_library, preloadable
-from support.values import ON_PYPY, needs_cache_line, rounds
+from support.values import ON_PYPY, needs_cache_line, not_emulated, rounds, without_map_sync
 
 import pmem2
 
@@ -233,6 +233,7 @@ def test_view_keeps_memory_mapped(map: pmem2.Map) -> None:
 
 @pytest.mark.libpmem2
 @pytest.mark.parametrize(("granularity", "status"), [("PAGE", 0), ("CACHE_LINE", signal.SIGSEGV)])
+@not_emulated("flushes nothing, so no flush can fail")
 def test_persist_on_deleted_map(death_signal: DeathSignal, granularity: str, status: int) -> None:
     """Pitfall 5: the persist function of a deleted map does nothing on PAGE and kills on CACHE_LINE."""
     prepare = """
@@ -365,6 +366,7 @@ def test_hole_on_full_disk(death_signal: DeathSignal, small_disk: Path) -> None:
 
 @pytest.mark.libpmem2
 @pytest.mark.parametrize("operation", ["persist", "flush"])
+@without_map_sync
 def test_failed_msync_aborts(death_signal: DeathSignal, operation: str) -> None:
     """Pitfall 12: libpmem2 aborts when msync fails, here because the memory was unmapped."""
     prepare = "m = new_map(); libc.munmap(libpmem2.map_address(m), 8192)"
@@ -766,6 +768,7 @@ def test_reused_descriptor(output_of: OutputOf) -> None:
 @pytest.mark.parametrize(
     ("protection", "offset"), [("None", 4096), ("lib.PMEM2_PROT_NONE", 0)], ids=["outside", "NONE map"]
 )
+@not_emulated("flushes nothing, so no flush can fail")
 def test_flushing_inaccessible_memory(death_signal: DeathSignal, protection: str, offset: int) -> None:
     """Pitfall 28: flushing cache lines of unmapped or inaccessible memory kills."""
     prepare = f"""
@@ -865,6 +868,7 @@ TYPOS = ["", "0", "CACHELINES", "byte ", "PAGE_GRANULARITY"]
 
 @pytest.mark.libpmem2
 @pytest.mark.parametrize("typo", TYPOS)
+@without_map_sync
 def test_typo_in_variable_ignored(output_of: OutputOf, typo: str) -> None:
     """Pitfall 39: libpmem2 ignores an unknown value of PMEM2_FORCE_GRANULARITY."""
     code = "print(libpmem2.map_granularity(new_map()))"
@@ -1006,6 +1010,7 @@ def test_exit_with_working_threads(output_of: OutputOf) -> None:
 
 @pytest.mark.libpmem2
 @pytest.mark.xdist_group("threads")
+@without_map_sync
 def test_delete_during_persist(death_signal: DeathSignal) -> None:
     """Pitfall 38: deleting a map while another thread persists it aborts."""
     prepare = """

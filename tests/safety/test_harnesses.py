@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 from support.public_calls import ALL_CALLS, CALLS, public_names
-from support.values import ON_PYPY, WITHOUT_MSYNC, rounds, weekly_on_pypy
+from support.values import EMULATED, ON_PYPY, WITHOUT_MSYNC, rounds, weekly_on_pypy
 
 if TYPE_CHECKING:
     from support.children import RunChild
@@ -20,6 +21,8 @@ def run_harness(
     run_child: RunChild, disturbance: str, count: int = 0, granularity: str = WITHOUT_MSYNC, only: str = ""
 ) -> None:
     """Run a harness in a child, which must find no problem."""
+    if EMULATED and "PMEM2_TEST_ROUNDS" not in os.environ:
+        pytest.skip("takes long under user emulation: set PMEM2_TEST_ROUNDS")
     repeated = str(rounds(max(count // 3, 1) if ON_PYPY else count))
     arguments = (disturbance, "--rounds", repeated, "--only", only)
     child = run_child(RUN, *arguments, PMEM2_FORCE_GRANULARITY=granularity)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.copying import without_tmpfs_warning
 from support.filesystems import hugetlbfs
-from support.values import PAGE
+from support.values import PAGE, not_emulated, without_map_sync
 
 import pmem2
 from pmem2 import Config
@@ -111,6 +111,7 @@ def test_in_reservation(source: pmem2.Source, huge: int) -> None:
             assert list(reservation) == [map]
 
 
+@not_emulated("ignores most advice of madvise(2)")
 def test_hints_take_huge_pages(source: pmem2.Source, huge: int) -> None:
     """The range of a hint is widened to whole huge pages; the contents stay."""
     with source.map() as map:
@@ -133,6 +134,7 @@ def test_open(folder: Path, huge: int) -> None:
     assert os.listdir(folder) == ["new"]
 
 
+@without_map_sync
 def test_command_line(folder: Path, huge: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`info` and `copy` work on files of huge pages, in both directions."""
     path, image = folder / "file", tmp_path / "image"

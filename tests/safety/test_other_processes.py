@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.children import RunChild
 from support.filesystems import mounted
-from support.values import PAGE
+from support.values import PAGE, not_emulated
 
 import pmem2
 
@@ -93,6 +93,7 @@ def test_overlay_copies_up(tmp_path: Path) -> None:
                 assert (early[0], late[0]) == (0, 1)
 
 
+@not_emulated("reports ENOMEM")
 def test_locked_memory_limit(run_child: RunChild) -> None:
     """A map that exceeds the limit of locked memory after `mlockall` raises EAGAIN."""
     child = run_child(LOCK_MEMORY)

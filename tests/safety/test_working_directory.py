@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.children import RunChild
-from support.values import CONTENT, PAGE
+from support.values import CONTENT, PAGE, not_emulated
 
 import pmem2
 
@@ -35,6 +35,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     os.chdir(before)
 
 
+@not_emulated("has no process that shares memory")
 def test_other_threads(folder: Path) -> None:
     """Another thread finds a relative path at every moment."""
     wrong, looks, done = 0, 0, threading.Event()

@@ -53,6 +53,9 @@ def not_emulated(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(EMULATED, reason=f"QEMU's user emulation {reason}")
 
 
+without_map_sync = not_emulated("before 8.2 ignores MAP_SYNC, so libpmem2 takes each file for DAX")
+
+
 class Index:
     """An integer-like object that is not an int."""
 

@@ -11,15 +11,12 @@ from pathlib import Path
 import pytest
 from _pmem2 import lib
 from support import libpmem2
-from support.values import needs_cache_line, not_emulated
+from support.values import needs_cache_line, without_map_sync
 
 import pmem2
 
 BYTE, CACHE_LINE, PAGE = pmem2.Granularity
 FORCE = "PMEM2_FORCE_GRANULARITY"
-
-
-flags_are_checked = not_emulated("before 8.2 ignores MAP_SYNC, so libpmem2 takes each file for DAX")
 
 
 @pytest.fixture
@@ -87,7 +84,7 @@ def check_ordinary_file_refused(source: pmem2.Source, raw_source: int, required:
 
 @pytest.mark.upstream("pmem2_granularity/TEST4")
 @pytest.mark.usefixtures("ordinary")
-@flags_are_checked
+@without_map_sync
 def test_byte_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
     """An ordinary file refuses BYTE."""
     check_ordinary_file_refused(source, raw_source, BYTE)
@@ -95,7 +92,7 @@ def test_byte_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
 
 @pytest.mark.upstream("pmem2_granularity/TEST9")
 @pytest.mark.usefixtures("ordinary")
-@flags_are_checked
+@without_map_sync
 def test_cache_line_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
     """An ordinary file refuses CACHE_LINE."""
     check_ordinary_file_refused(source, raw_source, CACHE_LINE)
@@ -110,7 +107,7 @@ def test_page_gives_best_available(source: pmem2.Source, raw_source: int, granul
 
 @pytest.mark.upstream("pmem2_granularity/TEST13")
 @pytest.mark.usefixtures("ordinary")
-@flags_are_checked
+@without_map_sync
 def test_page_on_ordinary_file(source: pmem2.Source, raw_source: int) -> None:
     """The finest granularity of an ordinary file is PAGE."""
     assert raw_outcome(raw_source, PAGE) is PAGE
@@ -161,7 +158,7 @@ def check_medium(source: pmem2.Source, raw_source: int, available: pmem2.Granula
 @pytest.mark.upstream("pmem2_integration/TEST5", "pmem2_integration/TEST6", "pmem2_integration/TEST7")
 @pytest.mark.upstream("pmem2_granularity/TEST3", "pmem2_granularity/TEST8")  # on Windows
 @pytest.mark.usefixtures("ordinary")
-@flags_are_checked
+@without_map_sync
 def test_page_medium(source: pmem2.Source, raw_source: int) -> None:
     """A PAGE medium satisfies PAGE only."""
     check_medium(source, raw_source, PAGE)
