@@ -251,7 +251,11 @@ int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags)
 {
     if (fault(CALL_SUBMIT, HERE) == FAIL)
         return -1;
+#ifdef SYS_sync_file_range
     int rc = (int)syscall(SYS_sync_file_range, fd, offset, length, flags);
+#else /* POWER */
+    int rc = (int)syscall(SYS_sync_file_range2, fd, flags, offset, length);
+#endif
     if (!rc && from_pmem2(HERE))
         record(SUBMIT, (void *)(uintptr_t)offset, (size_t)length, flags);
     return rc;

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import libpmem2
 from support.children import RunChild
-from support.values import PAGE, SIZE, not_emulated, open_fd
+from support.values import PAGE, SIZE, not_emulated, open_fd, without_map_sync
 
 import pmem2
 from pmem2 import ErrorCode, Granularity
@@ -152,6 +152,7 @@ def test_clear_good_data(raw_source: int, file: Path) -> None:
 # ---- unusual sizes and numbers
 
 
+@without_map_sync
 def test_persist_after_truncate(map: pmem2.Map, raw_source: int, file: Path) -> None:
     """The rest of a truncated file can be persisted, and persisting past its end is not an error."""
     with libpmem2.config() as config, libpmem2.map(config, raw_source) as raw_map:
