@@ -51,6 +51,7 @@ def test_alignment(source: pmem2.Source, huge: int) -> None:
     assert source.alignment == huge > PAGE
 
 
+@without_map_sync
 def test_unaligned_is_refused(source: pmem2.Source, huge: int) -> None:
     """A part of a huge page is refused in the order of libpmem2's checks, and nothing stays mapped."""
     with pytest.raises(pmem2.GranularityNotSetError):
