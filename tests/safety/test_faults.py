@@ -22,7 +22,7 @@ import pmem2
 
 PRELUDE = """
 import ctypes, errno, gc, os, resource, signal, sys, threading
-signal.alarm(150)
+signal.alarm(1500)  # emulation is slow; elsewhere children.TIMEOUT comes first
 import pmem2
 path = sys.argv[1]
 libc = ctypes.CDLL(None)

@@ -28,7 +28,7 @@ PRELUDE = """
 import faulthandler, os, signal, sys, threading, time, traceback, warnings
 import pmem2
 faulthandler.register(signal.SIGALRM, chain=True)  # a child that hangs prints where
-signal.alarm(150)
+signal.alarm(1500)  # emulation is slow; elsewhere children.TIMEOUT comes first
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of each fork with threads
 warnings.simplefilter("ignore", ResourceWarning)
 path = sys.argv[1]

@@ -23,7 +23,7 @@ MIB = 1024 * 1024
 PRELUDE = """
 import gc, itertools, os, signal, sys, warnings
 import pmem2
-signal.alarm(150)
+signal.alarm(1500)  # emulation is slow; elsewhere children.TIMEOUT comes first
 if hasattr(gc, "freeze"):
     gc.freeze()  # collect only objects of the test
 warnings.simplefilter("ignore", ResourceWarning)

@@ -32,7 +32,7 @@ print(eval(code), m.load_u64(0))
 """
 STEP = """
 import ctypes, json, os, signal, sys
-signal.alarm(150)
+signal.alarm(1500)  # emulation is slow; elsewhere children.TIMEOUT comes first
 import pmem2
 library, path, code, runs = ctypes.CDLL(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 class Change(ctypes.Structure):

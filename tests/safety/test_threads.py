@@ -37,7 +37,7 @@ Act = Callable[[], object]
 CHILD = """
 import gc, itertools, mmap, os, signal, sys, threading, time, warnings
 import pmem2
-signal.alarm(150)
+signal.alarm(1500)  # emulation is slow; elsewhere children.TIMEOUT comes first
 warnings.simplefilter("ignore", ResourceWarning)
 path = sys.argv[1]
 """
