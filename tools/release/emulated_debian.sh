@@ -16,6 +16,7 @@ if [ ! -d "$root" ]; then
 fi
 mkdir -p "$root/etc/ssl/certs" # pip there trusts what this machine trusts
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+export QEMU_CPU=cortex-a72 # QEMU before 8.1 dies of the instruction dc cvap, which newer processors have
 checkout=/root/pmem2-checkout # a path that no file of the wheels may contain
 rm -rf "$root$checkout"
 git clone --quiet "$project" "$root$checkout"
