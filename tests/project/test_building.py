@@ -30,7 +30,7 @@ except ImportError as error:
 def required_version() -> str:
     """The version of the symbols that the extension needs."""
     (version,) = set(re.findall(rb"\0(LIBPMEM2_\d\.0)\0", Path(_pmem2.__file__).read_bytes()))
-    return version.decode()
+    return str(version, "ascii")
 
 
 @pytest.fixture
