@@ -49,4 +49,26 @@ static int guarded_acquire(struct guarded_map *m, size_t offset, size_t length)
     return guarded_acquire_many(m, range, 1);
 }
 
+/* Memory that other code has mapped: the caller's export keeps it in place. */
+static int control_memory(const char *memory, size_t length, pmem2_flush_fn act)
+{
+    if (!HAS_CACHE_CONTROL)
+        return PMEM2_E_NOSUPP;
+    cache_fence();
+    if (length)
+        act(memory, length);
+    cache_fence();
+    return 0;
+}
+
+static int guarded_publish_memory(const char *memory, size_t length)
+{
+    return control_memory(memory, length, write_back_lines);
+}
+
+static int guarded_acquire_memory(const char *memory, size_t length)
+{
+    return control_memory(memory, length, drop_lines);
+}
+
 #endif

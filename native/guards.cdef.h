@@ -90,6 +90,8 @@ int guarded_publish(struct guarded_map *m, size_t offset, size_t length);
 int guarded_acquire(struct guarded_map *m, size_t offset, size_t length);
 int guarded_publish_many(struct guarded_map *m, const uint64_t *ranges, size_t count);
 int guarded_acquire_many(struct guarded_map *m, const uint64_t *ranges, size_t count);
+int guarded_publish_memory(const char *memory, size_t length);
+int guarded_acquire_memory(const char *memory, size_t length);
 int guarded_memmove(struct guarded_map *m, size_t offset, const char *data, size_t length, unsigned flags);
 int guarded_copy_map(struct guarded_map *m, size_t offset, struct guarded_map *source, unsigned flags);
 int guarded_memcpy_many(struct guarded_map *m, const struct guarded_piece *pieces, size_t count,

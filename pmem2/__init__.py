@@ -18,6 +18,7 @@ from pmem2._enums import ErrorCode, Granularity, MemFlag, Protection, Sharing
 from pmem2._map import Map
 from pmem2._open import open
 from pmem2._reservation import VMReservation
+from pmem2._shared_memory import acquire, publish
 from pmem2._source import Source
 from pmem2._version import __version__
 from pmem2.errors import (
@@ -61,11 +62,13 @@ from pmem2.errors import (
     VmReservationNotEmptyError,
 )
 
-for public in (BadBlock, BadBlockContext, Config, DaxDevice, Map, Source, VMReservation, dax_devices, open):
+for public in (BadBlock, BadBlockContext, Config, DaxDevice, Map, Source, VMReservation):
     public.__module__ = __name__  # pickles and tracebacks name what users import
+for function in (acquire, dax_devices, open, publish):
+    function.__module__ = __name__
 for enumeration in (ErrorCode, Granularity, MemFlag, Protection, Sharing):
     enumeration.__module__ = __name__
-del public, enumeration
+del public, function, enumeration
 
 __all__ = [
     "AddressNullError",
@@ -119,6 +122,8 @@ __all__ = [
     "VMReservation",
     "VmReservationNotEmptyError",
     "__version__",
+    "acquire",
     "dax_devices",
     "open",
+    "publish",
 ]

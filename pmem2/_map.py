@@ -53,6 +53,7 @@ from pmem2._resource import (
     pinned_pointer,
     retry_after_gc,
 )
+from pmem2._shared_memory import CACHE_HINTS
 from pmem2._slices import SLICE, as_slice, clip, slice_parts
 from pmem2._source import Source
 
@@ -109,9 +110,6 @@ DELTA_MIN = -(2**63)
 FEW = 64  # bytes of a slice with a step: a call of C takes longer to begin, and less for each byte
 UNTORN_LENGTHS = {2, 4, 8}  # stored by C, with one instruction if they are aligned
 CHAR_ARRAY = ffi.typeof("char[]")
-CACHE_HINTS: dict[int, str] = {
-    ErrorCode.NOSUPP: "only x86-64, 64-bit ARM and POWER let programs write back and drop cache lines"
-}
 
 
 @final

@@ -62,8 +62,10 @@ def test_exports() -> None:
         "Source",
         "VMReservation",
         "__version__",
+        "acquire",
         "dax_devices",
         "open",
+        "publish",
     ]
     assert pmem2.__all__ == sorted([*names, *(error.__name__ for error in pmem2.Pmem2Error.__subclasses__())])
     explorer = ["CrashConsistencyError", "Explorer", "Finding", "LostStore", "Report", "explore", "explore_model"]

@@ -8,6 +8,7 @@ memory with eADR (`nox -s nvdimm -- ext4 cpu`), where libpmem2's flush does noth
 from __future__ import annotations
 
 import json
+import mmap
 import platform
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from support.children import RunChild
 from support.compiled import preloadable
 from support.map_calls import OUTSIDE, range_outside
 from support.values import CONTENT, MEDIUM_GRANULARITY
+
+import pmem2
 
 if TYPE_CHECKING:
     from pmem2 import Map
@@ -45,14 +48,19 @@ def of_method(call, *arguments):
     call(*arguments)
     return steps()
 
-def of_guard(name, first, second):
-    guard, handle = ffi.addressof(lib, "guarded_" + name), m._handle
-    address = [ctypes.c_void_p(int(ffi.cast("uintptr_t", pointer))) for pointer in (guard, handle)]
-    library.steps_of_call(*address, ctypes.c_size_t(first), ctypes.c_size_t(second))
+def address_of(pointer):
+    return int(ffi.cast("uintptr_t", pointer))
+
+def of_function(name, pointer, first, second=0):
+    guard = ctypes.c_void_p(address_of(ffi.addressof(lib, "guarded_" + name)))
+    library.steps_of_call(guard, ctypes.c_void_p(pointer), ctypes.c_size_t(first), ctypes.c_size_t(second))
     return steps()
 
+def of_guard(name, first, second):
+    return of_function(name, address_of(m._handle), first, second)
+
 packed = ffi.new("uint64_t[]", [number for pair in many for number in pair])
-pointer = int(ffi.cast("uintptr_t", packed))
+pointer = address_of(packed)
 results = {}
 for granularity in sys.argv[5:]:
     if "PMEM2_TEST_GRANULARITY" not in os.environ:
@@ -62,11 +70,14 @@ for granularity in sys.argv[5:]:
         results[granularity] = {
             **{name: [of_guard(name, *range) for range in ranges] for name in ("publish", "acquire", "flush")},
             **{name: [of_guard(name, pointer, len(many))] for name in ("publish_many", "acquire_many")},
+            "publish_memory": [of_function("publish_memory", m.address + start, length) for start, length in ranges],
+            "acquire_memory": [of_function("acquire_memory", m.address + start, length) for start, length in ranges],
         }
         methods = {
             "publish": [of_method(m.publish, *range) for range in ranges],
             "acquire": [of_method(m.acquire, *range) for range in ranges],
             "views": [of_method(m.publish, m.view(60, 8)), of_method(m.acquire, m.view(60, 8))],
+            "buffers": [of_method(pmem2.publish, m.view(60, 8)), of_method(pmem2.acquire, m.view(60, 8))],
             "many": [of_method(m.publish_many, many), of_method(m.acquire_many, many)],
         }
 print(json.dumps([results, methods]))
@@ -109,6 +120,8 @@ def recording(run_child: RunChild, file: Path) -> Recording:
 def check_methods(methods: Recorded) -> None:
     """Check which lines the methods act on, up to the last fence."""
     assert [offsets[:2] for _, offsets in methods["views"]] == [[0, 64]] * 2
+    assert [offsets[:2] for _, offsets in methods["buffers"]] == [[0, 64]] * 2
+    assert [kinds for kinds, _ in methods["buffers"]] == [2 * instruction(*names) + "m" for names in LETTERS.values()]
     assert [offsets[:4] for _, offsets in methods["many"]] == [[0, 256, 320, 384]] * 2
     for name, names in LETTERS.items():
         letter = instruction(*names)
@@ -125,7 +138,7 @@ def test_one_instruction_a_line(recording: Recording) -> None:
     for granularity, recorded in by_granularity.items():
         for name, names in LETTERS.items():
             letter = instruction(*names)
-            for range_, (kinds, offsets) in zip(RANGES, recorded[name]):
+            for range_, (kinds, offsets) in [*zip(RANGES, recorded[name]), *zip(RANGES, recorded[f"{name}_memory"])]:
                 touched = lines(*range_)
                 assert kinds == "m" + letter * len(touched) + "m"
                 assert offsets[1:-1] == touched
@@ -166,3 +179,25 @@ def test_ranges_outside(small_map: Map, offset: int, length: int | None) -> None
     for call in calls(small_map, offset, length):
         with pytest.raises(ValueError, match=OUTSIDE):
             call()
+
+
+def test_memory_of_others() -> None:
+    """The functions take any buffer that lies in one piece; publish needs a writable one."""
+    memory = mmap.mmap(-1, mmap.PAGESIZE)
+    memory[0:5] = b"plain"
+    with memoryview(memory) as view:
+        for buffer in (memory, view, view[3:5], view[5:5], bytearray(b"plain"), bytearray()):
+            pmem2.publish(buffer)
+            pmem2.acquire(buffer)
+        for function in (pmem2.publish, pmem2.acquire):
+            with pytest.raises(BufferError, match=r"^buffer must be C-contiguous"):
+                function(view[::2])
+            with pytest.raises(TypeError, match=r"^buffer must be a bytes-like object, not str"):
+                function("plain")  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match=r"^buffer must be a bytes-like object, not int"):
+                function(5)  # type: ignore[arg-type]
+        pmem2.acquire(view.toreadonly())
+        with pytest.raises(TypeError, match=r"^buffer must be writable, got a read-only buffer$"):
+            pmem2.publish(view.toreadonly())
+    assert memory[0:6] == b"plain\0"
+    memory.close()

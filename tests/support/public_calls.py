@@ -33,7 +33,7 @@ GIB = 1 << 30  # of anonymous memory and addresses: a leak of that size stands o
 PLACES = 4  # maps in the reservation
 PADDING = 2 << 20  # addresses behind each reservation of that size that libpmem2 itself never unmaps
 CLASSES = (Source, Config, Map, VMReservation, BadBlockContext, BadBlock)
-FUNCTIONS = ("open", "dax_devices")
+FUNCTIONS = ("open", "dax_devices", "publish", "acquire")
 REFUSALS = (OSError, ValueError, TypeError, BufferError, LookupError)
 MACHINERY_RE = re.compile(
     r"__(attrs_\w+|annotate\w*|annotations\w*|conditional_annotations|del|final|firstlineno|match_args"
@@ -168,6 +168,9 @@ FUNCTION_CALLS: dict[str, Call] = {
     "open of nothing": lambda w: refuse(pmem2.open, w.new),
     "open too much": lambda w: refuse(pmem2.open, w.path, config=Config(length=2 * SIZE)),
     "dax_devices": lambda w: pmem2.dax_devices(),  # type: ignore[attr-defined, unused-ignore]
+    "publish": lambda w: pmem2.publish(w.data),
+    "publish of read-only memory": lambda w: refuse(pmem2.publish, b"data"),
+    "acquire": lambda w: pmem2.acquire(w.data),
 }
 SOURCE_CALLS: dict[str, Call] = {
     "Source.from_path": lambda w: Source.from_path(w.path).close(),

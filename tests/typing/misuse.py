@@ -64,6 +64,8 @@ def map_(m: Map, s: Source) -> None:
     m.prefault(m.view())  # type: ignore[arg-type]
     m.publish("0")  # type: ignore[call-overload]
     m.acquire_many([0, 8])  # type: ignore[list-item]
+    pmem2.publish("text")  # type: ignore[arg-type]
+    pmem2.acquire(0)  # type: ignore[arg-type]
     m.persist_many([0, 8])  # type: ignore[list-item]
     m.memcpy(0, "text")  # type: ignore[arg-type]
     m.memcpy(b"data", 0)  # type: ignore[arg-type]

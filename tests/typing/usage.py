@@ -198,6 +198,8 @@ def sharing_with_hosts(m: Map) -> None:
     m.acquire(offset=0, length=None)
     m.publish_many([(0, 8), (64, 8)])
     m.acquire_many(array("Q", (0, 8)))
+    pmem2.publish(bytearray(8))
+    pmem2.acquire(m.view(0, 8))
 
 
 def copies(m: Map, other: Map) -> None:
