@@ -159,6 +159,7 @@ def indexing(m: pmem2.Map, path: Path) -> list[Row]:
                 (f"m[{span}]", limit),
                 (f"m[{span}] = data", limit),
                 (f"m[64:{64 + 3 * length}:3]", 3.0 if length == 4096 else 0.0),
+                (f"m[64:{64 + 3 * length}:3] = data", 3.0 if length == 4096 else 0.0),
             ):
                 ours, theirs = make_statement(text, m, data), make_statement(text, other, data)
                 rows.append(compare(text, ours, theirs, 2000, target, "mmap", 100))

@@ -378,9 +378,12 @@ class Map(Resource):
                     return memory[key]  # type: ignore[return-value] # mypy does not narrow by `type`
                 if kind is SLICE:
                     part: slice[int, int, int | None] = key  # type: ignore[assignment] # exceptions tell if they are not
-                    start, stop, step = part.start, part.stop, part.step
-                    if step is None or 0 < (count := len(range(start, stop, step))) <= FEW:
+                    if part.step is None:
                         return memory[part].tobytes()  # no local variable, which a traceback would keep
+                    start, stop, step = part.start, part.stop, part.step
+                    count = len(range(start, stop, step))
+                    if 0 < count <= FEW:
+                        return memory[part].tobytes()
                     if stop >= 0 and 0 < count <= self._size:
                         data = bytes(count)  # C may still store to it, as in `_read_slice`
                         if not _guarded_read(self._handle, start, step, count, data):
@@ -410,15 +413,23 @@ class Map(Resource):
         try:
             if kind is SLICE and type(value) is bytes:
                 part: slice[int, int, int | None] = key  # type: ignore[assignment] # exceptions tell if they are not
-                start, stop, step, length = part.start or 0, part.stop, part.step, len(value)
-                if length not in UNTORN_LENGTHS if step is None else length <= FEW:
-                    are_ints = type(start) is type(stop) is int and (step is None or type(step) is int)
-                    if (memory := self._memory) is not None and are_ints:  # no Python code could release the view now
-                        memory[part] = value  # refuses another length
+                start, stop, length = part.start or 0, part.stop, len(value)
+                if part.step is None:
+                    if length not in UNTORN_LENGTHS and (memory := self._memory) is not None:
+                        if type(start) is int and type(stop) is int:  # no Python code could release the view now
+                            memory[part] = value  # refuses another length
+                            return
+                    elif stop - start == length and not _guarded_write(self._handle, start, 1, length, value):
+                        return
+                elif length <= FEW:
+                    if type(start) is type(stop) is type(part.step) is int and (memory := self._memory) is not None:
+                        memory[part] = value
                         return
                 elif (
-                    stop - start == length if step is None else stop >= 0 and len(range(start, stop, step)) == length
-                ) and not _guarded_write(self._handle, start, step or 1, length, value):
+                    stop >= 0
+                    and len(range(start, stop, part.step)) == length
+                    and not _guarded_write(self._handle, start, part.step, length, value)
+                ):
                     return
             elif kind is int and type(value) is int and (memory := self._memory) is not None:
                 memory[key] = value
