@@ -90,6 +90,8 @@ def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not lib.HAS_CACHE_FLUSH:
         return Path(_pmem2.__file__).parent
     pytest.importorskip("cffi")
+    if sys.version_info >= (3, 12):  # older ones have distutils
+        pytest.importorskip("setuptools")
     if not shutil.which("cc") or subprocess.run(["pkg-config", "--exists", "libpmem2"], check=False).returncode:
         pytest.skip("needs a C compiler and the headers of libpmem2")
     folder = tmp_path_factory.mktemp("extension")
