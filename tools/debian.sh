@@ -9,10 +9,13 @@ architecture=$2
 root=$3
 shift 3
 project=$(cd "$(dirname "$0")/.." && pwd)
-# QEMU before 8.1 claims that its default processor has the instruction dc cvap, but dies of it.
-[ "$architecture" != arm64 ] || export QEMU_CPU="${QEMU_CPU:-cortex-a72}"
-# Without Debian's init system nothing mounts it.
-[ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+enter=$project/tools/enter_debian.sh
+if [ "$architecture" != "$(dpkg --print-architecture)" ]; then
+    # QEMU before 8.1 claims that its default processor has the instruction dc cvap, but dies of it.
+    [ "$architecture" != arm64 ] || export QEMU_CPU="${QEMU_CPU:-cortex-a72}"
+    # Without Debian's init system nothing mounts it.
+    [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+fi
 if [ ! -x "$root/usr/bin/python3" ]; then
     mkdir -p "$(dirname "$root")"
     packages=gcc,libc6-dev,libpmem2-dev,pkg-config,python3-attr,python3-cffi,python3-dev,python3-hypothesis
@@ -23,23 +26,13 @@ if [ ! -x "$root/usr/bin/python3" ]; then
         chroot "$root" python3 - /usr/lib/powerpc64le-linux-gnu/libpmem2.so.1 <"$project/tools/clear_power10.py"
     fi
 fi
-rm -rf "$root/project"
-mkdir "$root/project"
+rm -rf "$root/project" "$root/build"
+mkdir "$root/project" "$root/build"
 git -C "$project" ls-files -z | tar -C "$project" --null --files-from=- -cf - | tar -C "$root/project" -xf -
+# not installed: setuptools of Debian 12 cannot read our pyproject.toml
+cp -r "$project/native" "$project/build_pmem2.py" "$root/build"
 # The commands run one by one, because an emulated shell may never return (QEMU 7.2, riscv64).
-exec unshare --mount --pid --fork sh -euc '
-    root=$1
-    shift
-    mount --rbind /dev "$root/dev"
-    mount -t sysfs none "$root/sys"
-    mount -t proc none "$root/proc"
-    mount -t tmpfs none "$root/tmp"
-    # not installed: setuptools of Debian 12 cannot read our pyproject.toml
-    mkdir "$root/tmp/build"
-    cp -r "$root/project/native" "$root/project/build_pmem2.py" "$root/tmp/build"
-    chroot "$root" env -C /tmp/build python3 build_pmem2.py >/dev/null
-    chroot "$root" python3 -c "import sys; print(sys.version)"
-    chroot "$root" dpkg-query -W libpmem2-dev python3-cffi-backend python3-attr
-    exec chroot "$root" env -C /project PYTHONPATH=/tmp/build:/project \
-        python3 -m pytest -q -n auto -p no:cacheprovider "$@"
-' sh "$root" "$@"
+"$enter" "$root" env -C /build python3 build_pmem2.py >/dev/null
+"$enter" "$root" python3 -c "import sys; print(sys.version)"
+"$enter" "$root" dpkg-query -W libpmem2-dev python3-cffi-backend python3-attr
+exec "$enter" "$root" env -C /project PYTHONPATH=/build:/project python3 -m pytest -q -n auto -p no:cacheprovider "$@"

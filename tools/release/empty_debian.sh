@@ -7,8 +7,7 @@ suite=$1
 root=$2
 wheels=$3
 shift 3
-release=$(cd "$(dirname "$0")" && pwd)
-project=$release/../..
+project=$(cd "$(dirname "$0")/../.." && pwd)
 [ -x "$root/usr/bin/$1" ] ||
     mmdebstrap --quiet --mode=root --variant=minbase --include="$(printf '%s-venv,' "$@")mount" "$suite" "$root"
 rm -rf "$root/project" "$root/wheels"
@@ -16,5 +15,5 @@ mkdir "$root/project"
 cp -r "$wheels" "$root/wheels"
 cp -r "$project/tools" "$project/tests" "$project/pyproject.toml" "$root/project"
 for python; do
-    "$release/enter_debian.sh" "$root" /project/tools/release/try_wheel.sh /wheels /project "$python" -m venv
+    "$project/tools/enter_debian.sh" "$root" /project/tools/release/try_wheel.sh /wheels /project "$python" -m venv
 done
