@@ -55,6 +55,16 @@ static int map_register(struct guarded_map *m, const struct guarded_source *s, u
     return 0;
 }
 
+/* pmem2_map_new asks libndctl about a device DAX. Ask first, without a lock, so that a device that hangs, hangs here. */
+static int ask_device(struct guarded_source *s, char *message)
+{
+    size_t alignment;
+    const int asks = s->device && !s->dax_size;
+    if (asks)
+        source_alignment(s, &alignment, message); /* pmem2_map_new will report an error */
+    return asks;
+}
+
 static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, const struct map_request *request,
                            char *message)
 {
@@ -62,7 +72,8 @@ static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, cons
     int rc = source_enter(s);
     if (rc)
         return rc;
-    lock(&library_lock);
+    const int slow = ask_device(s, message) && !r; /* keep the lock of all maps for reservations only */
+    lock(slow ? &devices_lock : &library_lock);
     if (r && !r->reservation)
         rc = GUARD_WRONG_RESERVATION;
     /* past the end, libpmem2 would replace whatever is mapped there */
@@ -70,11 +81,15 @@ static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, cons
         rc = GUARD_RANGE;
     else if (!(rc = check_tls_keys()))
         rc = map_new(m, s, request, message);
+    if (slow)
+        lock(&library_lock);
     if (!rc)
         rc = map_register(m, s, request->protection, r, message);
     if (!rc && m->granularity == PMEM2_GRANULARITY_PAGE && request->sharing == PMEM2_SHARED && s->file != NO_FILE)
         join_page_maps(m, s->description);
     unlock(&library_lock);
+    if (slow)
+        unlock(&devices_lock);
     return source_leave(s, rc);
 }
 

@@ -76,11 +76,10 @@ static int call_map_new(void *argument)
     return pmem2_map_new(call->map, call->config, call->source);
 }
 
-/* Call pmem2_map_new with a temporary config; under library_lock. */
+/* Call pmem2_map_new with a temporary config; under a lock that a fork waits for. */
 static int map_with_config(struct guarded_map *m, const struct pmem2_source *source, const struct map_request *request,
                            char *message)
 {
-    static struct call_stack stack;
     struct pmem2_config *config;
     size_t size;
     int rc = save_errormsg(pmem2_config_new(&config), message);
@@ -100,7 +99,7 @@ static int map_with_config(struct guarded_map *m, const struct pmem2_source *sou
         rc = pmem2_config_set_vm_reservation(config, request->reservation->reservation, request->reservation_offset);
     struct map_new_call call = {&m->map, config, source};
     if (!rc)
-        rc = call_in_own_directory(&stack, call_map_new, &call);
+        rc = call_in_own_directory(call_map_new, &call);
     save_errormsg(rc, message);
     pmem2_config_delete(&config);
     /* An offset exactly at the end passes libpmem2's checks and fails in mmap. */

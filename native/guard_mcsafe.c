@@ -47,13 +47,12 @@ static int call_transfer(void *argument)
 static int transfer_device(struct guarded_source *s, mcsafe_fn transfer, char *data, size_t length, size_t offset,
                            char *message)
 {
-    static struct call_stack stack;
     struct transfer_call call = {transfer, s->source, data, length, offset};
     int rc = s->dax_size ? PMEM2_E_NOSUPP : check_tls_keys();
     if (rc)
         return rc;
     lock(&sigbus_lock);
-    rc = save_errormsg(call_in_own_directory(&stack, call_transfer, &call), message);
+    rc = save_errormsg(call_in_own_directory(call_transfer, &call), message);
     unlock(&sigbus_lock);
     return rc;
 }

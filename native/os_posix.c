@@ -37,8 +37,10 @@ typedef char path_char_t;
 
 typedef pthread_mutex_t lock_t;
 
-/* Guards maps, reservations and bad blocks: libpmem2 does not lock them, or its lock does not survive a fork. */
+/* Guards maps and reservations: libpmem2 does not lock them, or its lock does not survive a fork. */
 static lock_t library_lock = PTHREAD_MUTEX_INITIALIZER;
+/* Guards pmem2_map_new for devices, which asks libndctl and may take long; taken before library_lock. */
+static lock_t devices_lock = PTHREAD_MUTEX_INITIALIZER;
 /* mcsafe calls on device DAX replace the SIGBUS handler of the whole process. */
 static lock_t sigbus_lock = PTHREAD_MUTEX_INITIALIZER;
 /* Guards the lists of pins, and that of closing sources; nothing blocks under it. */
@@ -66,6 +68,7 @@ static void unlock(lock_t *l)
 
 static void before_fork(void)
 {
+    lock(&devices_lock);
     lock(&library_lock);
     lock(&sigbus_lock);
     lock(&pins_lock);
@@ -76,6 +79,7 @@ static void after_fork_in_parent(void)
     unlock(&pins_lock);
     unlock(&sigbus_lock);
     unlock(&library_lock);
+    unlock(&devices_lock);
 }
 
 static void after_fork_in_child(void)

@@ -32,6 +32,7 @@ typedef wchar_t path_char_t;
 typedef SRWLOCK lock_t;
 
 static lock_t library_lock = SRWLOCK_INIT;
+static lock_t devices_lock = SRWLOCK_INIT;
 static lock_t sigbus_lock = SRWLOCK_INIT;
 static lock_t pins_lock = SRWLOCK_INIT;
 static lock_t badblocks_lock = SRWLOCK_INIT;

@@ -10,16 +10,10 @@
 
 typedef int (*library_call)(void *argument);
 
-/* One for each lock under which such calls are made. */
-struct call_stack {
-    char memory[256 * 1024] __attribute__((aligned(64)));
-};
-
 #ifdef _WIN32
 
-static int call_in_own_directory(struct call_stack *stack, library_call call, void *argument)
+static int call_in_own_directory(library_call call, void *argument)
 {
-    (void)stack;
     return call(argument);
 }
 
@@ -86,24 +80,34 @@ static void block_signals(sigset_t *before)
 }
 
 /*
- * Make a call in a process that shares the memory and the descriptors of this one, but has a working directory of its
+ * Run a call in a process that shares the memory and the descriptors of this one, but has a working directory of its
  * own. As with vfork, this thread waits until it has ended, so that it may use the thread-local memory too, for errno and
- * libpmem2's error text. Under a lock, which guards the stack.
- *
- * Where no other thread could see the change, there is nothing to walk, or no such process is possible (a limit, a filter
- * of system calls, valgrind), the call is made in this thread.
+ * libpmem2's error text.
  */
-static int call_in_own_directory(struct call_stack *stack, library_call call, void *argument)
+static void run_in_process(struct running_call *running)
+{
+    enum { STACK_SIZE = 256 * 1024 };
+    char *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (stack == MAP_FAILED)
+        return;
+    sigset_t before;
+    block_signals(&before);
+    const int child = clone(run_call, stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | CLONE_FILES, running);
+    if (child != -1)
+        waitpid(child, NULL, __WALL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    munmap(stack, STACK_SIZE);
+}
+
+/*
+ * Make a call in such a process. Where no other thread could see the change, there is nothing to walk, or no such process
+ * is possible (a limit, a filter of system calls, valgrind), make it in this thread.
+ */
+static int call_in_own_directory(library_call call, void *argument)
 {
     struct running_call running = {call, argument, 0, 0};
-    if (!__libc_single_threaded && can_share_memory && !access(REGIONS, F_OK) && !next_child_is_init()) {
-        sigset_t before;
-        block_signals(&before);
-        const int child = clone(run_call, stack + 1, CLONE_VM | CLONE_VFORK | CLONE_FILES, &running);
-        if (child != -1)
-            waitpid(child, NULL, __WALL);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-    }
+    if (!__libc_single_threaded && can_share_memory && !access(REGIONS, F_OK) && !next_child_is_init())
+        run_in_process(&running);
     if (!running.returned)
         run_call(&running);
     return running.rc;

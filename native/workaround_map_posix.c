@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Create a map, on POSIX; workaround_map_windows.c is for Windows. map_new and map_existing run under library_lock. */
+/* Create a map, on POSIX; workaround_map_windows.c is for Windows. The locks are those of guard_map.c. */
 #ifndef PMEM2_WORKAROUND_MAP_POSIX_C
 #define PMEM2_WORKAROUND_MAP_POSIX_C
 

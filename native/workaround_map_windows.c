@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Create a map, on Windows; workaround_map_posix.c is for POSIX. map_new and map_existing run under library_lock. */
+/* Create a map, on Windows; workaround_map_posix.c is for POSIX. The locks are those of guard_map.c. */
 #ifndef PMEM2_WORKAROUND_MAP_WINDOWS_C
 #define PMEM2_WORKAROUND_MAP_WINDOWS_C
 

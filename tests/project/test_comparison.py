@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.children import RunChild
-from support.values import PAGE
+from support.values import PAGE, without_map_sync
 
 import pmem2
 
@@ -97,6 +97,7 @@ def test_ctypes_view_outlives_map(path: Path, run_child: RunChild) -> None:
     assert child.returncode == -signal.SIGSEGV
 
 
+@without_map_sync
 @pytest.mark.usefixtures("libpmem2")
 def test_ctypes_failing_write_back(path: Path, run_child: RunChild) -> None:
     """With ctypes, a failing write-back aborts the process."""

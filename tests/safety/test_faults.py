@@ -16,7 +16,7 @@ from typing import Callable
 import pytest
 from support.children import RunChild
 from support.compiled import border_library
-from support.values import ON_PYPY, PAGE, needs_cache_line, not_emulated
+from support.values import EMULATED, ON_PYPY, PAGE, needs_cache_line, not_emulated
 
 import pmem2
 
@@ -223,8 +223,8 @@ high = source.map(pmem2.Config(reservation=reservation, reservation_offset=1 << 
 @pytest.fixture
 def few_mappings() -> None:
     """Skip where a process may have too many mappings to use them all up, or the interpreter itself needs some."""
-    if ON_PYPY:
-        pytest.skip("PyPy's collector maps memory at any moment")
+    if ON_PYPY or EMULATED:
+        pytest.skip("PyPy's collector and QEMU's user emulation map memory at any moment")
     if int(Path("/proc/sys/vm/max_map_count").read_text(encoding="ascii")) > 100_000:
         pytest.skip("a process may have more than 100,000 mappings here (vm.max_map_count)")
 
