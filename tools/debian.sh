@@ -21,7 +21,11 @@ if [ ! -x "$root/usr/bin/python3" ]; then
     packages=gcc,libc6-dev,libpmem2-dev,pkg-config,python3-attr,python3-cffi,python3-dev,python3-hypothesis
     packages=$packages,python3-numpy,python3-pytest,python3-pytest-xdist,python3-setuptools
     packages=$packages,e2fsprogs,mount,util-linux # tests mount file systems and make them fail
-    mmdebstrap --quiet --mode=root --variant=apt --architectures="$architecture" --include="$packages" "$suite" "$root"
+    # Apt's mirror, if this is a Debian, without security updates: their lists for rare processors may be out of step.
+    # shellcheck disable=SC2016 # a variable of apt
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' | head -n 1)
+    mmdebstrap --quiet --mode=root --variant=apt --architectures="$architecture" --include="$packages" "$suite" "$root" \
+        ${mirror:+"$mirror"}
     if [ "$architecture" = ppc64el ] && [ "$(uname -m)" != ppc64le ]; then
         chroot "$root" python3 - /usr/lib/powerpc64le-linux-gnu/libpmem2.so.1 <"$project/tools/clear_power10.py"
     fi

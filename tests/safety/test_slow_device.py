@@ -126,7 +126,7 @@ wait_for_question({question})
 use_file()
 os.close(answer)
 last_answer.communicate(b"now")
-print(child_works())
+print(child_works(), library.count_questions())
 thread.join()
 print(sizes)
 """
@@ -136,7 +136,7 @@ last_answer = subprocess.Popen("read now; sleep 0.2 &", shell=True, stdin=subpro
 """
     prelude = PRELUDE.replace("thread = ", last_answer + "thread = ")
     child = run_child(prelude + code, str(path), LD_PRELOAD=library)
-    assert (child.stdout.splitlines(), child.stderr) == (["True", "[1048576]"], "")
+    assert (child.stdout.splitlines(), child.stderr) == (["True 3", "[1048576]"], "")
 
 
 def test_reservation_for_a_slow_device(library: str, path: Path, run_child: RunChild) -> None:
