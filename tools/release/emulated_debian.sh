@@ -20,6 +20,6 @@ export QEMU_CPU=cortex-a72 # QEMU before 8.1 dies of the instruction dc cvap, wh
 checkout=/root/pmem2-checkout # a path that no file of the wheels may contain
 rm -rf "$root$checkout"
 git clone --quiet "$project" "$root$checkout"
-"$project/tools/enter_debian.sh" "$root" sh -euc "cd $checkout; ./run interpreters; ./run wheels"
+"$project/tools/enter_debian.sh" "$root" sh -euc "apt-get -qq update; cd $checkout; ./run interpreters; ./run wheels"
 mkdir -p "$project/dist"
 mv "$root$checkout"/dist/*.whl "$project/dist"
