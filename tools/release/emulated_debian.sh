@@ -14,8 +14,9 @@ if [ ! -d "$root" ]; then
         "$root.unfinished"
     mv "$root.unfinished" "$root"
 fi
-mkdir -p "$root/etc/ssl/certs" # pip there trusts what this machine trusts
+mkdir -p "$root/etc/ssl/certs" # pip and apt there trust what this machine trusts, an old mirror too
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+apt-config dump Acquire::Check-Valid-Until >"$root/etc/apt/apt.conf.d/host"
 export QEMU_CPU=cortex-a72 # QEMU before 8.1 dies of the instruction dc cvap, which newer processors have
 checkout=/root/pmem2-checkout # a path that no file of the wheels may contain
 rm -rf "$root$checkout"
