@@ -13,7 +13,7 @@ from struct import Struct
 
 import pmem2
 
-LAST, APPLY, STATE = 0, 8, 64  # offsets of the number of entries and of the flag; size of both with padding
+LAST, APPLY, STATE = 0, 8, 64  # offsets of the number of entries and of the flag; size of both (C on POWER: 128)
 ENTRIES, HEAD, CAPACITY, USED, NODES = 64, 128, 136, 144, 152  # offsets
 ENTRY, NODE = Struct("=2Q"), Struct("=5Q")  # offset, value; id, previous, next, key, value
 NONE, MINIMUM = 2**64 - 1, NODES + 100 * NODE.size
