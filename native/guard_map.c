@@ -55,7 +55,10 @@ static int map_register(struct guarded_map *m, const struct guarded_source *s, u
     return 0;
 }
 
-/* pmem2_map_new asks libndctl about a device DAX. Ask first, without a lock, so that a device that hangs, hangs here. */
+/*
+ * Return whether pmem2_map_new asks libndctl about the source, a device DAX. If so, ask first, while this thread holds no
+ * lock: a device that hangs stops this thread only.
+ */
 static int ask_device(struct guarded_source *s, char *message)
 {
     size_t alignment;
@@ -72,8 +75,8 @@ static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, cons
     int rc = source_enter(s);
     if (rc)
         return rc;
-    const int slow = ask_device(s, message) && !r; /* keep the lock of all maps for reservations only */
-    lock(slow ? &devices_lock : &library_lock);
+    lock_t *first = ask_device(s, message) && !r ? &devices_lock : &library_lock; /* reservations need library_lock */
+    lock(first);
     if (r && !r->reservation)
         rc = GUARD_WRONG_RESERVATION;
     /* past the end, libpmem2 would replace whatever is mapped there */
@@ -81,15 +84,15 @@ static int guarded_map_new(struct guarded_map *m, struct guarded_source *s, cons
         rc = GUARD_RANGE;
     else if (!(rc = check_tls_keys()))
         rc = map_new(m, s, request, message);
-    if (slow)
+    if (first != &library_lock)
         lock(&library_lock);
     if (!rc)
         rc = map_register(m, s, request->protection, r, message);
     if (!rc && m->granularity == PMEM2_GRANULARITY_PAGE && request->sharing == PMEM2_SHARED && s->file != NO_FILE)
         join_page_maps(m, s->description);
     unlock(&library_lock);
-    if (slow)
-        unlock(&devices_lock);
+    if (first != &library_lock)
+        unlock(first);
     return source_leave(s, rc);
 }
 
