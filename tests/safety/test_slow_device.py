@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A device DAX that hangs holds up nobody but the thread that maps it."""
+"""A device DAX that hangs stops only the thread that maps it."""
 
 from __future__ import annotations
 
