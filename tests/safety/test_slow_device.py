@@ -91,13 +91,14 @@ thread.start()
 
 
 @pytest.fixture
-def library() -> str:
-    """The fake device, for LD_PRELOAD."""
-    return str(preloadable(FAKE_DEVICE))
+def fake_device() -> dict[str, str]:
+    """The environment of a process with the fake device."""
+    # QEMU's user emulation ignores MAP_SYNC: by default, these maps would be CACHE_LINE, which riscv64 refuses
+    return {"LD_PRELOAD": str(preloadable(FAKE_DEVICE)), "PMEM2_FORCE_GRANULARITY": "BYTE"}
 
 
 @pytest.mark.parametrize(("call", "size"), [("map_device", 1 << 20), ("read_device", 4096)])
-def test_device_that_hangs(call: str, size: int, library: str, path: Path, run_child: RunChild) -> None:
+def test_device_that_hangs(call: str, size: int, fake_device: dict[str, str], path: Path, run_child: RunChild) -> None:
     """While one thread waits for the device, others map, close and fork, and the child maps."""
     code = """
 wait_for_question(1)
@@ -108,18 +109,18 @@ thread.join()
 print(sizes)
 """
     prelude = PRELUDE.replace("target=map_device", f"target={call}")
-    child = run_child(prelude + code, str(path), LD_PRELOAD=library)
+    child = run_child(prelude + code, str(path), **fake_device)
     assert (child.stdout.splitlines(), child.stderr) == (["True", f"[{size}]"], "")
 
 
-def test_exit_while_a_device_hangs(library: str, path: Path, run_child: RunChild) -> None:
+def test_exit_while_a_device_hangs(fake_device: dict[str, str], path: Path, run_child: RunChild) -> None:
     """A process whose daemon thread waits for the device ends."""
-    child = run_child(PRELUDE + "wait_for_question(1)", str(path), LD_PRELOAD=library)
+    child = run_child(PRELUDE + "wait_for_question(1)", str(path), **fake_device)
     assert (child.returncode, child.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("question", [2, 3])
-def test_device_that_is_slow(question: int, library: str, path: Path, run_child: RunChild) -> None:
+def test_device_that_is_slow(question: int, fake_device: dict[str, str], path: Path, run_child: RunChild) -> None:
     """While pmem2_map_new waits for the device, others map and close; a fork waits too, so that the child can map."""
     code = f"""
 wait_for_question({question})
@@ -135,11 +136,11 @@ print(sizes)
 last_answer = subprocess.Popen("read now; sleep 0.2 &", shell=True, stdin=subprocess.PIPE, pass_fds=[answer])
 """
     prelude = PRELUDE.replace("thread = ", last_answer + "thread = ")
-    child = run_child(prelude + code, str(path), LD_PRELOAD=library)
+    child = run_child(prelude + code, str(path), **fake_device)
     assert (child.stdout.splitlines(), child.stderr) == (["True 3", "[1048576]"], "")
 
 
-def test_reservation_for_a_slow_device(library: str, path: Path, run_child: RunChild) -> None:
+def test_reservation_for_a_slow_device(fake_device: dict[str, str], path: Path, run_child: RunChild) -> None:
     """A device in a reservation answers before the lock of reservations is taken."""
     code = """
 wait_for_question(1)
@@ -152,5 +153,5 @@ print(sizes)
 """
     prelude = PRELUDE.replace("sizes = []", "sizes, place = [], pmem2.VMReservation(1 << 20)")
     prelude = prelude.replace('open("/dev/zero")', 'open("/dev/zero", config=pmem2.Config(reservation=place))')
-    child = run_child(prelude + code, str(path), LD_PRELOAD=library)
+    child = run_child(prelude + code, str(path), **fake_device)
     assert (child.stdout.splitlines(), child.stderr) == (["1048576", "[1048576]"], "")
