@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Install pmem2 for this interpreter from a wheel, which is built only if the sources have changed.
 
-One wheel serves every CPython with a global interpreter lock (stable ABI); PyPy needs one for each version.
+One wheel serves every CPython with a global interpreter lock (stable ABI). PyPy needs one for each version of Python
+and of PyPy itself.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def sources_digest() -> str:
 
 def build() -> Path:
     """Return the wheel for this interpreter, built if necessary."""
-    abi = "abi3" if STABLE_ABI else str(sys.implementation.cache_tag)
+    abi = "abi3" if STABLE_ABI else str(sysconfig.get_config_var("SOABI"))
     folder = WHEELS / f"{abi}-{sources_digest()}"
     if not list(folder.glob("*.whl")):
         print(f"building the wheel for {'CPython' if STABLE_ABI else abi} ...", flush=True)
