@@ -12,7 +12,7 @@ import statistics
 import threading
 import time
 from argparse import ArgumentTypeError
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Callable, Generic, Optional, TypeVar
@@ -306,7 +306,12 @@ def run_in_threads(threads: int, work: Callable[[int, Stopped], T]) -> list[T]:
 
     with ThreadPoolExecutor(threads) as pool:
         try:
-            return list(pool.map(begin, range(threads)))
+            running = [pool.submit(begin, number) for number in range(threads)]
+            results: list[T] = []
+            while len(results) < threads:  # in short waits: a signal does not end one if it comes just before
+                done = wait(running, timeout=0.1, return_when=FIRST_EXCEPTION).done
+                results = [future.result() for future in running if future in done]
+            return results
         except BaseException as error:
             stop.set()
             barrier.abort()  # the other threads wait for one that could not start
