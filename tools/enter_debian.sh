@@ -8,6 +8,7 @@ unset TMPDIR # it may name a folder outside
 exec unshare --mount --pid --fork sh -euc '
     root=$1
     shift
+    mount --bind "$root" "$root" # a mount point, as this script needs for its root if it runs in there again
     mount --rbind /dev "$root/dev"
     mount -t sysfs none "$root/sys"
     mount -t proc none "$root/proc"
