@@ -24,8 +24,8 @@ if [ ! -x "$root/usr/bin/python3" ]; then
     # Apt's mirror, if this is a Debian, without security updates: their lists for rare processors may be out of step.
     # shellcheck disable=SC2016 # a variable of apt
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' | head -n 1)
-    mmdebstrap --quiet --mode=root --variant=apt --architectures="$architecture" --include="$packages" "$suite" "$root" \
-        ${mirror:+"$mirror"}
+    mmdebstrap --quiet --mode=root --variant=apt --architectures="$architecture" --include="$packages" \
+        --aptopt="$(apt-config dump Acquire::Check-Valid-Until)" "$suite" "$root" ${mirror:+"$mirror"}
     if [ "$architecture" = ppc64el ] && [ "$(uname -m)" != ppc64le ]; then
         chroot "$root" python3 - /usr/lib/powerpc64le-linux-gnu/libpmem2.so.1 <"$project/tools/clear_power10.py"
     fi

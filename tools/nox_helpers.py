@@ -19,7 +19,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 OPTIMIZED = ("tests/api", "tests/cli")  # folders of tests that run under python -OO too
 DEBIANS = [  # suites and architectures in which Debian has libpmem2
     nox.param(suite, architecture, id=f"{suite}, {architecture}")
-    for suite, newer in {"bookworm": [], "trixie": ["riscv64"]}.items()
+    for suite, newer in {"bookworm": [], "trixie": ["riscv64"], "forky": ["riscv64"]}.items()
     for architecture in ("amd64", "arm64", "ppc64el", *newer)
 ]
 NO_LIBRARY = ("tests/examples", "tests/explorer", "tests/project")  # folders of tests whose subject is not libpmem2

@@ -11,7 +11,7 @@ import traceback
 from typing import TYPE_CHECKING, Callable
 
 import pytest
-from support.values import rounds
+from support.values import forks_while_opening, rounds
 
 import pmem2
 
@@ -229,6 +229,7 @@ ACTS = {
     "mcsafe": "lambda: source.pread_mcsafe(65536)",
     "bad blocks": "lambda: source.bad_blocks().close()",
 }
+OPENING = ("map and close", "maps in a reservation", "bad blocks")  # these open files
 
 SETUP = """
 import itertools
@@ -268,7 +269,9 @@ def child():
 """
 
 
-@pytest.mark.parametrize("name", ACTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[forks_while_opening] if name in OPENING else []) for name in ACTS]
+)
 def test_fork_during_operations(run_child: RunChild, file: Path, name: str) -> None:
     """A child that is forked while four threads are inside operations uses pmem2 and does not hang."""
     code = PRELUDE + SETUP + f"print(fork_during([{ACTS[name]}] * 4, child))"
@@ -276,6 +279,7 @@ def test_fork_during_operations(run_child: RunChild, file: Path, name: str) -> N
     assert (child.returncode, child.stdout, child.stderr) == (0, "{0}\n", "")
 
 
+@forks_while_opening
 def test_fork_during_mixed_operations(run_child: RunChild, file: Path) -> None:
     """A child does not hang after a fork during a mixture of operations."""
     acts = ", ".join(ACTS[name] for name in ("persist", "map and close", "maps in a reservation", "index"))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from support import libpmem2
 from support.compiled import border_library, preloadable
-from support.values import ON_PYPY, needs_cache_line, not_emulated, rounds, without_map_sync
+from support.values import ON_PYPY, forks_while_opening, needs_cache_line, not_emulated, rounds, without_map_sync
 
 import pmem2
 
@@ -956,6 +956,7 @@ def test_fork_inherits_locked_lock(output_of: OutputOf) -> None:
     assert output_of(RAW_WORK + FORK + code + STOP, LD_PRELOAD=str(preloadable(SLOW_UNLOCK, "-ldl"))) == ["True"]
 
 
+@forks_while_opening
 @pytest.mark.xdist_group("fork")
 def test_fork_waits_for_lock(output_of: OutputOf) -> None:
     """Pitfall 35: a child never hangs when it was forked while other threads were inside pmem2."""

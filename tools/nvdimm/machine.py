@@ -187,8 +187,8 @@ def lines(process: subprocess.Popen[str]) -> Iterator[str]:
         process.wait()
 
 
-def run(machine: Machine, job: str) -> bool:
-    """Run a job in the machine and print its output; return whether it succeeded."""
+def run(machine: Machine, job: str, prefix: str = "") -> bool:
+    """Run a job in the machine and print its output, with a prefix for each line; return whether it succeeded."""
     machine.prepare(job)
     process = machine.start()
     result = ""
@@ -198,7 +198,7 @@ def run(machine: Machine, job: str) -> bool:
         with open(machine.folder / "console.log", "w", encoding="utf-8") as log:
             for line in lines(process):
                 print(line, file=log)
-                print(line, flush=True)
+                print(f"{prefix}{line}", flush=True)
                 if line.startswith(RESULT):
                     result = line[len(RESULT) :]
     finally:

@@ -13,24 +13,21 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import disk
 import powercut
-from machine import CACHE, FILESYSTEMS, PERSISTENCE, PROJECT, Machine, image, run, timed
+from machine import CACHE, FILESYSTEMS, PERSISTENCE, PROJECT, Machine, extension, image, run, timed
 
-# Debian has pytest and its dependencies for CPython only; without their compiled parts they work on PyPy too.
 TESTS = """
 cp -r /host/project /tmp && cd /tmp/project
 export TERM=dumb PYTHONDONTWRITEBYTECODE=1 COVERAGE_FILE=/host/results/.coverage
-status=0
-python3 -m coverage run -m pytest -q -p no:cacheprovider -m medium --basetemp=$PMEM2_TEST_FSDAX/cpython \
-    --junitxml=/host/results/junit-cpython.xml --durations=3 {cpython} || status=1
-echo "nvdimm: $(cut -d ' ' -f 1 /proc/uptime) s: CPython is done"
-PYTHONPATH=/usr/lib/python3/dist-packages pypy3 -m pytest -q -p no:cacheprovider -m medium \
-    --basetemp=$PMEM2_TEST_FSDAX/pypy --junitxml=/host/results/junit-pypy.xml --durations=3 {pypy} || status=1
-echo "nvdimm: $(cut -d ' ' -f 1 /proc/uptime) s: PyPy is done"
-exit $status
+{python} -m pytest -q -p no:cacheprovider -m medium --basetemp=$PMEM2_TEST_FSDAX/tests \
+    --junitxml=/host/results/junit.xml --durations=3 {files}
 """
+CPYTHON = "python3 -m coverage run"
+# Debian has pytest and its dependencies for CPython only; without their compiled parts they work on PyPy too.
+PYPY = "PYTHONPATH=/usr/lib/python3/dist-packages pypy3"
 CALLS = "cd /host/project && PYTHONPATH=. python3 benchmarks/contenders.py $PMEM2_TEST_FSDAX"
 ON_PYPY = [f"tests/hardware/test_{name}.py" for name in ("badblocks", "devdax", "fsdax", "softdax")]
 
@@ -41,23 +38,33 @@ def files_with_marked_tests() -> list[str]:
     return [str(path.relative_to(PROJECT)) for path in files if "mark.medium" in path.read_text(encoding="utf-8")]
 
 
-def run_in_machine(job: str, filesystem: str, persistence: str) -> Machine:
-    """Run a shell script in a new machine; exit if it fails."""
-    folder = CACHE / f"{filesystem}-{persistence}"
+def run_in_machine(job: str, filesystem: str, persistence: str, name: str = "") -> Machine:
+    """Run a shell script in a new machine, and print its output, with *name* before each line; exit if it fails."""
+    folder = CACHE / "-".join(filter(None, (filesystem, persistence, name)))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     machine = Machine(folder, filesystem, persistence, image())
     with timed(f"{folder.name}: booting, running, powering off"):
-        succeeded = run(machine, job)
+        succeeded = run(machine, job, f"{name}: " if name else "")
     if not succeeded:
         sys.exit(1)
     return machine
 
 
 def run_tests(filesystem: str, persistence: str) -> None:
-    """Run the tests marked `medium`, and report the lines of pmem2/ that they cover."""
-    job = TESTS.format(cpython=" ".join(files_with_marked_tests()), pypy=" ".join(ON_PYPY))
-    results = run_in_machine(job, filesystem, persistence).results
+    """Run the tests marked `medium`, and report the lines of pmem2/ that they cover.
+
+    CPython and PyPy run at once, each in a machine of its own: a machine has one processor.
+    """
+    extension(image())  # once, before both machines need it
+
+    def run_on(python: str, name: str, files: list[str]) -> Machine:
+        return run_in_machine(TESTS.format(python=python, files=" ".join(files)), filesystem, persistence, name)
+
+    with ThreadPoolExecutor(2) as pool:
+        on_cpython = pool.submit(run_on, CPYTHON, "cpython", files_with_marked_tests())
+        pool.submit(run_on, PYPY, "pypy", ON_PYPY).result()
+    results = on_cpython.result().results
     print(f"nvdimm: results in {results.relative_to(PROJECT)}", flush=True)
     coverage, data = [sys.executable, "-m", "coverage"], f"--data-file={results / '.coverage'}"
     subprocess.run([*coverage, "combine", "-q", data, str(results)], cwd=PROJECT, check=True)
