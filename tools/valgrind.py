@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as xml
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import _pmem2
@@ -44,23 +45,29 @@ def files_with_marked_tests() -> list[Path]:
     return [path for path in files if "pytest.mark.memcheck" in path.read_text(encoding="utf-8")]
 
 
+def run_tests(report: Path, files: list[Path], arguments: list[str]) -> int:
+    """Run the marked tests of these files under valgrind; write its findings to *report*, return the exit status."""
+    command = ["valgrind", "--quiet", "--xml=yes", f"--xml-file={report}", "--child-silent-after-fork=yes"]
+    command += ["--leak-check=full", "--show-leak-kinds=definite", "--num-callers=40"]
+    command += [sys.executable, "-m", "pytest", "-q", "-m", "memcheck", "-o", "faulthandler_timeout=0", *arguments]
+    command += [f"--basetemp={report}.tests", *map(str, files)]
+    return subprocess.run(command, env={**os.environ, "PYTHONMALLOC": "malloc"}, check=False).returncode
+
+
 def main(arguments: list[str]) -> int:
-    """Run valgrind and print the relevant findings; return an exit status."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "valgrind.xml"
-        command = ["valgrind", "--quiet", "--xml=yes", f"--xml-file={report}", "--child-silent-after-fork=yes"]
-        command += ["--leak-check=full", "--show-leak-kinds=definite", "--num-callers=40"]
-        command += [sys.executable, "-m", "pytest", "-q", "-m", "memcheck", "-o", "faulthandler_timeout=0", *arguments]
-        command += [str(path) for path in files_with_marked_tests()]
-        status = subprocess.run(command, env={**os.environ, "PYTHONMALLOC": "malloc"}, check=False).returncode
-        findings = list(xml.parse(report).getroot().iter("error"))
+    """Run two valgrinds at once, print the relevant findings and return an exit status."""
+    files = files_with_marked_tests()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+        reports = [Path(folder, "0.xml"), Path(folder, "1.xml")]
+        statuses = list(pool.map(run_tests, reports, (files[::2], files[1::2]), [arguments] * 2))
+        findings = [error for report in reports for error in xml.parse(report).getroot().iter("error")]
     relevant = [error for error in findings if is_relevant(error)]
     for error in relevant:
         print(error.findtext("kind"), error.findtext("what") or error.findtext("xwhat/text"))
         for function, library in stacks(error)[0]:
             print(f"    {function} ({library})")
     print(f"valgrind: {len(findings)} findings, {len(relevant)} of them in the extension or in libpmem2")
-    return 1 if relevant else status
+    return 1 if relevant or any(statuses) else 0
 
 
 if __name__ == "__main__":
