@@ -12,7 +12,7 @@
 
 #define EACH_LINE(address, length, step, instruction) \
     for (uintptr_t line = (uintptr_t)(address) & ~((step) - 1); line < (uintptr_t)(address) + (length); line += (step)) \
-        __asm__ volatile(instruction ::"r"(line) : "memory")
+        __asm__ volatile(instruction ::"r"(line) : "memory") /* NOLINT(bugprone-macro-parentheses): a string literal */
 
 /*
  * Whether libpmem2 flushes cache lines on this processor. Where it does not, as on riscv64 and loongarch64, a persist at
