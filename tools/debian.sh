@@ -22,6 +22,7 @@ if [ ! -x "$root/usr/bin/python3" ]; then
     packages=$packages,python3-numpy,python3-pytest,python3-pytest-xdist,python3-setuptools
     packages=$packages,e2fsprogs,mount,util-linux # tests mount file systems and make them fail
     # Apt's mirror, if this is a Debian, without security updates: their lists for rare processors may be out of step.
+    # It may be as old as apt accepts here.
     # shellcheck disable=SC2016 # a variable of apt
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' | head -n 1)
     mmdebstrap --quiet --mode=root --variant=apt --architectures="$architecture" --include="$packages" \

@@ -20,6 +20,7 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 CHECKED_LIBRARIES = (os.path.basename(_pmem2.__file__ or "_pmem2"), "libpmem2.so")
 # libpmem2 1.12 leaks the data mover of every map of existing memory; cffi leaks one block for each module
 KNOWN_LEAKS = ("pmem2_map_from_existing", "mover_new", "PyInit__pmem2")
+NO_TESTS = 5  # pytest's exit status
 
 
 def stacks(error: xml.Element) -> list[list[tuple[str, str]]]:
@@ -67,7 +68,8 @@ def main(arguments: list[str]) -> int:
         for function, library in stacks(error)[0]:
             print(f"    {function} ({library})")
     print(f"valgrind: {len(findings)} findings, {len(relevant)} of them in the extension or in libpmem2")
-    return 1 if relevant or any(statuses) else 0
+    passed = 0 in statuses and set(statuses) <= {0, NO_TESTS}  # the arguments may select tests of one half alone
+    return 0 if passed and not relevant else 1
 
 
 if __name__ == "__main__":

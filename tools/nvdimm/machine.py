@@ -33,7 +33,7 @@ PERSISTENCE = {"mem-ctrl": "CACHE_LINE", "cpu": "BYTE"}
 DIMM = "514M"  # 512 MiB of memory and 2 MiB for labels
 # Part of the ordinary memory becomes a DAX device, as a BIOS does with CXL memory.
 SOFT_RESERVED = "memmap=256M%1G-1+0xefffffff"
-TIME_LIMIT = 1200  # seconds, for busy hosts: the longest run takes 180 on an idle one
+TIME_LIMIT = 1200  # seconds, for busy hosts: on an idle one the longest run takes 140
 RESULT = "nvdimm: the job returned "
 
 
